@@ -1,0 +1,1 @@
+"""Airflow reads this folder: each file is one DAG."""

@@ -1,0 +1,116 @@
+"""Every setting of Weir, in one frozen object that an entry point reads once.
+
+`Settings.load()` takes the environment file of a role (written by `make setup`, 0600) and lets `WEIR_*` variables
+override it. A `WEIR_*` name that is not here is an error: a misspelt setting must not pass for the default.
+"""
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+
+from fleet.errors import ConfigurationError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PREFIX = "WEIR_"
+
+
+class Settings(BaseModel):
+    """Field `kafka_user` is the variable `WEIR_KAFKA_USER`. Durations are in seconds, sizes in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = CHECKOUT / "var"
+    """All that a running Weir writes: data, logs, secrets, the native parts."""
+    env_file: Path | None = None
+    """Where these settings came from; None when there was no file."""
+    role: str = "operator"
+    types_dir: Path = CHECKOUT / "fleet" / "types"
+    log_level: str = "INFO"
+
+    kafka_bootstrap: str = "127.0.0.1:29092"
+    kafka_protocol: str = "SASL_PLAINTEXT"
+    kafka_mechanism: str = "SCRAM-SHA-512"
+    kafka_user: str = ""
+    kafka_password: SecretStr = SecretStr("")
+    kafka_ca: Path | None = None
+
+    mqtt_host: str = "127.0.0.1"
+    mqtt_port: int = 21883
+    mqtt_user: str = ""
+    mqtt_password: SecretStr = SecretStr("")
+    mqtt_ca: Path | None = None
+
+    db_url: SecretStr = SecretStr("")
+    """SQLAlchemy URL of the warehouse, `postgresql+psycopg2://user:password@host:port/database`."""
+    lake_uri: str = ""
+    """`file:///…`, `hdfs://…` or `s3://…`; empty means the folder `lake` in `home`."""
+
+    spark_remote: SecretStr = SecretStr("")
+    """Spark Connect, `sc://localhost:PORT/;token=…`; empty means a session of our own on `spark_master`."""
+    spark_master: str = "local[2]"
+    spark_jars: str = ""
+
+    airflow_url: str = "http://127.0.0.1:28080"
+    airflow_user: str = "admin"
+    airflow_password: SecretStr = SecretStr("")
+
+    bridge_max_in_flight: int = 2000
+    """Readings between the MQTT broker and Kafka's confirmation, per topic worker."""
+    bridge_heartbeat_seconds: float = 10.0
+    landing_max_rows: int = 100_000
+    landing_max_seconds: float = 60.0
+    live_max_seconds: float = 1.0
+    etl_workers: int = 2
+
+    @property
+    def lake(self) -> str:
+        return self.lake_uri or f"file://{(self.home / 'lake').resolve()}"
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Settings of this process. Raises ConfigurationError naming the variable at fault."""
+        environ = os.environ if environ is None else environ
+        named = environ.get("WEIR_ENV_FILE")
+        home = Path(environ.get("WEIR_HOME") or CHECKOUT / "var")
+        path = Path(named) if named else home / "env" / "operator.env"
+        values: dict[str, str] = {}
+        if path.is_file():
+            values = read_env_file(path)
+        elif named:
+            raise ConfigurationError(f"WEIR_ENV_FILE names {path}, which does not exist; run `make setup` to write it")
+        values.update({k: v for k, v in environ.items() if k.startswith(PREFIX)})
+        values["WEIR_ENV_FILE"] = str(path) if path.is_file() else ""
+        return cls.from_values(values)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, str]) -> "Settings":
+        """From `WEIR_*` names to an object; an empty value means the default."""
+        fields = cls.model_fields
+        for name in values:
+            if name.removeprefix(PREFIX).lower() not in fields:
+                near = get_close_matches(name, [PREFIX + f.upper() for f in fields], n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ConfigurationError(f"{name} is not a setting of Weir{hint} (they are listed in fleet/settings.py)")
+        try:
+            return cls.model_validate({k.removeprefix(PREFIX).lower(): v for k, v in values.items() if v != ""})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = PREFIX + str(first["loc"][0]).upper()
+            raise ConfigurationError(f"{name}={values.get(name)!r}: {first['msg']}") from None
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """KEY=value lines; blank lines and lines that start with # are skipped."""
+    values = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        key, found, value = line.partition("=")
+        if not found:
+            raise ConfigurationError(f"{path}:{number}: expected KEY=value, found {line[:40]!r}")
+        values[key.strip()] = value.strip()
+    return values

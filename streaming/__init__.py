@@ -1,0 +1,1 @@
+"""The services that never sleep: bridge, landing, live."""
