@@ -93,7 +93,7 @@ class Settings(BaseModel):
             if name.removeprefix(PREFIX).lower() not in fields:
                 near = get_close_matches(name, [PREFIX + f.upper() for f in fields], n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
-                raise ConfigurationError(f"{name} is not a setting of Weir{hint} (they are listed in fleet/settings.py)")
+                raise ConfigurationError(f"{name} is not a setting of Weir{hint} (all are in fleet/settings.py)")
         try:
             return cls.model_validate({k.removeprefix(PREFIX).lower(): v for k, v in values.items() if v != ""})
         except ValidationError as error:

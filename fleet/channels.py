@@ -1,0 +1,99 @@
+"""The names of MQTT topics, Kafka topics and record headers. They are spelt nowhere else."""
+
+import re
+from typing import NamedTuple
+
+from fleet.catalog import Catalog, System
+from fleet.spec import DeviceType
+
+REJECTED = "readings.rejected"
+REJECTED_PARTITIONS = 1
+MARK_HEADER = "weir"
+"""Kafka header that marks what is not a reading: HEARTBEAT or CONTROL. A reading has none."""
+HEARTBEAT = b"heartbeat"
+CONTROL = b"control"
+
+LEVEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+"""A device id or site: one level of an MQTT topic, safe in file names and URLs."""
+
+
+class Address(NamedTuple):
+    """Where a message came in. `metric` is the optional last level of the topic."""
+
+    system: str
+    site: str
+    type: str
+    device_id: str
+    metric: str | None = None
+
+
+def data_topic(address: Address) -> str:
+    """`dt/<system>/<site>/<type>/<device_id>[/<metric>]`"""
+    return "/".join(("dt", *(level for level in address if level is not None)))
+
+
+def command_topic(address: Address) -> str:
+    return "/".join(("cmd", *address[:4]))
+
+
+def parse_data_topic(topic: str) -> Address | None:
+    """None where the topic is not one of ours."""
+    levels = topic.split("/")
+    if len(levels) not in (5, 6) or levels[0] != "dt" or not all(LEVEL.fullmatch(level) for level in levels[1:]):
+        return None
+    return Address(*levels[1:])
+
+
+class Route(NamedTuple):
+    """One worker of the bridge: an MQTT subscription and the Kafka topic with the readings it feeds.
+
+    `copy_topic` is a feature's own Kafka topic, which gets the same records.
+    """
+
+    name: str
+    subscription: str
+    readings_topic: str
+    copy_topic: str | None = None
+
+
+def routes_of(spec: DeviceType) -> list[Route]:
+    """One route for a type, or one for each metric where messages carry one metric each."""
+    base = f"dt/{spec.system}/+/{spec.type}/+"
+    if spec.adapter.form != "feature":
+        return [Route(spec.type, base, spec.topic)]
+    return [
+        Route(
+            f"{spec.type}.{metric}",
+            f"{base}/{metric}",
+            spec.topic,
+            feature_topic(spec.system, metric) if metric in spec.adapter.feature_topics else None,
+        )
+        for metric in spec.metrics
+    ]
+
+
+def feature_topic(system: str, metric: str) -> str:
+    return f"{system}.{metric}"
+
+
+def routes(catalog: Catalog) -> list[Route]:
+    return [route for spec in catalog for route in routes_of(spec)]
+
+
+def unrouted_subscription() -> str:
+    """Every data message; what no route takes is rejected as `bad_topic` or `unknown_type`."""
+    return "dt/#"
+
+
+def kafka_topics(catalog: Catalog) -> dict[str, int]:
+    """Every topic that Weir needs → its number of partitions."""
+    topics = {REJECTED: REJECTED_PARTITIONS}
+    for system in catalog.systems.values():
+        topics[system.topic] = system.partitions
+        for name in feature_topics(system):
+            topics[name] = 1
+    return topics
+
+
+def feature_topics(system: System) -> list[str]:
+    return [feature_topic(system.name, m) for t in system.types for m in t.adapter.feature_topics]

@@ -1,0 +1,286 @@
+"""The contract at ingest: bytes from a device → a Reading, or a Reject with a reason code.
+
+Each device type's contract is compiled once into a msgspec decoder that takes the device's own form of message. What
+it refuses is looked at again slowly, to say why; NaN and infinities, which are not JSON but which devices send, are
+taken there as null.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from fleet.catalog import Catalog
+from fleet.channels import LEVEL, Address, parse_data_topic
+from fleet.reading import Reading, decode_reading, to_epoch_us
+from fleet.spec import DeviceType
+
+MAX_PAYLOAD_BYTES = 256 * 1024
+MAX_FUTURE_US = 5 * 60 * 1_000_000
+EARLIEST_US = 946_684_800 * 1_000_000
+"""2000-01-01: an earlier time is a clock that was never set, or seconds taken for milliseconds."""
+LATEST_US = 253_402_300_800 * 1_000_000
+"""The year 10000, where datetime ends."""
+UNKNOWN = "unknown"
+
+REASONS = {
+    "oversized": "longer than 256 KiB",
+    "not_utf8": "not UTF-8 text",
+    "malformed_json": "not JSON, or not a JSON object",
+    "wrong_type": "a field has the wrong JSON type",
+    "missing_field": "a required field is missing",
+    "unknown_metric": "a field that is no metric of the device type",
+    "unknown_type": "the topic names a device type that no spec defines",
+    "bad_topic": "the MQTT topic is not dt/<system>/<site>/<type>/<device_id>[/<metric>]",
+    "bad_id": "a device id or site has characters that no topic can have",
+    "bad_time": "the event time cannot be read, or lies before 2000",
+    "future_time": "the event time lies more than 5 minutes ahead",
+    "identity_mismatch": "the message says it is from another device, type or site than its topic",
+    "unreadable": "a record on a readings topic that is no canonical reading",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Why a message is no reading. `reason` is a key of REASONS, `detail` is for people."""
+
+    reason: str
+    detail: str
+    system: str = UNKNOWN
+    device_type: str = UNKNOWN
+    version: int = 0
+
+
+class _Refused(Exception):
+    def __init__(self, reason: str, detail: str):
+        self.reason, self.detail = reason, detail
+
+
+Value = float | bool | None
+
+
+class Contract:
+    """One device type's contract, compiled. Not thread-safe to build, safe to use."""
+
+    def __init__(self, spec: DeviceType):
+        self.spec = spec
+        adapter = spec.adapter
+        own_name = {metric: key for key, metric in adapter.rename.items()}
+        self._keys = {metric: own_name.get(metric, metric) for metric in spec.metrics}
+        """Metric → its key in the message."""
+        metric_fields = [(f"m{i}", Value | msgspec.UnsetType, msgspec.UNSET) for i in range(len(self._keys))]
+        metric_names = {f"m{i}": key for i, key in enumerate(self._keys.values())}
+        self._slots = [(f"m{i}", metric) for i, metric in enumerate(self._keys)]
+        common: list[Any] = [("id", str | int), ("time", int | float | str), ("seq", int | None, None)]
+        names = {"id": adapter.device_id, "time": adapter.event_time, "seq": adapter.seq}
+        if adapter.form == "flat":
+            fields, names = [*common, *metric_fields], {**names, **metric_names}
+        elif adapter.form == "feature":
+            fields, names = [*common, ("value", Value)], {**names, "value": adapter.value}
+        else:
+            values = msgspec.defstruct("Values", metric_fields, rename=metric_names, forbid_unknown_fields=True)
+            fields = [*common, ("values", values), ("device_type", str | None, None), ("site", str | None, None)]
+        # Fields without a default must stand first in a struct.
+        fields.sort(key=len)
+        message = msgspec.defstruct("Message", fields, rename=names, forbid_unknown_fields=True)
+        self._decode = msgspec.json.Decoder(message).decode
+
+    def read(self, payload: bytes, address: Address, now_us: int) -> Reading | Reject:
+        """A device's message as a reading. `now_us` is the ingest's clock, for times that lie in the future."""
+        try:
+            if len(payload) > MAX_PAYLOAD_BYTES:
+                raise _Refused("oversized", f"{len(payload):,} bytes; at most {MAX_PAYLOAD_BYTES:,}")
+            try:
+                message: Any = self._decode(payload)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                return self._read_slowly(payload, address, now_us)
+            return self._reading(
+                message.id, message.time, message.seq, self._values(message, address), address, now_us,
+                getattr(message, "device_type", None), getattr(message, "site", None),
+            )  # fmt: skip
+        except _Refused as refused:
+            return Reject(refused.reason, refused.detail, self.spec.system, self.spec.type, self.spec.version)
+
+    def _values(self, message: Any, address: Address) -> dict[str, Value]:
+        form = self.spec.adapter.form
+        if form == "feature":
+            return {self._metric(address): message.value}
+        source = message if form == "flat" else message.values
+        return {m: v for slot, m in self._slots if (v := getattr(source, slot)) is not msgspec.UNSET}
+
+    def _metric(self, address: Address) -> str:
+        metric = address.metric
+        if metric is None:
+            raise _Refused("bad_topic", "the topic must end with the metric, as in dt/…/<device_id>/<metric>")
+        if metric not in self._keys:
+            raise _Refused("unknown_metric", f"{metric!r} is no metric of {self.spec.type}")
+        return metric
+
+    def _reading(
+        self,
+        device_id: str | int,
+        time: int | float | str,
+        seq: int | None,
+        values: dict[str, Value],
+        address: Address,
+        now_us: int,
+        device_type: str | None,
+        site: str | None,
+    ) -> Reading:
+        device = str(device_id)
+        if not LEVEL.fullmatch(device):
+            raise _Refused("bad_id", f"device id {device[:80]!r}; letters, digits and _ . : - , at most 64")
+        if self.spec.adapter.form != "feature" and device != address.device_id:
+            raise _Refused("identity_mismatch", f"says device {device!r}, topic says {address.device_id!r}")
+        if device_type not in (None, address.type) or site not in (None, address.site):
+            raise _Refused("identity_mismatch", f"says {device_type}/{site}, topic says {address.type}/{address.site}")
+        if not values:
+            raise _Refused("missing_field", f"carries no metric; {self.spec.type} has {', '.join(self._keys)}")
+        if seq is not None and not -(2**63) <= seq < 2**63:
+            raise _Refused("wrong_type", f"seq {seq} does not fit 64 bits")
+        return Reading(
+            device,
+            self.spec.type,
+            address.site,
+            self._event_time_us(time, now_us),
+            {m: None if v is None else float(v) for m, v in values.items()},
+            seq,
+            self.spec.version,
+        )
+
+    def _event_time_us(self, time: int | float | str, now_us: int) -> int:
+        try:
+            if isinstance(time, str):
+                epoch_us = to_epoch_us(datetime.fromisoformat(time))
+            else:
+                epoch_us = round(time * (1000 if self.spec.adapter.event_time_unit == "ms" else 1_000_000))
+        except (ValueError, OverflowError) as error:
+            raise _Refused("bad_time", f"{time!r:.80}: {error}") from None
+        if epoch_us < EARLIEST_US:
+            unit = self.spec.adapter.event_time_unit
+            raise _Refused("bad_time", f"{time!r:.80} lies before 2000; numbers are epoch {unit} for this type")
+        if epoch_us > now_us + MAX_FUTURE_US:
+            ahead = (epoch_us - now_us) / 1e6
+            raise _Refused("future_time", f"{time!r:.80} lies {ahead:,.0f} s ahead; at most 300 s")
+        return epoch_us
+
+    def _read_slowly(self, payload: bytes, address: Address, now_us: int) -> Reading:
+        """What the compiled decoder refused: the reason for it, or the reading where only NaN or infinity was wrong."""
+        data = _parse_leniently(payload)
+        adapter, form = self.spec.adapter, self.spec.adapter.form
+        for key in (adapter.device_id, adapter.event_time):
+            if key not in data:
+                raise _Refused("missing_field", f"{key!r} is missing")
+        device_id = _typed(data.pop(adapter.device_id), (str, int), adapter.device_id, "a string or whole number")
+        time = _typed(data.pop(adapter.event_time), (str, int, float), adapter.event_time, "a number or RFC 3339 text")
+        seq = data.pop(adapter.seq, None)
+        if seq is not None:
+            _typed(seq, (int,), adapter.seq, "a whole number")
+        device_type = site = None
+        if form == "feature":
+            if adapter.value not in data:
+                raise _Refused("missing_field", f"{adapter.value!r} is missing")
+            sources = {self._metric(address): data.pop(adapter.value)}
+        elif form == "flat":
+            sources = {m: data.pop(key) for m, key in self._keys.items() if key in data}
+        else:
+            device_type, site = (_optional_text(data.pop(key, None), key) for key in ("device_type", "site"))
+            if "values" not in data:
+                raise _Refused("missing_field", "'values' is missing")
+            carried = _typed(data.pop("values"), (dict,), "values", "an object")
+            sources = {m: carried.pop(key) for m, key in self._keys.items() if key in carried}
+            data = {**data, **carried}
+        if data:
+            known = ", ".join(self._keys.values())
+            raise _Refused("unknown_metric", f"{next(iter(data))[:80]!r} is no field of {self.spec.type} ({known})")
+        values = {metric: _number(value, self._keys[metric]) for metric, value in sources.items()}
+        return self._reading(device_id, time, seq, values, address, now_us, device_type, site)
+
+
+def _parse_leniently(payload: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(payload.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise _Refused("not_utf8", f"byte {error.start} is not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise _Refused("malformed_json", str(error)[:200]) from None
+    if not isinstance(data, dict):
+        raise _Refused("malformed_json", f"expected an object, found {type(data).__name__}")
+    return data
+
+
+def _typed(value: Any, types: tuple[type, ...], key: str, wanted: str) -> Any:
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise _Refused("wrong_type", f"{key!r} must be {wanted}, found {json.dumps(value)[:80]}")
+    return value
+
+
+def _optional_text(value: Any, key: str) -> str | None:
+    return None if value is None else str(_typed(value, (str,), key, "text"))
+
+
+def _number(value: Any, key: str) -> float | None:
+    """NaN and infinities are carried, and unknown."""
+    if value is None:
+        return None
+    _typed(value, (int, float, bool), key, "a number, true, false or null")
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if -float("inf") < number < float("inf") else None
+
+
+class Intake:
+    """Every contract of the catalog, behind one door."""
+
+    def __init__(self, catalog: Catalog):
+        self.catalog = catalog
+        self._contracts = {(s.system, s.type): Contract(s) for s in catalog}
+
+    def read_message(self, topic: str, payload: bytes, now_us: int) -> Reading | Reject:
+        """An MQTT message as a reading."""
+        address = parse_data_topic(topic)
+        if address is None:
+            return Reject("bad_topic", f"{topic[:200]!r} is not dt/<system>/<site>/<type>/<device_id>[/<metric>]")
+        return self.read_payload(address, payload, now_us)
+
+    def read_payload(self, address: Address, payload: bytes, now_us: int) -> Reading | Reject:
+        """A message of a device at a known address, whatever it came by."""
+        contract = self._contracts.get((address.system, address.type))
+        if contract is None:
+            system = address.system if address.system in self.catalog.systems else UNKNOWN
+            return Reject("unknown_type", f"no device type {address.type!r} in system {address.system!r}", system)
+        return contract.read(payload, address, now_us)
+
+    def read_record(self, kafka_topic: str, value: bytes) -> Reading | Reject:
+        """A record of a readings topic: canonical, or `unreadable`. Times were checked when it came in."""
+        try:
+            reading = decode_reading(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, RecursionError) as error:
+            return Reject("unreadable", str(error)[:200])
+        spec = self.catalog.types.get(reading.device_type)
+        if spec is None or spec.topic != kafka_topic:
+            return Reject("unreadable", f"no device type {reading.device_type[:80]!r} on topic {kafka_topic}")
+        problem = _record_problem(reading, spec)
+        if problem:
+            return Reject("unreadable", problem, spec.system, spec.type, reading.version)
+        return reading
+
+
+def _record_problem(reading: Reading, spec: DeviceType) -> str:
+    """What keeps a canonical record from being a reading of its type; empty when nothing does."""
+    for metric in reading.values:
+        if metric not in spec.metrics:
+            return f"{metric[:80]!r} is no metric of {spec.type}"
+    if not reading.values:
+        return "carries no metric"
+    if not (LEVEL.fullmatch(reading.device_id) and LEVEL.fullmatch(reading.site)):
+        return "device id or site has characters that are not allowed"
+    if not EARLIEST_US <= reading.event_time_us < LATEST_US:
+        return f"event time {reading.event_time_us} µs is out of range"
+    if not 1 <= reading.version <= spec.version:
+        return f"spec version {reading.version} is not known; the newest is {spec.version}"
+    return ""

@@ -1,0 +1,37 @@
+"""Durations as people write them in specs: `500ms 30s 5m 2h 1d`."""
+
+import re
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import BeforeValidator, PlainSerializer
+
+UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+"""Unit → microseconds."""
+PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def parse_duration(text: object) -> timedelta:
+    """`30s` → 30 seconds. Raises ValueError for anything else; a bare number has no unit and is refused, but for 0."""
+    if isinstance(text, timedelta):
+        return text
+    if text == 0 and not isinstance(text, bool):
+        return timedelta(0)
+    match = PATTERN.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError("a duration is a number with a unit: 500ms, 30s, 5m, 2h or 1d")
+    return timedelta(microseconds=round(float(match[1]) * UNITS[match[2]]))
+
+
+def format_duration(value: timedelta) -> str:
+    """The shortest exact form: 90 s → `90s`, 120 s → `2m`."""
+    microseconds = value // timedelta(microseconds=1)
+    if microseconds == 0:
+        return "0s"
+    for unit in ("d", "h", "m", "s", "ms"):
+        if microseconds % UNITS[unit] == 0:
+            return f"{microseconds // UNITS[unit]}{unit}"
+    return f"{microseconds / 1000:g}ms"
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration)]

@@ -1,0 +1,54 @@
+"""A manifest commits one flush of one Kafka partition to the lake: what is not in a manifest is not there."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+
+class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`partition` is the key of a fleet.lake_layout.Partition, `path` is relative to the lake."""
+
+    path: str
+    partition: str
+    version: int
+    rows: int
+    bytes: int
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Every offset from first to last is counted exactly once: a reading or dead letter in a file (`rows`), an
+    unreadable record (also in a file, under rejected), a heartbeat, a control record, or `missing`: the log no longer
+    had it (Kafka's retention was shorter than landing's absence)."""
+
+    topic: str
+    kafka_partition: int
+    first_offset: int
+    last_offset: int
+    rows: int
+    unreadable: int
+    heartbeats: int
+    controls: int
+    missing: int
+    first_append_ms: int
+    last_append_ms: int
+    files: list[DataFile]
+
+    @property
+    def offsets(self) -> int:
+        return self.last_offset - self.first_offset + 1
+
+    def imbalance(self) -> int:
+        """Offsets less all that was counted; 0 in a manifest that is right."""
+        in_files = sum(file.rows for file in self.files)
+        counted = self.rows + self.unreadable + self.heartbeats + self.controls + self.missing
+        return (self.offsets - counted) or (in_files - self.rows - self.unreadable)
+
+
+encode_manifest = msgspec.json.Encoder().encode
+decode_manifest = msgspec.json.Decoder(Manifest).decode
+
+
+def next_offset(manifests: Iterable[Manifest]) -> int | None:
+    """Where landing goes on for one Kafka partition; None before the first manifest."""
+    last = max((m.last_offset for m in manifests), default=None)
+    return None if last is None else last + 1

@@ -1,0 +1,253 @@
+"""One alert rule as written in a spec: its keys, and whether its conditions make sense for their device type.
+
+What a rule means is RULES.md; this module settles only what a rule may say.
+"""
+
+from datetime import timedelta
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from fleet.duration import Duration
+from fleet.expression import Call, ExpressionError, Name, Node, Window, parse_expression, walk
+
+Severity = Literal["info", "warning", "critical"]
+MAX_WINDOW_READINGS = 10_000
+
+WINDOW_FUNCTIONS = ("avg", "sum", "min_over", "max_over", "stddev", "count", "delta", "rate")
+SITE_FUNCTIONS = ("site_last", "site_min", "site_max", "site_avg", "site_sum")
+COUNTER_FUNCTIONS = ("today", "this_month")
+CLOCK_FUNCTIONS = ("local_hour", "local_weekday")
+ARITHMETIC_FUNCTIONS = {"abs": (1, 1), "min": (1, 100), "max": (1, 100)}
+FUNCTIONS = (
+    *WINDOW_FUNCTIONS, "previous", *SITE_FUNCTIONS, *CLOCK_FUNCTIONS, *COUNTER_FUNCTIONS, *ARITHMETIC_FUNCTIONS,
+)  # fmt: skip
+
+
+def _expression(text: object) -> str:
+    text = {True: "true", False: "false"}.get(text, text) if isinstance(text, bool) else text
+    if not isinstance(text, str):
+        text = str(text)
+    try:
+        parse_expression(text)
+    except ExpressionError as error:
+        raise ValueError(f"{error} (column {error.column + 1} of {text!r})") from None
+    return text
+
+
+Expression = Annotated[str, Field(strict=True), AfterValidator(_expression)]
+
+
+class Strict(BaseModel):
+    """A part of a spec: unknown keys are errors, values are not coerced, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class CountOf(Strict):
+    """`3 of 5`; `3` is 3 of 3."""
+
+    needed: int = Field(ge=1)
+    last: int = Field(ge=1, le=MAX_WINDOW_READINGS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return {"needed": value, "last": value}
+        if isinstance(value, str):
+            needed, _, last = value.partition(" of ")
+            if needed.strip().isdigit() and (last.strip().isdigit() or not last):
+                return {"needed": int(needed), "last": int(last or needed)}
+            raise ValueError("count is `3` or `3 of 5`")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> "CountOf":
+        if self.needed > self.last:
+            raise ValueError(f"count asks for {self.needed} of only {self.last}")
+        return self
+
+
+class Flap(Strict):
+    high: float = Field(default=0.5, gt=0, le=1, strict=False)
+    low: float = Field(default=0.25, ge=0, lt=1, strict=False)
+
+    @model_validator(mode="after")
+    def _order(self) -> "Flap":
+        if self.low >= self.high:
+            raise ValueError(f"flap.low {self.low} must be below flap.high {self.high}")
+        return self
+
+
+class Condition(Strict):
+    """What a rule, or one level of it, looks at."""
+
+    when: Expression | None = None
+    clear: Expression | None = None
+    for_: Duration = Field(default=timedelta(0), alias="for")
+    keep_firing_for: Duration = timedelta(0)
+    count: CountOf | None = None
+
+
+class Level(Condition):
+    when: Expression
+
+
+class Action(Strict):
+    """A command sent to a device when the alert fires or resolves."""
+
+    on: Literal["firing", "resolved"]
+    device: str
+    command: dict[str, Any]
+
+
+class Rule(Condition):
+    """One alert rule of a device type."""
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    title: str = ""
+    annotations: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    severity: Severity | None = None
+    max_gap: Duration | None = None
+    levels: dict[Severity, Level] | None = Field(default=None, min_length=1)
+    no_data: Duration | None = None
+    params: dict[str, Annotated[float, Field(strict=False)]] = {}
+    quality: bool = False
+    inhibitable: bool = True
+    flap: Flap | None = None
+    actions: list[Action] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flap_on(cls, data: object) -> object:
+        if isinstance(data, dict) and isinstance(data.get("flap"), bool):
+            data = {**data, "flap": {} if data["flap"] else None}
+        return data
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Rule":
+        kinds = [k for k in ("when", "levels", "no_data") if getattr(self, k) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"a rule has exactly one of when, levels, no_data; found {' and '.join(kinds) or 'none'}")
+        beside = {
+            "levels": ("clear", "for_", "count", "keep_firing_for", "severity"),
+            "no_data": ("clear", "for_", "count", "keep_firing_for", "max_gap"),
+        }.get(kinds[0], ())
+        wrong = [name.rstrip("_") for name in beside if name in self.model_fields_set]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} cannot stand beside {kinds[0]}")
+        if self.no_data is not None and self.no_data <= timedelta(0):
+            raise ValueError("no_data must be longer than 0s")
+        return self
+
+    def conditions(self) -> list[tuple[str, Condition]]:
+        """(path within the rule, condition): the rule itself, or each of its levels."""
+        if self.levels:
+            return [(f"levels.{severity}", level) for severity, level in self.levels.items()]
+        return [] if self.no_data is not None else [("", self)]
+
+
+def check_expression(
+    text: str,
+    *,
+    metrics: Mapping[str, str],
+    params: set[str],
+    cadence: timedelta | None,
+    other_types: Mapping[str, set[str]] | None,
+) -> list[str]:
+    """What is wrong with a condition for its device type, in words; empty when nothing is.
+
+    `metrics` maps name → kind. `other_types` maps the types that a site function may look at → their metrics;
+    None while they are not known yet (a spec alone).
+    """
+    root = parse_expression(text)
+    problems: list[str] = []
+    inside_call: set[int] = set()
+    uses_metric = False
+
+    def nearest(name: str, among: "list[str]") -> str:
+        close = get_close_matches(name, among, n=1, cutoff=0.5)
+        return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(among)) or 'none'}"
+
+    def metric(node: Node, function: str) -> str | None:
+        if isinstance(node, Name):
+            if node.name in metrics:
+                return node.name
+            problems.append(f"{function}() of unknown metric {node.name!r}{nearest(node.name, list(metrics))}")
+        else:
+            problems.append(f"{function}() wants a metric as its first argument")
+        return None
+
+    for node in walk(root):
+        if isinstance(node, Call):
+            name, arguments = node.function, node.arguments
+            if name not in FUNCTIONS:
+                problems.append(f"unknown function {name!r}{nearest(name, list(FUNCTIONS))}")
+                inside_call.update(id(a) for a in arguments)
+                continue
+            if name in ARITHMETIC_FUNCTIONS:
+                low, high = ARITHMETIC_FUNCTIONS[name]
+                if not low <= len(arguments) <= high:
+                    problems.append(
+                        f"{name}() takes {low if low == high else 'one or more'} arguments, found {len(arguments)}"
+                    )
+                continue
+            inside_call.update(id(a) for a in arguments)
+            arity = 2 if name in WINDOW_FUNCTIONS else 0 if name in CLOCK_FUNCTIONS else 1
+            if len(arguments) != arity:
+                problems.append(f"{name}() takes {arity} argument{'s' * (arity != 1)}, found {len(arguments)}")
+            elif name in WINDOW_FUNCTIONS:
+                uses_metric = True
+                metric(arguments[0], name)
+                if not isinstance(arguments[1], Window):
+                    problems.append(f"{name}() wants a literal duration such as 5m as its second argument")
+                elif arguments[1].length <= timedelta(0):
+                    problems.append(f"{name}() wants a window longer than 0s")
+                elif cadence and arguments[1].length / cadence > MAX_WINDOW_READINGS:
+                    problems.append(
+                        f"{name}() over that window holds {arguments[1].length / cadence:,.0f} readings at the type's"
+                        f" cadence; at most {MAX_WINDOW_READINGS:,}: shorten it"
+                    )
+            elif name in SITE_FUNCTIONS:
+                uses_metric = True
+                _check_site(name, arguments[0], other_types, problems, nearest)
+            elif arity == 1:
+                uses_metric = True
+                found = metric(arguments[0], name)
+                if found and name in COUNTER_FUNCTIONS and metrics[found] != "counter":
+                    problems.append(f"{name}() is for counters; {found} is a {metrics[found]}")
+        elif isinstance(node, Window) and id(node) not in inside_call:
+            problems.append("a duration stands only as the second argument of a window function")
+        elif isinstance(node, Name) and id(node) not in inside_call:
+            if node.name in metrics:
+                uses_metric = True
+            elif node.name not in params:
+                problems.append(f"unknown name {node.name!r}{nearest(node.name, [*metrics, *params])}")
+    if not problems and not uses_metric:
+        problems.append("a condition uses at least one metric or site function")
+    return problems
+
+
+def _check_site(function, node, other_types, problems, nearest) -> None:  # type: ignore[no-untyped-def]
+    if not isinstance(node, Name) or "." not in node.name:
+        problems.append(f"{function}() wants type.metric, such as {function}(room_node.co2)")
+        return
+    if other_types is None:
+        return
+    type_name, metric_name = node.name.split(".")
+    if type_name not in other_types:
+        problems.append(
+            f"{function}() of type {type_name!r}, which is not a type of this system with partition_by: site"
+            + nearest(type_name, list(other_types))
+        )
+    elif metric_name not in other_types[type_name]:
+        problems.append(
+            f"{function}() of unknown metric {node.name!r}{nearest(metric_name, list(other_types[type_name]))}"
+        )
+
+
+def uses_site_functions(text: str) -> bool:
+    return any(isinstance(n, Call) and n.function in SITE_FUNCTIONS for n in walk(parse_expression(text)))

@@ -1,0 +1,240 @@
+"""A device type, as written in `fleet/types/<type>.yaml`: the one place where anything about it is said.
+
+From it come the contract at ingest, the lake's columns, the Great Expectations suite, the alert rules, the
+simulator's profile and the retention. Loading with file and line in errors is `fleet.spec_file`.
+"""
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from fleet.duration import Duration, parse_duration
+from fleet.rule import Rule, Strict, check_expression, uses_site_functions
+from fleet.units import UNITS
+
+Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=48)]
+Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
+Outside = Literal["warn", "quarantine", "fail"]
+Kind = Literal["gauge", "counter", "state"]
+
+RESERVED = {
+    "device_id", "device_type", "site", "event_time", "seq", "carried", "values", "version", "value", "device", "type",
+    "at", "true", "false", "and", "or", "not", "kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp",
+}  # fmt: skip
+"""Names that mean something else in the lake, in rule tests or in conditions."""
+
+
+class Range(Strict):
+    """Both bounds belong to the range."""
+
+    low: Number
+    high: Number
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, value: object) -> object:
+        if isinstance(value, list) and len(value) == 2:
+            return {"low": value[0], "high": value[1]}
+        if isinstance(value, Range | dict):
+            return value
+        raise ValueError("a range is [low, high]")
+
+    @model_validator(mode="after")
+    def _order(self) -> "Range":
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} must be below high {self.high}")
+        return self
+
+    def inside(self, other: "Range") -> bool:
+        return other.low <= self.low and self.high <= other.high
+
+
+class Profile(Strict):
+    """How a simulator makes one metric: `uniform` draws anew each time, `walk` moves by at most `step`, `binary` is
+    1 for the share `p` of readings, `counter` grows by up to `step` a reading."""
+
+    shape: Literal["uniform", "walk", "binary", "counter"] = "uniform"
+    range: Range | None = None
+    step: Number | None = None
+    p: Number = 0.1
+    decimals: int = Field(default=2, ge=0, le=9)
+
+
+class Metric(Strict):
+    unit: str
+    kind: Kind = "gauge"
+    title: str = ""
+    range: Range | None = None
+    outside: Outside = "warn"
+    simulate: Profile | None = None
+
+    @field_validator("unit")
+    @classmethod
+    def _known_unit(cls, unit: str) -> str:
+        if unit not in UNITS:
+            raise ValueError(f"unknown unit; allowed: {', '.join(UNITS)} (a new one is one line in fleet/units.py)")
+        return unit
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Metric":
+        if "outside" in self.model_fields_set and self.range is None:
+            raise ValueError("outside says what happens beyond the range, and there is no range")
+        profile = self.simulate
+        if profile and profile.range and self.range and not profile.range.inside(self.range):
+            raise ValueError("simulate.range must lie inside range: a simulator says only what the sensor could")
+        return self
+
+
+class Adapter(Strict):
+    """How the device's own messages become readings. All forms are JSON objects.
+
+    - `canonical`: device_id, event_time (RFC 3339 or epoch ms), seq, values: {metric: number}
+    - `flat`: metrics beside the other keys, `{"sensor_id": 7, "temperature": 21.5, "timestamp": 1732985789.4}`
+    - `feature`: one metric, named by the last part of the MQTT topic, its value under `value`; a gateway sends for
+      several devices, so device_id comes from the message
+    """
+
+    form: Literal["canonical", "flat", "feature"] = "canonical"
+    device_id: str = "device_id"
+    event_time: str = "event_time"
+    event_time_unit: Literal["ms", "s"] = "ms"
+    """Of a number; a string is always RFC 3339."""
+    seq: str = "seq"
+    value: str = "value"
+    rename: dict[str, str] = {}
+    """The field's own key → the metric."""
+    feature_topics: list[str] = []
+    """Metrics whose messages are also copied to a Kafka topic of their own, `<system>.<metric>`."""
+
+
+class Retention(Strict):
+    readings: Duration = timedelta(days=7)
+    """Raw readings in the warehouse; the lake keeps them all."""
+    rollups: Duration = timedelta(days=1825)
+
+
+class Simulation(Strict):
+    """`independent` draws each metric by its own profile; `room` is people in a room (simulators/room.py)."""
+
+    model: Literal["independent", "room"] = "independent"
+    devices: int = Field(default=10, ge=1, le=1_000_000)
+    site: str = "site-1"
+
+
+class GoodExample(Strict):
+    payload: dict[str, Any]
+    metric: str | None = None
+    """Of form `feature`: the last part of the MQTT topic."""
+    values: dict[str, Number | None]
+    """What must come out."""
+
+
+class BadExample(Strict):
+    payload: Any
+    metric: str | None = None
+    reason: str
+
+
+class Examples(Strict):
+    good: list[GoodExample] = Field(min_length=1)
+    bad: list[BadExample] = Field(min_length=1)
+
+
+def _cadence(value: object) -> object:
+    if value == "event":
+        return value
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; or `event` for devices that report only changes") from None
+
+
+class DeviceType(Strict):
+    """One device type. `version` bumps on any change of meaning and travels with every derived row."""
+
+    type: Identifier
+    version: int = Field(ge=1)
+    system: Identifier
+    title: str = ""
+    description: str = ""
+    cadence: Annotated[timedelta | Literal["event"], BeforeValidator(_cadence)]
+    """Expected time between readings; `event` for devices that report only changes."""
+    partition_by: Literal["device", "site"] = "device"
+    kafka_topic: str | None = Field(default=None, pattern=r"^[a-zA-Z0-9._-]{1,200}$")
+    partitions: int = Field(default=4, ge=1, le=1000)
+    stale_after: Duration | None = None
+    lateness: Duration = timedelta(seconds=10)
+    self_registration: bool = False
+    adapter: Adapter = Adapter()
+    metrics: dict[Identifier, Metric] = Field(min_length=1)
+    retention: Retention = Retention()
+    simulation: Simulation | None = None
+    examples: Examples
+    alerts: list[Rule] = []
+
+    @property
+    def topic(self) -> str:
+        """The Kafka topic with the readings of its system."""
+        return self.kafka_topic or f"readings.{self.system}"
+
+    @property
+    def folder_grain(self) -> Literal["hour", "day", "month"]:
+        """The span of one folder in the lake: about 10^3 to 10^5 readings of a device."""
+        if self.cadence == "event" or self.cadence >= timedelta(hours=1):
+            return "month"
+        return "hour" if self.cadence < timedelta(minutes=1) else "day"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DeviceType":
+        problems = [*self._names(), *self._adapter(), *self._rules()]
+        if problems:
+            # One message a line: `path: problem`, so that the loader can find each one's line.
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _names(self) -> list[str]:
+        reserved = sorted(RESERVED & set(self.metrics))
+        problems = [f"metrics.{name}: {name!r} is a reserved name; call it something else" for name in reserved]
+        seen: set[str] = set()
+        for place, rule in enumerate(self.alerts):
+            if rule.id in seen:
+                problems.append(f"alerts.{place}.id: rule id {rule.id!r} is used twice in this type")
+            seen.add(rule.id)
+        return problems
+
+    def _adapter(self) -> list[str]:
+        problems = []
+        for key, metric in self.adapter.rename.items():
+            if metric not in self.metrics:
+                problems.append(f"adapter.rename.{key}: {metric!r} is not a metric of this type")
+        for metric in self.adapter.feature_topics:
+            if metric not in self.metrics:
+                problems.append(f"adapter.feature_topics: {metric!r} is not a metric of this type")
+        if self.adapter.feature_topics and self.adapter.form != "feature":
+            problems.append("adapter.feature_topics: only the form `feature` has messages of one metric")
+        return problems
+
+    def _rules(self) -> list[str]:
+        problems = []
+        kinds = {name: metric.kind for name, metric in self.metrics.items()}
+        cadence = None if self.cadence == "event" else self.cadence
+        for place, rule in enumerate(self.alerts):
+            shadowing = sorted(set(rule.params) & set(self.metrics))
+            if shadowing:
+                problems.append(
+                    f"alerts.{place}.params.{shadowing[0]}: {shadowing[0]!r} is a metric; name the param otherwise"
+                )
+            for path, condition in rule.conditions():
+                for key in ("when", "clear"):
+                    text = getattr(condition, key)
+                    if text is None:
+                        continue
+                    where = ".".join(filter(None, ("alerts", str(place), path, key)))
+                    found = check_expression(
+                        text, metrics=kinds, params=set(rule.params), cadence=cadence, other_types=None
+                    )  # fmt: skip
+                    if self.partition_by != "site" and uses_site_functions(text):
+                        found.append("site functions need partition_by: site")
+                    problems += [f"{where}: {problem}" for problem in found]
+        return problems

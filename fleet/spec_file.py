@@ -1,0 +1,157 @@
+"""From YAML text to a DeviceType, with file and line in every error."""
+
+import re
+from difflib import get_close_matches
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from fleet.errors import SpecError
+from fleet.spec import DeviceType
+
+Path_ = tuple[str | int, ...]
+
+
+class LineLoader(yaml.SafeLoader):
+    """SafeLoader that remembers the line of each key and item, and refuses a key written twice."""
+
+
+def _locate(node: yaml.Node, path: Path_, lines: dict[Path_, int], file: str) -> None:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise SpecError(f"{file}:{line}: key {key.value!r} stands here and on line {seen[key.value]}; keep one")
+            seen[key.value] = line
+            lines[(*path, key.value)] = line
+            _locate(value, (*path, key.value), lines, file)
+    elif isinstance(node, yaml.SequenceNode):
+        for place, item in enumerate(node.value):
+            _locate(item, (*path, place), lines, file)
+
+
+def parse_yaml(text: str, file: str) -> tuple[Any, dict[Path_, int]]:
+    """(data, path → line from 1). Raises SpecError where the text is not YAML or has a key twice."""
+    try:
+        loader = LineLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            raise SpecError(f"{file}:1: the file is empty; `weir types new` writes a first one")
+        lines: dict[Path_, int] = {}
+        _locate(node, (), lines, file)
+        data = loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise SpecError(f"{file}:{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise SpecError(f"{file}:1: nested too deep") from None
+    return data, lines
+
+
+def line_of(path: Path_, lines: dict[Path_, int]) -> int:
+    """The line of the path, or of the nearest part of the file that contains it."""
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 1)
+
+
+def load_spec(text: str, file: str) -> DeviceType:
+    """One device type from YAML. Raises SpecError with all that is wrong, a line each: file:line: path: problem."""
+    data, lines = parse_yaml(text, file)
+    if not isinstance(data, dict):
+        raise SpecError(f"{file}:1: expected keys such as `type:` and `metrics:`, found {type(data).__name__}")
+    try:
+        return DeviceType.model_validate(data)
+    except ValidationError as error:
+        problems = sorted({p for e in error.errors() for p in _problems(e, data, lines)})
+        raise SpecError("\n".join(f"{file}:{line}: {text}" for line, text in problems)) from None
+
+
+def _problems(error: Any, data: Any, lines: dict[Path_, int]) -> list[tuple[int, str]]:
+    path = _real_path(error["loc"], data)
+    if error["type"] == "value_error":
+        message = str(error["ctx"]["error"])
+        if not path:  # the checks across parts carry a path of their own on each line
+            found = []
+            for part in message.splitlines():
+                where, _, problem = part.partition(": ")
+                inner: Path_ = tuple(int(p) if p.isdigit() else p for p in where.split("."))
+                found.append((line_of(inner, lines), f"{where}: {problem}"))
+            return found
+    else:
+        message = _plain(error, path, data)
+    name = ".".join(map(str, path)) or "the file"
+    value = "" if error["type"] in ("missing", "extra_forbidden") else _found(error["input"])
+    return [(line_of(path, lines), f"{name}: {message}{value}")]
+
+
+def _real_path(location: tuple[str | int, ...], data: Any) -> Path_:
+    """Pydantic names union branches in its paths; keep what is in the file (and a last, missing key)."""
+    path: list[str | int] = []
+    here = data
+    for place, part in enumerate(location):
+        inside = isinstance(here, list) and isinstance(part, int) and part < len(here)
+        if inside or (isinstance(here, dict) and part in here):
+            path.append(part)
+            here = here[part]
+        elif isinstance(here, dict) and place == len(location) - 1 and isinstance(part, str) and "[" not in part:
+            path.append(part)
+    return tuple(path)
+
+
+def _plain(error: Any, path: Path_, data: Any) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "missing":
+        return "is required and missing"
+    if kind == "extra_forbidden":
+        return f"unknown key{_nearest_key(path)}"
+    if kind == "literal_error":
+        near = get_close_matches(str(error["input"]), re.findall(r"'([^']*)'", context["expected"]), n=1)
+        return f"allowed: {context['expected']}" + (f"; did you mean {near[0]!r}?" if near else "")
+    if kind == "string_pattern_mismatch":
+        return f"must match {context['pattern']}"
+    return str(error["msg"][0].lower() + error["msg"][1:])
+
+
+def _nearest_key(path: Path_) -> str:
+    model: Any = DeviceType
+    for part in path[:-1]:
+        model = _model_below(model, part)
+        if model is None:
+            return "; remove it"
+    keys = [f.alias or name for name, f in model.model_fields.items()]
+    near = get_close_matches(str(path[-1]), keys, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; allowed: {', '.join(keys)}"
+
+
+def _model_below(model: Any, part: str | int) -> Any:
+    """The model that the value of a key, or an item of a list, is read with."""
+    from typing import get_args
+
+    from pydantic import BaseModel
+
+    if isinstance(model, tuple):  # inside a list or dict: the item's model
+        return model[0]
+    field = next((f for name, f in model.model_fields.items() if (f.alias or name) == part), None)
+    if field is None:
+        return None
+
+    def models(annotation: Any) -> list[Any]:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return [annotation]
+        return [m for a in get_args(annotation) for m in models(a)]
+
+    found = models(field.annotation)
+    if not found:
+        return None
+    is_container = getattr(field.annotation, "__origin__", None) in (list, dict) or "dict[" in str(field.annotation)
+    return (found[0],) if is_container else found[0]
+
+
+def _found(value: Any) -> str:
+    text = repr(value)
+    return f"; found {text if len(text) <= 80 else text[:77] + '...'}"

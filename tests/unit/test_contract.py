@@ -1,0 +1,144 @@
+"""Bytes from a device: each reason code has a row, and what is readable comes out right."""
+
+import json
+
+import pytest
+
+from fleet.catalog import load_catalog
+from fleet.channels import Address, data_topic
+from fleet.contract import MAX_PAYLOAD_BYTES, REASONS, Intake, Reject
+from fleet.reading import Reading, decode_reading, encode_reading
+from fleet.settings import CHECKOUT
+
+NOW_US = 1_732_985_800_000_000
+INTAKE = Intake(load_catalog(CHECKOUT / "fleet" / "types"))
+WEATHER = Address("weather", "field", "weather_station", "79")
+CO2 = Address("occupancy", "room-1", "room_node", "edge", "co2")
+GOOD = {"sensor_id": 79, "temperature": 34.92, "UV_index": 4.69, "timestamp": 1732985789.438}
+
+
+def weather(**changes: object) -> bytes:
+    return json.dumps({k: v for k, v in {**GOOD, **changes}.items() if v != "drop"}).encode()
+
+
+REJECTED = [
+    ("oversized", WEATHER, b" " * (MAX_PAYLOAD_BYTES + 1)),
+    ("not_utf8", WEATHER, b'{"sensor_id": "\xff"}'),
+    ("malformed_json", WEATHER, b'{"sensor_id": 79,'),
+    ("malformed_json", WEATHER, b""),
+    ("malformed_json", WEATHER, b"[1, 2]"),
+    ("malformed_json", WEATHER, b"[" * 100_000),
+    ("malformed_json", WEATHER, b"9" * 10_000),
+    ("wrong_type", WEATHER, weather(temperature="34.92")),
+    ("wrong_type", WEATHER, weather(temperature=[1])),
+    ("wrong_type", WEATHER, weather(sensor_id=79.5)),
+    ("wrong_type", WEATHER, weather(sensor_id=True)),
+    ("wrong_type", WEATHER, weather(timestamp=None)),
+    ("wrong_type", WEATHER, weather(seq="1")),
+    ("wrong_type", WEATHER, weather(seq=2**63)),
+    ("missing_field", WEATHER, weather(timestamp="drop")),
+    ("missing_field", WEATHER, weather(sensor_id="drop")),
+    ("missing_field", WEATHER, weather(temperature="drop", UV_index="drop")),
+    ("unknown_metric", WEATHER, weather(pressure=1013)),
+    ("unknown_metric", WEATHER, weather(uv_index=3)),
+    ("unknown_metric", CO2._replace(metric="radon"), b'{"device_id": "s5", "event_time": 1732985789000, "value": 1}'),
+    ("unknown_type", WEATHER._replace(type="rain_gauge"), weather()),
+    ("unknown_type", WEATHER._replace(system="occupancy"), weather()),
+    ("bad_topic", CO2._replace(metric=None), b'{"device_id": "s5", "event_time": 1732985789000, "value": 1}'),
+    ("bad_id", CO2, b'{"device_id": "s 5", "event_time": 1732985789000, "value": 1}'),
+    ("bad_id", CO2, b'{"device_id": "", "event_time": 1732985789000, "value": 1}'),
+    ("bad_time", WEATHER, weather(timestamp=1732985)),
+    ("bad_time", WEATHER, weather(timestamp="yesterday")),
+    ("bad_time", WEATHER, weather(timestamp="2024-11-30T16:56:29")),
+    ("bad_time", CO2, b'{"device_id": "s5", "event_time": 1732985789, "value": 1}'),
+    ("bad_time", WEATHER, b'{"sensor_id": 79, "temperature": 1, "timestamp": NaN}'),
+    ("future_time", WEATHER, weather(timestamp=NOW_US / 1e6 + 301)),
+    ("identity_mismatch", WEATHER, weather(sensor_id=80)),
+]
+
+
+@pytest.mark.parametrize(
+    ("reason", "address", "payload"), REJECTED, ids=[f"{i}-{r[0]}" for i, r in enumerate(REJECTED)]
+)
+def test_rejects_with_reason(reason: str, address: Address, payload: bytes) -> None:
+    reject = INTAKE.read_message(data_topic(address), payload, NOW_US)
+    assert isinstance(reject, Reject)
+    assert reject.reason == reason
+    assert reject.detail
+
+
+def test_every_reason_has_a_row() -> None:
+    assert {r[0] for r in REJECTED} | {"unreadable"} == set(REASONS)
+
+
+@pytest.mark.parametrize(
+    "topic", ["", "dt", "dt/weather/field/weather_station", "dt/a/b/c/d/e/f", "xx/a/b/c/d", "dt/a/b/c/+", "dt/a//c/d"]
+)
+def test_foreign_topics_are_bad(topic: str) -> None:
+    reject = INTAKE.read_message(topic, weather(), NOW_US)
+    assert isinstance(reject, Reject)
+    assert reject.reason == "bad_topic"
+
+
+READ = [
+    ("plain", weather(), {"temperature": 34.92, "uv_index": 4.69}),
+    ("null", weather(temperature=None), {"temperature": None, "uv_index": 4.69}),
+    ("boolean", weather(temperature=True), {"temperature": 1.0, "uv_index": 4.69}),
+    ("whole number", weather(temperature=-3), {"temperature": -3.0, "uv_index": 4.69}),
+    ("NaN is carried and unknown", weather(temperature=float("nan")), {"temperature": None, "uv_index": 4.69}),
+    ("infinity", weather(temperature=float("-inf")), {"temperature": None, "uv_index": 4.69}),
+    ("overflow", weather().replace(b"34.92", b"1e400"), {"temperature": None, "uv_index": 4.69}),
+    ("huge whole number", weather().replace(b"34.92", b"1" + b"0" * 400), {"temperature": None, "uv_index": 4.69}),
+    ("out of range is not the contract's business", weather(temperature=999), {"temperature": 999.0, "uv_index": 4.69}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("payload", "values"), [r[1:] for r in READ], ids=[r[0] for r in READ])
+def test_reads(payload: bytes, values: dict[str, float | None]) -> None:
+    reading = INTAKE.read_message(data_topic(WEATHER), payload, NOW_US)
+    assert isinstance(reading, Reading)
+    assert reading.values == values
+    assert (reading.device_id, reading.site, reading.event_time_us) == ("79", "field", 1_732_985_789_438_000)
+
+
+def test_an_edge_node_sends_for_others() -> None:
+    reading = INTAKE.read_message(
+        data_topic(CO2),
+        b'{"device_id": "s5", "event_time": "2024-11-30T16:56:29.5+00:00", "value": 412, "seq": 3}',
+        NOW_US,
+    )
+    assert reading == Reading("s5", "room_node", "room-1", 1_732_985_789_500_000, {"co2": 412.0}, 3, 1)
+
+
+@pytest.mark.parametrize("event_time_us", [1_732_985_789_438_000, 1_732_985_789_438_001, 1_732_985_789_438_999])
+def test_canonical_form_keeps_microseconds(event_time_us: int) -> None:
+    reading = Reading("79", "weather_station", "field", event_time_us, {"temperature": 34.92, "humidity": None}, 7, 1)
+    assert decode_reading(encode_reading(reading)) == reading
+    assert INTAKE.read_record("sensor", encode_reading(reading)) == reading
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"device_type": "other"}, {"device_type": "room_node"}, {"values": {}}, {"values": {"x": 1.0}}, {"version": 2},
+        {"version": 0}, {"event_time_us": 5}, {"device_id": "a/b"}, {"site": ""},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_records_that_no_contract_can_read(changes: dict) -> None:
+    fields = {
+        "device_id": "79",
+        "device_type": "weather_station",
+        "site": "field",
+        "event_time_us": NOW_US,
+        "values": {"humidity": 1.0},
+    }
+    value = encode_reading(Reading(**{**fields, **changes}))
+    reject = INTAKE.read_record("sensor", value)
+    assert isinstance(reject, Reject)
+    assert reject.reason == "unreadable"
+
+
+@pytest.mark.parametrize("value", [b"", b"{}", b"\xff\xfe", b"[]", b'{"device_id": 1}', b"[" * 50_000])
+def test_bytes_that_are_no_record(value: bytes) -> None:
+    assert isinstance(INTAKE.read_record("sensor", value), Reject)
