@@ -3,6 +3,7 @@
 What a rule means is RULES.md; this module settles only what a rule may say.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal

@@ -1,31 +1,39 @@
 """`weir`: every command, one module per group. Heavy libraries are imported inside the commands."""
 
-import os
 import sys
 from importlib import import_module
+from pkgutil import iter_modules
 
 import typer
 
+import weir
 from fleet.errors import WeirError
-
-GROUPS = ("stack", "types", "generate", "simulate", "replay", "tail", "services", "etl", "ledger", "demo")
-"""Modules of this package; each has `register(app)`, which adds its commands."""
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
 def build() -> typer.Typer:
-    for name in GROUPS:
-        import_module(f"weir.{name}").register(app)
+    """Every module of this package but this one has `register(app)`, which adds its commands."""
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+    @app.callback()
+    def about() -> None:
+        """Batch ETL and streaming alerts for sensor fleets."""
+
+    for module in iter_modules(weir.__path__):
+        if module.name != "main":
+            import_module(f"weir.{module.name}").register(app)
     return app
 
 
 def main() -> None:
-    """Errors that a person can do something about are a line, not a traceback. `--traceback`-like detail: PYTHONDEVMODE=1."""
+    """An error that a person can do something about is a line, not a traceback (`python -X dev -m weir.main` shows it)."""
     try:
         build()()
     except WeirError as error:
-        if os.environ.get("PYTHONDEVMODE"):
+        if sys.flags.dev_mode:
             raise
         print(f"weir: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,8 @@ partition_by: device           # or site, where a rule looks at several devices 
 self_registration: true        # false: only devices of the registry are let in
 
 metrics:                       # units and what else may stand here: fleet/units.py, fleet/spec.py
-  temperature: {{unit: degC, range: [-40, 85], outside: quarantine, simulate: {{shape: walk, range: [15, 30], step: 0.5}}}}
+  temperature:
+    {{unit: degC, range: [-40, 85], outside: quarantine, simulate: {{shape: walk, range: [15, 30], step: 0.5}}}}
 
 simulation: {{devices: 10, site: site-1}}
 
@@ -28,7 +29,7 @@ examples:                      # run as tests by `weir types check`
       reason: wrong_type
 
 alerts:
-  - {{id: high_temperature, title: High temperature, severity: warning, when: temperature > 30, clear: temperature < 28, for: 1m}}
+  - {{id: high_temperature, severity: warning, when: temperature > 30, clear: temperature < 28, for: 1m}}
 """
 
 types = typer.Typer(no_args_is_help=True, help="Device types: one YAML each, from which everything else is derived.")
@@ -59,7 +60,7 @@ def new(
 
 @types.command()
 def check(
-    names: Annotated[list[str] | None, typer.Argument(help="Types or files; all when none is given.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Types or files; none: all.")] = None,
 ) -> None:
     """Say what is wrong with the specs, by file and line, and run their examples."""
     from fleet.catalog import load_catalog
