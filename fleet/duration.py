@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 """Unit → microseconds."""
-PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 
 
 def parse_duration(text: object) -> timedelta:

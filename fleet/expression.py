@@ -76,11 +76,12 @@ Node = Number | Name | Window | Call | Arithmetic | Comparison | Logic
 
 TOKEN = re.compile(
     r"\s*(?:(?P<duration>\d+(?:\.\d+)?(?:ms|s|m|h|d)\b)|(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)"
-    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)?)|(?P<operator><=|>=|==|!=|[-+*/<>(),]))"
+    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)?)|(?P<operator><=|>=|==|!=|[-+*/<>(),]))",
+    re.ASCII,
 )
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
-MAX_DEPTH = 100
-"""Nesting beyond this is a mistake or an attack; Python's own stack would end near 1,000."""
+MAX_DEPTH = 30
+"""Nesting beyond this is a mistake or an attack: a level costs ten frames, and Python's stack ends at 1,000."""
 
 
 @dataclass(frozen=True)

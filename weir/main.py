@@ -25,7 +25,7 @@ def build() -> typer.Typer:
 
 
 def main() -> None:
-    """An error that a person can do something about is a line, not a traceback (`python -X dev -m weir.main` shows it)."""
+    """An error that a person can do something about is a line, not a traceback; `python -X dev` shows that."""
     try:
         build()()
     except WeirError as error:

@@ -1,0 +1,118 @@
+"""A bad spec names file, line, what was found and how to put it right."""
+
+from pathlib import Path
+
+import pytest
+
+from fleet.catalog import build_catalog, load_catalog
+from fleet.errors import ConfigurationError, SpecError
+from fleet.settings import CHECKOUT
+from fleet.spec_file import load_spec
+
+GOOD = """\
+type: roof_sensor
+version: 1
+system: demo
+cadence: 10s
+metrics:
+  temperature: {unit: degC, range: [-40, 85], outside: quarantine}
+  energy: {unit: watt_hour, kind: counter}
+examples:
+  good:
+    - {payload: {device_id: d, event_time: 1732985789000, values: {temperature: 1}}, values: {temperature: 1}}
+  bad:
+    - {payload: nonsense, reason: malformed_json}
+alerts:
+  - id: hot
+    when: temperature > limit
+    clear: temperature < limit - 1
+    for: 30s
+    params: {limit: 35}
+  - {id: silent, no_data: 5m}
+"""
+
+WRONG = [
+    ("a misspelt key", "version: 1", "verzion: 1", 2, "did you mean 'version'"),
+    ("a missing key", "system: demo\n", "", 1, "system: is required"),
+    ("a bare number as duration", "cadence: 10s", "cadence: 10", 4, "a number with a unit"),
+    ("a value that is not allowed", "outside: quarantine", "outside: quarentine", 6, "did you mean 'quarantine'"),
+    ("an unknown unit", "unit: degC", "unit: Celsius", 6, "allowed: degC"),
+    ("a range upside down", "[-40, 85]", "[85, -40]", 6, "must be below high"),
+    ("a range of one", "[-40, 85]", "[-40]", 6, "a range is [low, high]"),
+    ("NaN as bound", "[-40, 85]", "[.nan, 85]", 6, "finite"),
+    ("outside without range", "range: [-40, 85], ", "", 6, "there is no range"),
+    ("a profile beyond the sensor", "outside: quarantine", "simulate: {range: [0, 99]}", 6, "must lie inside range"),
+    ("a reserved name", "  energy:", "  seq:", 7, "reserved name"),
+    ("a key twice", "version: 1", "version: 1\nversion: 2", 3, "stands here and on line 2"),
+    ("text where a number is due", "version: 1", "version: one", 2, "valid integer"),
+    ("an unknown metric", "when: temperature", "when: temprature", 15, "did you mean 'temperature'"),
+    ("an unknown function", "when: temperature >", "when: avrg(temperature, 5m) >", 15, "did you mean 'avg'"),
+    ("a broken condition", "temperature > limit", "temperature > ", 15, "expected a value"),
+    ("a window that is too long", "when: temperature >", "when: avg(temperature, 30d) >", 15, "at most 10,000"),
+    ("a window that is no duration", "when: temperature >", "when: avg(temperature, 5) >", 15, "literal duration"),
+    ("today of a gauge", "when: temperature >", "when: today(temperature) >", 15, "is for counters"),
+    ("a rule without a metric", "when: temperature > limit", "when: local_hour() > 5", 15, "at least one metric"),
+    ("a site function by device", "when: temperature >", "when: site_max(roof_sensor.energy) >", 15, "partition_by"),
+    ("a param that hides a metric", "{limit: 35}", "{temperature: 1, limit: 1}", 18, "is a metric"),
+    ("two kinds in a rule", "no_data: 5m", "no_data: 5m, when: energy > 1", 19, "exactly one of"),
+    ("for beside no_data", "no_data: 5m", "no_data: 5m, for: 5m", 19, "cannot stand beside no_data"),
+    ("count of more than there are", "for: 30s", "count: 6 of 5", 17, "6 of only 5"),
+    ("two rules of one id", "id: silent", "id: hot", 19, "used twice"),
+    ("YAML that is not", "metrics:", "metrics: [", 7, "not YAML"),
+    ("no good example", "  good:\n    - {", "  good: []\n  other:\n    - {", 9, "at least 1"),
+]  # fmt: skip
+
+
+def test_the_good_one_loads() -> None:
+    assert load_spec(GOOD, "roof_sensor.yaml").alerts[0].params == {"limit": 35}
+
+
+@pytest.mark.parametrize(("old", "new", "line", "text"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG])
+def test_errors_name_line_and_fix(old: str, new: str, line: int, text: str) -> None:
+    assert old in GOOD
+    with pytest.raises(SpecError) as caught:
+        load_spec(GOOD.replace(old, new, 1), "roof_sensor.yaml")
+    message = str(caught.value)
+    assert any(part.startswith(f"roof_sensor.yaml:{line}: ") and text in part for part in message.splitlines()), message
+
+
+@pytest.mark.parametrize("text", ["", "[]", "text", "\t", "{" * 3000, "a: &a [*a]"], ids=repr)
+def test_files_that_are_no_spec(text: str) -> None:
+    with pytest.raises(SpecError, match=r"x\.yaml:\d+: "):
+        load_spec(text, "x.yaml")
+
+
+def test_all_files_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "roof_sensor.yaml").write_text(GOOD.replace("version: 1", "version: x"))
+    (tmp_path / "other.yaml").write_text(GOOD)
+    (tmp_path / "latin.yaml").write_bytes(b"type: \xe9")
+    with pytest.raises(SpecError) as caught:
+        load_catalog(tmp_path)
+    assert {Path(line.split(":")[0]).name for line in str(caught.value).splitlines()} == {
+        "roof_sensor.yaml", "other.yaml", "latin.yaml",
+    }  # fmt: skip
+
+
+def test_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="weir types new"):
+        load_catalog(tmp_path)
+
+
+def test_types_of_a_system_share_a_topic() -> None:
+    one = load_spec(GOOD, "a")
+    other = load_spec(GOOD.replace("type: roof_sensor", "type: yard_sensor\nkafka_topic: x"), "b")
+    with pytest.raises(SpecError, match="share a topic"):
+        build_catalog([one, other])
+
+
+def test_site_functions_know_the_other_types(tmp_path: Path) -> None:
+    site = GOOD.replace("cadence: 10s", "cadence: 10s\npartition_by: site")
+    (tmp_path / "roof_sensor.yaml").write_text(
+        site.replace("temperature > limit", "site_max(roof_sensor.temprature) > 1")
+    )
+    with pytest.raises(SpecError, match=r"roof_sensor\.yaml:16: .*did you mean 'temperature'"):
+        load_catalog(tmp_path)
+
+
+def test_the_types_that_ship_load() -> None:
+    assert set(load_catalog(CHECKOUT / "fleet" / "types").systems) >= {"occupancy", "weather"}
