@@ -52,10 +52,21 @@ class Settings(BaseModel):
     """Spark Connect, `sc://localhost:PORT/;token=…`; empty means a session of our own on `spark_master`."""
     spark_master: str = "local[2]"
     spark_jars: str = ""
+    """Comma-separated paths; what a session of our own adds to Spark (a Connect server has them already)."""
+    java_home: Path | None = None
 
     airflow_url: str = "http://127.0.0.1:28080"
     airflow_user: str = "admin"
     airflow_password: SecretStr = SecretStr("")
+
+    port_base: int | None = None
+    """The stack's servers listen on this port and the ones after it; without it, on the ports below."""
+    port_mqtt: int = 21883
+    port_kafka: int = 29092
+    port_kafka_controller: int = 29093
+    port_postgres: int = 25432
+    port_airflow: int = 28080
+    port_spark: int = 25002
 
     bridge_max_in_flight: int = 2000
     """Readings between the MQTT broker and Kafka's confirmation, per topic worker."""
