@@ -74,6 +74,10 @@ class Settings(BaseModel):
     landing_max_rows: int = 100_000
     landing_max_seconds: float = 60.0
     live_max_seconds: float = 1.0
+    bridge_metrics_port: int = 0
+    """Prometheus metrics of each service on 127.0.0.1, `/metrics`; 0 = none."""
+    landing_metrics_port: int = 0
+    live_metrics_port: int = 0
     etl_workers: int = 2
 
     @property

@@ -1,0 +1,162 @@
+"""Kafka: producers, consumers and what is asked of the broker, with errors that say what to check.
+
+kafka-python shows a wrong password, a wrong CA and a dead broker alike, as "Unable to bootstrap". A look at the port
+tells them apart.
+"""
+
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import AuthorizationError, KafkaError
+
+from fleet.errors import ConfigurationError, Refused, Unavailable
+from fleet.settings import Settings
+
+BOOTSTRAP_TIMEOUT_MS = 5_000
+DELIVERY_TIMEOUT_MS = 60_000
+"""After which a producer gives up on a record; its owner then starts again from what was not confirmed."""
+READ, WRITE, DESCRIBE = "READ", "WRITE", "DESCRIBE"
+
+
+def _common(settings: Settings, client_id: str) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.kafka_bootstrap,
+        "client_id": client_id,
+        "security_protocol": settings.kafka_protocol,
+        "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
+        "reconnect_backoff_max_ms": 2_000,
+    }
+    if settings.kafka_protocol.startswith("SASL"):
+        if not settings.kafka_user:
+            raise ConfigurationError(
+                f"no Kafka user for role {settings.role!r}: set WEIR_KAFKA_USER and WEIR_KAFKA_PASSWORD,"
+                f" or name a role's file in WEIR_ENV_FILE (now: {settings.env_file or 'none'})"
+            )
+        options |= {
+            "sasl_mechanism": settings.kafka_mechanism,
+            "sasl_plain_username": settings.kafka_user,
+            "sasl_plain_password": settings.kafka_password.get_secret_value(),
+        }
+    if settings.kafka_ca:
+        if not settings.kafka_ca.is_file():
+            raise ConfigurationError(f"WEIR_KAFKA_CA names {settings.kafka_ca}, which does not exist")
+        options["ssl_cafile"] = str(settings.kafka_ca)
+    return options
+
+
+def producer(settings: Settings, client_id: str, **overrides: Any) -> KafkaProducer:
+    """Idempotent, acks=all, lz4. Raises Unavailable or Refused where the broker cannot be reached or says no."""
+    options = {
+        "acks": "all",
+        "enable_idempotence": True,
+        "compression_type": "lz4",
+        "linger_ms": 10,
+        "batch_size": 128 * 1024,
+        "max_block_ms": 10_000,
+        "delivery_timeout_ms": DELIVERY_TIMEOUT_MS,
+        "request_timeout_ms": 15_000,
+        "retry_backoff_ms": 20,
+        "allow_auto_create_topics": False,
+        "metrics_enabled": False,
+    }
+    return _open(KafkaProducer, settings, client_id, options | overrides)
+
+
+def consumer(settings: Settings, client_id: str, group: str | None = None, **overrides: Any) -> KafkaConsumer:
+    """Never commits by itself; starts at the earliest record. Subscribe or assign it."""
+    options: dict[str, Any] = {
+        "group_id": group,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "fetch_max_wait_ms": 200,
+        "max_partition_fetch_bytes": 4 * 1024 * 1024,
+        "max_poll_records": 5_000,
+        "retry_backoff_ms": 50,
+        "allow_auto_create_topics": False,
+        "metrics_enabled": False,
+    }
+    return _open(KafkaConsumer, settings, client_id, options | overrides)
+
+
+def admin(settings: Settings, client_id: str = "weir-admin") -> KafkaAdminClient:
+    return _open(KafkaAdminClient, settings, client_id, {})
+
+
+def _open(kind: type, settings: Settings, client_id: str, options: dict[str, Any]) -> Any:
+    try:
+        return kind(**_common(settings, client_id), **options)
+    except AuthorizationError as error:
+        raise Refused(f"Kafka refuses user {settings.kafka_user!r} as {client_id}: {error}") from error
+    except KafkaError as error:
+        raise unavailable(settings, error) from error
+
+
+def unavailable(settings: Settings, error: Exception) -> Unavailable:
+    """What to check, after a look at the port: nothing there, or somebody who does not let us in."""
+    where = settings.kafka_bootstrap.split(",")[0]
+    host, _, port = where.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except (OSError, ValueError) as refused:
+        return Unavailable(
+            f"nothing answers at Kafka's address {where} ({refused}). Is it running (`weir status`), and is"
+            " WEIR_KAFKA_BOOTSTRAP right?"
+        )
+    return Unavailable(
+        f"Kafka at {where} does not let user {settings.kafka_user!r} in, or is still starting ({error})."
+        f" Check user and password in {settings.env_file or 'WEIR_KAFKA_USER, WEIR_KAFKA_PASSWORD'}, and"
+        f" WEIR_KAFKA_PROTOCOL={settings.kafka_protocol}, WEIR_KAFKA_MECHANISM={settings.kafka_mechanism}"
+        + (f", WEIR_KAFKA_CA={settings.kafka_ca}" if settings.kafka_ca else "")
+    )
+
+
+def check_access(settings: Settings, operation: str, topics: Iterable[str]) -> None:
+    """Raises Refused naming the topics that are missing or on which this user lacks the operation (READ, WRITE).
+
+    A consumer without READ polls forever and hears nothing, so services ask before they start.
+    """
+    wanted = sorted(set(topics))
+    client = admin(settings)
+    try:
+        found = {t["name"]: t for t in client.describe_topics(wanted)}
+    except KafkaError as error:
+        raise unavailable(settings, error) from error
+    finally:
+        client.close()
+    missing, denied = [], []
+    for topic in wanted:
+        about = found.get(topic)
+        if about is None or about["error_code"] == 3:
+            missing.append(topic)
+        elif about["error_code"] or operation not in about["topic_authorized_operations"]:
+            denied.append(topic)
+    if denied:
+        raise Refused(
+            f"Kafka user {settings.kafka_user!r} may not {operation} {', '.join(denied)} (or the topics are missing);"
+            " `make up` creates topics and rights from fleet/types"
+        )
+    if missing:
+        raise Refused(f"Kafka has no topic {', '.join(missing)}; `make up` creates the topics of fleet/types")
+
+
+def end_offsets(client: KafkaConsumer, topics: Iterable[str]) -> dict[TopicPartition, int]:
+    """(topic, partition) → offset that the next record will get."""
+    return dict(client.end_offsets(partitions(client, topics)))
+
+
+def begin_offsets(client: KafkaConsumer, topics: Iterable[str]) -> dict[TopicPartition, int]:
+    """(topic, partition) → offset of the oldest record that is still there."""
+    return dict(client.beginning_offsets(partitions(client, topics)))
+
+
+def partitions(client: KafkaConsumer, topics: Iterable[str]) -> list[TopicPartition]:
+    """All partitions of the topics. Raises Refused for a topic that is not there, or not for this user."""
+    found = []
+    for topic in topics:
+        numbers = client.partitions_for_topic(topic)
+        if not numbers:
+            raise Refused(f"Kafka has no topic {topic!r}, or this user may not see it")
+        found += [TopicPartition(topic, number) for number in sorted(numbers)]
+    return found
