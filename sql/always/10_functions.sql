@@ -1,0 +1,31 @@
+-- Retention runs with the owner's rights, because only a hypertable's owner may drop its chunks; the callers are the
+-- batch role alone, and the tables are named here, not by the caller.
+
+CREATE OR REPLACE FUNCTION expire_type(
+    of_type text, readings_before timestamptz, rollups_before timestamptz,
+    OUT readings_deleted bigint, OUT rollups_deleted bigint, OUT anomalies_deleted bigint, OUT quarantine_deleted bigint
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    DELETE FROM readings WHERE type = of_type AND event_time < readings_before;
+    GET DIAGNOSTICS readings_deleted = ROW_COUNT;
+    DELETE FROM rollups WHERE type = of_type AND bucket < rollups_before;
+    GET DIAGNOSTICS rollups_deleted = ROW_COUNT;
+    DELETE FROM anomalies WHERE type = of_type AND event_time < rollups_before;
+    GET DIAGNOSTICS anomalies_deleted = ROW_COUNT;
+    DELETE FROM quarantine WHERE type = of_type AND what <> 'dead_letter' AND at < rollups_before;
+    GET DIAGNOSTICS quarantine_deleted = ROW_COUNT;
+END $$;
+
+-- Whole chunks at once, where every type's time is over: cheap, and what gives the disk back.
+CREATE OR REPLACE FUNCTION expire_chunks(readings_before timestamptz, rollups_before timestamptz)
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    dropped bigint;
+BEGIN
+    SELECT (SELECT count(*) FROM drop_chunks('readings', older_than => readings_before))
+         + (SELECT count(*) FROM drop_chunks('rollups', older_than => rollups_before))
+         + (SELECT count(*) FROM drop_chunks('anomalies', older_than => rollups_before))
+         + (SELECT count(*) FROM drop_chunks('quarantine', older_than => rollups_before))
+      INTO dropped;
+    RETURN dropped;
+END $$;

@@ -1,0 +1,15 @@
+-- One writer for each table. The roles are made by whoever runs the server; see stack/ and docker/.
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM weir_live, weir_batch, weir_reader;
+REVOKE EXECUTE ON FUNCTION expire_type, expire_chunks FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO weir_live, weir_batch, weir_reader;
+
+GRANT SELECT, INSERT ON readings TO weir_live;
+GRANT SELECT, INSERT, UPDATE, DELETE ON live_offsets TO weir_live;
+
+GRANT SELECT ON readings, live_offsets, devices, ledger_balance TO weir_batch;
+GRANT SELECT, INSERT, UPDATE, DELETE
+   ON rollups, anomalies, quarantine, ledger, ledger_metrics, rejects, ledger_topics, validations, etl_runs
+   TO weir_batch;
+GRANT EXECUTE ON FUNCTION expire_type, expire_chunks TO weir_batch;
+
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO weir_reader;
