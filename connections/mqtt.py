@@ -1,0 +1,309 @@
+"""MQTT 5 on paho: a subscriber that acknowledges when told to, and a publisher that counts its confirmations."""
+
+import select
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from connections.mqtt_frames import BadFrame, Delivery, pubacks, split
+from fleet.errors import ConfigurationError, Refused, Unavailable, WeirError
+from fleet.settings import Settings
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+KEEPALIVE_SECONDS = 30
+SESSION_SECONDS = 7 * 86_400
+"""How long the broker keeps the queue of a subscriber that does not come back."""
+RECEIVE_MAXIMUM = 65_535
+CHUNK_BYTES = 256 * 1024
+DROPPED = "$SYS/broker/publish/messages/dropped"
+
+
+def _where(settings: Settings) -> str:
+    return f"{settings.mqtt_host}:{settings.mqtt_port}"
+
+
+def _client(settings: Settings, client_id: str, **options: Any) -> paho.Client:
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5, **options
+    )  # fmt: skip
+    client.connect_timeout = CONNECT_TIMEOUT_SECONDS
+    if settings.mqtt_user:
+        client.username_pw_set(settings.mqtt_user, settings.mqtt_password.get_secret_value())
+    if settings.mqtt_ca:
+        if not settings.mqtt_ca.is_file():
+            raise ConfigurationError(f"WEIR_MQTT_CA names {settings.mqtt_ca}, which does not exist")
+        client.tls_set(ca_certs=str(settings.mqtt_ca))
+    return client
+
+
+def _open(client: paho.Client, settings: Settings, clean: bool, session_seconds: int, receive_maximum: int) -> None:
+    properties = Properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = session_seconds
+    properties.ReceiveMaximum = max(1, min(receive_maximum, RECEIVE_MAXIMUM))
+    try:
+        client.connect(
+            settings.mqtt_host, settings.mqtt_port, KEEPALIVE_SECONDS, clean_start=clean, properties=properties
+        )
+    except ssl.SSLError as error:
+        raise Refused(f"MQTT broker at {_where(settings)}: TLS: {error}. Check WEIR_MQTT_CA and the port") from error
+    except OSError as error:
+        raise Unavailable(
+            f"nothing answers at the MQTT broker's address {_where(settings)} ({error}). Is it running (`weir status`),"
+            " and are WEIR_MQTT_HOST and WEIR_MQTT_PORT right?"
+        ) from error
+
+
+def _refusal(settings: Settings, reason: ReasonCode) -> WeirError:
+    text = f"MQTT broker at {_where(settings)} refuses user {settings.mqtt_user!r}: {reason}."
+    if reason.value in (0x86, 0x87, 0x8C):  # bad user name or password, not authorized, bad authentication method
+        return Refused(f"{text} Check user and password in {settings.env_file or 'WEIR_MQTT_USER, WEIR_MQTT_PASSWORD'}")
+    return Unavailable(text)
+
+
+class Subscriber:
+    """One session with the broker, driven by one thread: `poll` gives what came, `ack` confirms in order of arrival.
+
+    Persistent by its client id unless `clean`: what is not acknowledged comes again after a reconnect.
+    Every method raises Unavailable when the connection is gone; make a new one then.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        client_id: str,
+        subscriptions: Iterable[str],
+        *,
+        max_in_flight: int = RECEIVE_MAXIMUM,
+        clean: bool = False,
+        qos: int = 1,
+    ):
+        self._settings, self._subscriptions, self._qos = settings, list(subscriptions), qos
+        self._connected: ReasonCode | None = None
+        self._lost: ReasonCode | None = None
+        self._granted = 0
+        self._buffer = b""
+        client = self._client = _client(settings, client_id, manual_ack=True, reconnect_on_failure=False)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        _open(client, settings, clean, 0 if clean else SESSION_SECONDS, max_in_flight)
+        self._first: list[Delivery] = []
+        try:
+            self._until(lambda: self._connected is not None)
+            self._subscribe()
+            self._until(lambda: self._granted == len(self._subscriptions))
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        self._connected = reason
+
+    def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        self._lost = reason
+
+    def _on_subscribe(self, client: Any, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Any) -> None:
+        for reason in reasons:
+            if reason.is_failure:
+                raise Refused(f"MQTT user {self._settings.mqtt_user!r} may not subscribe: {reason}")
+        self._granted += len(reasons)
+
+    def _subscribe(self) -> None:
+        if self._connected is None or self._connected.is_failure:
+            raise _refusal(self._settings, self._connected or ReasonCode(PacketTypes.CONNACK))
+        # Retained messages only where the subscription is new: a reconnect must not read them again.
+        options = SubscribeOptions(qos=self._qos, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+        if self._subscriptions:
+            self._client.subscribe([(topic, options) for topic in self._subscriptions])
+
+    def _until(self, reached: Callable[[], bool]) -> None:
+        """A persistent session's messages may come before the broker's answers; they are kept for the first poll."""
+        deadline = time.monotonic() + CONNECT_TIMEOUT_SECONDS
+        while not reached():
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"MQTT broker at {_where(self._settings)} took the connection and did not answer within"
+                    f" {CONNECT_TIMEOUT_SECONDS:.0f} s; is it an MQTT port, and without TLS if WEIR_MQTT_CA is not set?"
+                )
+            self._first += self._receive(0.1)
+
+    def fileno(self) -> int:
+        """For select()."""
+        sock = self._client.socket()
+        return -1 if sock is None else int(sock.fileno())
+
+    def poll(self, timeout: float) -> list[Delivery]:
+        """What arrived, waiting at most `timeout` seconds for it."""
+        if self._first:
+            first, self._first = self._first, []
+            return first
+        return self._receive(timeout)
+
+    def _receive(self, timeout: float) -> list[Delivery]:
+        client, sock = self._client, self._client.socket()
+        if sock is None:
+            raise self._gone()
+        pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        writers = [sock] if client.want_write() else []
+        readable, writable, _ = select.select([sock], writers, [], 0 if pending else timeout)
+        if writable:
+            client.loop_write()
+        deliveries: list[Delivery] = []
+        if readable or pending:
+            self._read(deliveries)
+        client.loop_misc()
+        if client.socket() is None and not deliveries:
+            raise self._gone()
+        return deliveries
+
+    def _read(self, deliveries: list[Delivery]) -> None:
+        client = self._client
+        try:
+            chunk = client._sock_recv(CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise Unavailable(f"MQTT broker at {_where(self._settings)}: connection lost ({error})") from error
+        if not chunk:
+            raise self._gone()
+        others: list[tuple[int, bytes]] = []
+        data = self._buffer + chunk if self._buffer else chunk
+        try:
+            used = split(data, deliveries, others)
+        except (BadFrame, IndexError) as error:
+            raise Unavailable(f"MQTT broker at {_where(self._settings)} sent what is no MQTT: {error}") from error
+        self._buffer = data[used:]
+        client._last_bytes_received = time.monotonic()
+        for first, body in others:
+            self._hand_on(first, body)
+
+    def _hand_on(self, first: int, body: bytes) -> None:
+        """To paho, as if it had read this packet itself (paho-mqtt is pinned; tests/contract holds it to this)."""
+        self._client._in_packet = {
+            "command": first, "have_remaining": 1, "remaining_count": [], "remaining_mult": 1,
+            "remaining_length": len(body), "packet": bytearray(body), "to_process": 0, "pos": 0,
+        }  # fmt: skip
+        self._client._packet_handle()
+
+    def ack(self, mids: list[int]) -> None:
+        """Confirms messages; `mids` in the order in which they arrived, as MQTT asks."""
+        if mids and self._client.socket() is None:
+            raise self._gone()
+        if mids:
+            self._client._packet_queue(paho.PUBACK, pubacks(mids), 0, 0)
+
+    def flush(self, timeout: float) -> None:
+        """Waits until all acknowledgements are on their way."""
+        deadline = time.monotonic() + timeout
+        while self._client.want_write() and time.monotonic() < deadline and (sock := self._client.socket()):
+            select.select([], [sock], [], 0.1)
+            self._client.loop_write()
+
+    def close(self) -> None:
+        """Says goodbye; a persistent session stays."""
+        if self._client.socket() is not None:
+            self._client.disconnect()
+            self._client.loop_write()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Cuts the connection without a word, as a crash would."""
+        self._client._sock_close()
+
+    def _gone(self) -> Unavailable:
+        reason = f": {self._lost}" if self._lost is not None else ""
+        return Unavailable(f"MQTT broker at {_where(self._settings)}: connection lost{reason}")
+
+
+class Publisher:
+    """QoS 1 with a bound on what is in flight. Reconnects by itself and sends again what was not confirmed."""
+
+    def __init__(self, settings: Settings, client_id: str = "", max_in_flight: int = 500):
+        self.published = self.acknowledged = self.refused = 0
+        self.last_refusal = ""
+        self._settings = settings
+        self._slots = threading.Semaphore(max_in_flight)
+        self._idle = threading.Condition()
+        self._answer: ReasonCode | None = None
+        self._answered = threading.Event()
+        client = self._client = _client(settings, client_id)
+        client.max_inflight_messages_set(max_in_flight)
+        client.max_queued_messages_set(0)
+        client.on_connect = self._on_connect
+        client.on_publish = self._on_publish
+        _open(client, settings, True, 0, RECEIVE_MAXIMUM)
+        client.loop_start()
+        if not self._answered.wait(CONNECT_TIMEOUT_SECONDS) or self._answer is None:
+            client.loop_stop()
+            raise Unavailable(f"MQTT broker at {_where(settings)} took the connection and did not answer")
+        if self._answer.is_failure:
+            client.loop_stop()
+            raise _refusal(settings, self._answer)
+
+    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        self._answer = reason
+        self._answered.set()
+
+    def _on_publish(self, client: Any, userdata: Any, mid: int, reason: ReasonCode, properties: Any) -> None:
+        with self._idle:
+            if reason.is_failure:
+                self.refused += 1
+                self.last_refusal = str(reason)
+            else:
+                self.acknowledged += 1
+            self._idle.notify_all()
+        self._slots.release()
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        """Blocks while `max_in_flight` messages are unconfirmed. Raises Unavailable after 60 s of that."""
+        if not self._slots.acquire(timeout=60):
+            raise Unavailable(f"MQTT broker at {_where(self._settings)} confirmed nothing for 60 s")
+        self.published += 1
+        self._client.publish(topic, payload, qos=1, retain=retain)
+
+    @property
+    def outstanding(self) -> int:
+        """Published, and neither confirmed nor refused."""
+        return self.published - self.acknowledged - self.refused
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Waits for every confirmation. Raises Unavailable with how many are missing after `timeout` seconds."""
+        with self._idle:
+            if not self._idle.wait_for(lambda: self.outstanding == 0, timeout):
+                raise Unavailable(f"{self.outstanding:,} of {self.published:,} messages were not confirmed by MQTT")
+
+    def close(self, timeout: float = 30.0) -> None:
+        try:
+            self.flush(timeout)
+        finally:
+            self._client.disconnect()
+            self._client.loop_stop()
+
+    def __enter__(self) -> "Publisher":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def dropped_messages(settings: Settings, timeout: float = 5.0) -> int | None:
+    """How many messages Mosquitto dropped since its start, by its own account; None where it does not say.
+    The user needs to read `$SYS/broker/publish/messages/dropped`."""
+    subscriber = Subscriber(settings, "", [DROPPED], clean=True, qos=0)
+    deadline = time.monotonic() + timeout
+    try:
+        while time.monotonic() < deadline:
+            for delivery in subscriber.poll(0.2):
+                return int(delivery.payload)
+    finally:
+        subscriber.close()
+    return None
