@@ -120,6 +120,10 @@ class Simulation(Strict):
     model: Literal["independent", "room"] = "independent"
     devices: int = Field(default=10, ge=1, le=1_000_000)
     site: str = "site-1"
+    device_prefix: str = Field(default="d", pattern=r"^([A-Za-z][A-Za-z0-9_.:-]*)?$", max_length=32)
+    """Device ids are this and a number from 1; with an empty prefix they are numbers in the messages too."""
+    gateway: str = Field(default="edge", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$", max_length=64)
+    """Who sends for the devices where the adapter's form is `feature`: the device's level of the MQTT topic."""
 
 
 class GoodExample(Strict):
