@@ -1,0 +1,61 @@
+# `make help` lists what there is. Everything lands in .venv/ and var/; downloads are kept in the user's cache folder.
+SHELL := /bin/sh
+BOOT := $(shell command -v "$(PYTHON)" || command -v python3 || command -v python3.11 || command -v python3.12 || command -v python3.13)
+WEIR := .venv/bin/weir
+.DEFAULT_GOAL := help
+.PHONY: help env setup demo up down restart status logs clean generate check test test-all lock lock-native
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t14
+
+env: ## Make .venv from the locked requirements
+	@test -n "$(BOOT)" || { echo "weir: no python3 found; install Python 3.11, 3.12 or 3.13" >&2; exit 1; }
+	@"$(BOOT)" stack/bootstrap.py
+
+setup: env ## Environment, native parts, secrets, configuration; starts nothing
+	@$(WEIR) setup
+
+demo: setup ## The whole path once, from simulated devices to validated tables
+	@$(WEIR) demo
+
+up: setup ## Start the stack
+	@$(WEIR) up $(S)
+
+down: ## Stop the stack; data stays
+	@$(WEIR) down
+
+restart: ## Restart one program: make restart S=bridge
+	@$(WEIR) restart $(S)
+
+status: ## What runs, where, with how much memory
+	@$(WEIR) status
+
+logs: ## A program's log: make logs S=bridge
+	@$(WEIR) logs $(S)
+
+clean: ## Stop and delete data, secrets, native parts and .venv; the download cache stays
+	@if [ -x $(WEIR) ]; then $(WEIR) clean --yes; fi
+	@rm -rf .venv var
+
+generate: env ## Write what is derived from the specs
+	@$(WEIR) generate
+
+check: env ## The gate: lint, types, import directions, generated files fresh
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check . || true
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@$(WEIR) generate --check
+
+test: setup ## All tests but the slow ones; they start servers of their own
+	@.venv/bin/pytest -m "not slow"
+
+test-all: setup ## All tests
+	@.venv/bin/pytest
+
+lock: ## Lock the Python packages anew, one file per Python version
+	@for v in 3.11 3.12 3.13; do .venv/bin/uv pip compile -q requirements/weir.in --python-version $$v --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate -o requirements/py$$(echo $$v | tr -d .).txt || exit 1; done
+
+lock-native: ## Pin Debian packages and jars anew
+	@.venv/bin/python -m stack.lock_native

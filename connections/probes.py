@@ -1,0 +1,74 @@
+"""Is a server up, and does it let us in? Each probe really asks, and raises Unavailable or Refused with the reason."""
+
+import json
+import socket
+import urllib.error
+import urllib.request
+
+from fleet.errors import Refused, Unavailable
+
+
+def kafka(bootstrap: str, user: str, password: str, seconds: float = 5) -> None:
+    """Cluster metadata as this user."""
+    from connections.kafka_admin import KafkaAdmin
+
+    with KafkaAdmin(bootstrap, user, password, seconds) as admin:
+        admin.topics()
+
+
+def mqtt(host: str, port: int, user: str, password: str, seconds: float = 3) -> None:
+    """A CONNECT that the broker accepts. An empty user asks as nobody."""
+    import paho.mqtt.client as paho
+
+    answers: list[paho.ReasonCode] = []
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+    if user:
+        client.username_pw_set(user, password)
+    client.on_connect = lambda _client, _data, _flags, reason, _properties: answers.append(reason)
+    try:
+        client.connect(host, port, keepalive=10)
+        while not answers:
+            if client.loop(timeout=seconds) != paho.MQTT_ERR_SUCCESS and not answers:
+                raise Unavailable(f"the MQTT broker at {host}:{port} closed the connection")
+    except OSError as error:
+        raise Unavailable(f"no MQTT broker at {host}:{port}: {error}") from None
+    finally:
+        client.disconnect()
+    if answers[0].is_failure:
+        raise Refused(f"the MQTT broker at {host}:{port} refused user {user!r}: {answers[0]}")
+
+
+def postgres(url: str, seconds: int = 3) -> None:
+    """A query as this login. `url` is a SQLAlchemy or a libpq URL."""
+    import psycopg2
+
+    try:
+        connection = psycopg2.connect(url.replace("+psycopg2", ""), connect_timeout=seconds)
+    except psycopg2.OperationalError as error:
+        text = str(error).strip()
+        raise (Refused if "authentication failed" in text else Unavailable)(f"database: {text}") from None
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("select 1")
+    finally:
+        connection.close()
+
+
+def airflow(url: str, seconds: float = 5) -> dict[str, str]:
+    """Airflow's own health: component → status. Raises Unavailable unless the metadata database is healthy."""
+    try:
+        with urllib.request.urlopen(f"{url}/api/v2/monitor/health", timeout=seconds) as answer:  # noqa: S310
+            told = json.load(answer)
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"Airflow at {url}: {error}") from None
+    health = {name: str((part or {}).get("status")) for name, part in told.items()}
+    if health.get("metadatabase") != "healthy":
+        raise Unavailable(f"Airflow's metadata database is {health.get('metadatabase')}")
+    return health
+
+
+def listening(host: str, port: int, seconds: float = 1) -> None:
+    try:
+        socket.create_connection((host, port), timeout=seconds).close()
+    except OSError as error:
+        raise Unavailable(f"nothing listens at {host}:{port}: {error}") from None

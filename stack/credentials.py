@@ -1,0 +1,141 @@
+"""Passwords, made once at set-up, and the env file of each role: no role can read another's."""
+
+import base64
+import hashlib
+import os
+import secrets
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from fleet.settings import read_env_file
+from stack.layout import Layout
+from stack.ports import LOOPBACK, Ports
+
+ROLES = ("operator", "bridge", "landing", "live", "batch", "simulator")
+MQTT_ROLES = ("operator", "bridge", "simulator")
+DB_ROLE = {"operator": "weir_reader", "live": "weir_live", "batch": "weir_batch"}
+"""Role → its login in the warehouse. The owner, `weir`, is for migrations alone."""
+DB_LOGINS = ("weir", "weir_live", "weir_batch", "weir_reader", "weir_airflow")
+SERVER_KEYS = (
+    "KAFKA_BROKER", "KAFKA_ADMIN", "KAFKA_CONTROLLER", "DB_SUPERUSER", "AIRFLOW_ADMIN", "AIRFLOW_BATCH",
+    "AIRFLOW_API_SECRET", "SPARK_TOKEN",
+)  # fmt: skip
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file that only its owner may read; it is never readable by others, not even for a moment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+        stream.write(text)
+    scratch.replace(path)
+
+
+def ensure_secrets(layout: Layout, external_db_url: str = "") -> dict[str, str]:
+    """The stack's secrets. Those that are missing are made; those that exist are never changed.
+
+    `external_db_url` is remembered among them, so that later commands find it without being told.
+    """
+    path = layout.env_file("secrets")
+    known = read_env_file(path) if path.is_file() else {}
+    wanted = [
+        *SERVER_KEYS,
+        *(f"KAFKA_{role.upper()}" for role in ROLES),
+        *(f"MQTT_{role.upper()}" for role in MQTT_ROLES),
+        *(f"DB_{login.upper()}" for login in DB_LOGINS),
+    ]
+    made = {key: secrets.token_urlsafe(24) for key in wanted if key not in known}
+    if "AIRFLOW_JWT" not in known:
+        made["AIRFLOW_JWT"] = secrets.token_urlsafe(64)  # SHA-512 wants 64 bytes or more
+    if "AIRFLOW_FERNET" not in known:
+        made["AIRFLOW_FERNET"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    if "KAFKA_CLUSTER_ID" not in known:
+        made["KAFKA_CLUSTER_ID"] = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    if external_db_url and known.get("EXTERNAL_DB_URL") != external_db_url:
+        made["EXTERNAL_DB_URL"] = external_db_url
+    if made:
+        known |= made
+        write_private(path, "".join(f"{key}={value}\n" for key, value in sorted(known.items())))
+    return known
+
+
+def mosquitto_hash(password: str, salt: bytes | None = None) -> str:
+    """As mosquitto_passwd writes it: PBKDF2 with SHA-512, 101 rounds."""
+    salt = salt or secrets.token_bytes(12)
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101, 64)
+    return f"$7$101${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+
+
+def scram_argument(user: str, password: str, salt: bytes | None = None, iterations: int = 4096) -> str:
+    """For Kafka's format tool: salt and salted password, since its arguments are for all to see."""
+    salt = salt or secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, iterations)
+    fields = f"name={user},iterations={iterations},salt={base64.b64encode(salt).decode()}"
+    return f"SCRAM-SHA-512=[{fields},saltedpassword={base64.b64encode(salted).decode()}]"
+
+
+def login_url(login: str, known: Mapping[str, str], ports: Ports, database: str = "weir") -> str:
+    """SQLAlchemy URL of a login of the warehouse: on our server, or on the one that WEIR_DB_URL named at set-up."""
+    password = known[f"DB_{login.upper()}"]
+    external = known.get("EXTERNAL_DB_URL")
+    if not external:
+        return f"postgresql+psycopg2://{login}:{password}@{LOOPBACK}:{ports.postgres}/{database}"
+    parts = urlsplit(external)
+    place = parts.netloc.rpartition("@")[2]
+    path = parts.path if database == "weir" else f"/{database}"
+    return urlunsplit(("postgresql+psycopg2", f"{login}:{password}@{place}", path, parts.query, ""))
+
+
+def owner_url(known: Mapping[str, str], ports: Ports) -> str:
+    """Who owns the tables: `weir` on our server, else the user's own login."""
+    return known.get("EXTERNAL_DB_URL") or login_url("weir", known, ports)
+
+
+def admin_url(known: Mapping[str, str], ports: Ports) -> str:
+    """Who may make logins and databases: our server's superuser, else the user's own login."""
+    return known.get("EXTERNAL_DB_URL") or (
+        f"postgresql+psycopg2://postgres:{known['DB_SUPERUSER']}@{LOOPBACK}:{ports.postgres}/postgres"
+    )
+
+
+def role_settings(
+    role: str, layout: Layout, ports: Ports, known: Mapping[str, str], java: Mapping[str, str], kept: Mapping[str, str]
+) -> dict[str, str]:
+    """What one role's env file says. `java`: its home and jars; `kept`: settings of the user's that outlive the shell."""
+    values = {"WEIR_HOME": str(layout.home), "WEIR_ROLE": role, **kept}
+    values |= {
+        "WEIR_KAFKA_BOOTSTRAP": f"{LOOPBACK}:{ports.kafka}",
+        "WEIR_KAFKA_USER": role,
+        "WEIR_KAFKA_PASSWORD": known[f"KAFKA_{role.upper()}"],
+    }
+    if role in MQTT_ROLES:
+        values |= {
+            "WEIR_MQTT_HOST": LOOPBACK,
+            "WEIR_MQTT_PORT": str(ports.mqtt),
+            "WEIR_MQTT_USER": role,
+            "WEIR_MQTT_PASSWORD": known[f"MQTT_{role.upper()}"],
+        }
+    if role in DB_ROLE:
+        login = DB_ROLE[role]
+        values["WEIR_DB_URL"] = login_url(login, known, ports)
+    if role == "batch":
+        values["WEIR_SPARK_REMOTE"] = f"sc://localhost:{ports.spark}/;token={known['SPARK_TOKEN']}"
+        values |= java
+    if role == "operator":
+        values |= {
+            "WEIR_AIRFLOW_URL": f"http://{LOOPBACK}:{ports.airflow}",
+            "WEIR_AIRFLOW_USER": "admin",
+            "WEIR_AIRFLOW_PASSWORD": known["AIRFLOW_ADMIN"],
+        }
+        values |= {f"WEIR_PORT_{name.upper()}": str(getattr(ports, name)) for name in ports.__dataclass_fields__}
+    return values
+
+
+def write_env_files(
+    layout: Layout, ports: Ports, known: Mapping[str, str], java: Mapping[str, str], kept: Mapping[str, str]
+) -> None:
+    for role in ROLES:
+        values = role_settings(role, layout, ports, known, java, kept)
+        write_private(layout.env_file(role), "".join(f"{key}={value}\n" for key, value in values.items()))

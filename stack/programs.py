@@ -1,0 +1,150 @@
+"""What runs under supervisord: each server and service once, with what it needs to be up before it."""
+
+import os
+import pwd
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from stack.cache import CHECKOUT
+from stack.layout import Layout
+from stack.ports import LOOPBACK, Ports
+from stack.prefix import Prefix
+
+BIN = Path(sys.prefix) / "bin"
+MAIN_CLASS_KAFKA = "kafka.Kafka"
+SPARK_SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
+
+SERVERS = ("mosquitto", "kafka", "postgres")
+SERVICES = ("bridge", "landing", "live")
+AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor")
+ALL = (*SERVERS, "spark", *AIRFLOW, *SERVICES)
+
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "spark": (),
+    "airflow-api-server": ("postgres",),
+    "airflow-scheduler": ("postgres",),
+    "airflow-dag-processor": ("postgres",),
+    "bridge": ("mosquitto", "kafka"),
+    "landing": ("kafka",),
+    "live": ("kafka", "postgres"),
+}
+"""Program → servers that have to be up and provisioned (topics, users, migrations) before it starts."""
+
+PORT_OF: Mapping[str, tuple[str, ...]] = {
+    "mosquitto": ("mqtt",),
+    "kafka": ("kafka", "kafka_controller"),
+    "postgres": ("postgres",),
+    "airflow-api-server": ("airflow",),
+    "spark": ("spark",),
+}
+
+# A desktop's and a container's environment hold much that a server must not depend on.
+PASSED_ON = ("PATH", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy",
+             "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # fmt: skip
+PASSED_ON_PREFIXES = ("AWS_", "HADOOP_", "SPARK_MASTER", "AIRFLOW__")
+
+
+@dataclass(frozen=True)
+class Program:
+    name: str
+    command: tuple[str | Path, ...]
+    directory: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    restart: bool = True
+    stop_signal: str = "TERM"
+    stop_seconds: int = 20
+    stop_group: bool = True
+
+
+def base_environment(layout: Layout, environ: Mapping[str, str]) -> dict[str, str]:
+    """For every program: a HOME and a TMPDIR inside the stack's home, and a mark by which leftovers are found."""
+    kept = {k: v for k, v in environ.items() if k in PASSED_ON or k.startswith(PASSED_ON_PREFIXES)}
+    return kept | {
+        "HOME": str(layout.user_home),
+        "TMPDIR": str(layout.tmp),
+        "PATH": f"{BIN}:{environ.get('PATH') or '/usr/bin:/bin'}",
+        "WEIR_STACK": str(layout.home),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def jvm(prefix: Prefix, layout: Layout, heap: str, archive: str | None = None) -> list[str | Path]:
+    """A small JVM that leaves nothing in /tmp. `archive`: class data kept from the last run, for a faster start."""
+    options = [f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:-UsePerfData", f"-Djava.io.tmpdir={layout.tmp}"]
+    if archive and not os.environ.get("JAVA_HOME"):  # the packaged runtime is new enough to keep it by itself
+        options += ["-XX:+AutoCreateSharedArchive", f"-XX:SharedArchiveFile={layout.data}/{archive}.jsa"]
+    return [prefix.java, *options]
+
+
+def kafka(layout: Layout, prefix: Prefix) -> Program:
+    logging = f"-Dlog4j2.configurationFile={CHECKOUT}/docker/kafka/log4j2.properties"
+    command = [
+        *jvm(prefix, layout, "384m", "kafka"), logging, "-cp", f"{prefix.kafka_jars}/*", MAIN_CLASS_KAFKA,
+        layout.config / "server.properties",
+    ]  # fmt: skip
+    return Program("kafka", tuple(command), layout.home, stop_seconds=30)
+
+
+def mosquitto(layout: Layout, prefix: Prefix) -> Program:
+    return Program("mosquitto", (prefix.mosquitto, "-c", layout.config / "mosquitto.conf"), layout.home)
+
+
+def postgres(layout: Layout, prefix: Prefix, drop: tuple[str, ...]) -> Program:
+    """`drop`: the words before a command that take it off uid 0, which PostgreSQL refuses to run as."""
+    config = layout.postgres / "conf" / "postgresql.conf"
+    command = (*drop, prefix.postgres_bin / "postgres", "-c", f"config_file={config}")
+    # INT: disconnect clients and stop. Its children are its own affair.
+    return Program("postgres", command, layout.postgres, stop_signal="INT", stop_seconds=30, stop_group=False)
+
+
+def service(name: str, layout: Layout, passed: Mapping[str, str]) -> Program:
+    environment = {**passed, "WEIR_ENV_FILE": str(layout.env_file(name)), "WEIR_HOME": str(layout.home)}
+    return Program(name, (BIN / "weir", "service", name), layout.home, environment)
+
+
+def spark(layout: Layout, prefix: Prefix, ports: Ports) -> Program:
+    import pyspark
+
+    spark_home = Path(pyspark.__file__).parent
+    environment = {
+        "JAVA_HOME": str(prefix.java_home),
+        "SPARK_HOME": str(spark_home),
+        "SPARK_CONF_DIR": str(layout.config / "spark"),
+        "SPARK_LOCAL_IP": LOOPBACK,
+        "SPARK_LOCAL_DIRS": str(layout.tmp),
+        "SPARK_NO_DAEMONIZE": "1",
+        "PYSPARK_PYTHON": str(BIN / "python"),
+    }
+    jars = ",".join(str(path) for path in prefix.spark_jars)
+    command = (spark_home / "bin" / "spark-submit", "--jars", jars, "--class", SPARK_SERVER, "spark-internal")
+    return Program("spark", command, layout.tmp, environment, stop_seconds=20)
+
+
+def airflow(name: str, layout: Layout, ports: Ports, environment: Mapping[str, str]) -> Program:
+    words = {
+        "airflow-api-server": ("api-server", "--host", LOOPBACK, "--port", str(ports.airflow)),
+        "airflow-scheduler": ("scheduler", "-s"),
+        "airflow-dag-processor": ("dag-processor",),
+    }[name]
+    return Program(name, (BIN / "airflow", *words), layout.airflow, environment, stop_seconds=30)
+
+
+def with_environment(program: Program, base: Mapping[str, str]) -> Program:
+    """The same program with `base` under its own environment."""
+    return replace(program, environment={**base, **program.environment})
+
+
+def open_files() -> int:
+    """As many open files as supervisord may ask for here."""
+    return min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def own_name() -> str | None:
+    """The name of this user, for servers that want one; None for a uid that the password database does not know."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return None

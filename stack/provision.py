@@ -1,0 +1,69 @@
+"""What the servers need before a client comes: Kafka's topics, users and rights; the database's logins and tables."""
+
+from collections.abc import Mapping
+
+from connections import warehouse_admin
+from connections.kafka_admin import KafkaAdmin, Right
+from fleet.catalog import Catalog
+from fleet.channels import REJECTED, feature_topics, kafka_topics
+from fleet.settings import Settings
+from stack.credentials import DB_LOGINS, ROLES
+
+WAREHOUSE = "weir"
+AIRFLOW_DATABASE = "weir_airflow"
+
+
+def kafka_rights(catalog: Catalog) -> list[Right]:
+    """Who may do what, and nothing beyond it. An idempotent producer needs no more than WRITE on its topics."""
+    readings = [system.topic for system in catalog.systems.values()]
+    features = [name for system in catalog.systems.values() for name in feature_topics(system)]
+    rights = []
+    for topic in [*readings, *features, REJECTED]:
+        rights += [Right("bridge", operation, "topic", topic) for operation in ("write", "describe")]
+    for topic in [*readings, REJECTED]:
+        rights += [Right("landing", operation, "topic", topic) for operation in ("read", "describe")]
+    for topic in readings:
+        rights += [Right("live", operation, "topic", topic) for operation in ("read", "describe")]
+        rights += [Right("simulator", operation, "topic", topic) for operation in ("write", "describe")]
+    for user in ("landing", "live", "batch", "operator"):
+        rights.append(Right(user, "read", "group", f"{user}*"))
+    for user in ("batch", "operator"):
+        rights += [Right(user, operation, "topic", "*") for operation in ("read", "describe")]
+    rights += [
+        Right("operator", "describe_configs", "topic", "*"),
+        Right("operator", "describe", "group", "*"),
+        Right("operator", "describe", "cluster", "kafka-cluster"),
+    ]
+    return rights
+
+
+def provision_kafka(bootstrap: str, secrets: Mapping[str, str], catalog: Catalog) -> list[str]:
+    """Returns the topics that were made."""
+    with KafkaAdmin(bootstrap, "admin", secrets["KAFKA_ADMIN"], seconds=10) as admin:
+        made = admin.ensure_topics(kafka_topics(catalog))
+        admin.ensure_users({role: secrets[f"KAFKA_{role.upper()}"] for role in ROLES})
+        admin.ensure_rights(kafka_rights(catalog))
+        return made
+
+
+def provision_database(admin_url: str, secrets: Mapping[str, str], own_server: bool) -> None:
+    """Logins, the two databases, the extension. `admin_url` is a superuser's on a server of ours."""
+    database = WAREHOUSE
+    if not own_server:
+        database = admin_url.rpartition("/")[2].partition("?")[0]
+        warehouse_admin.ensure_timescaledb(admin_url)
+    logins = [login for login in DB_LOGINS if own_server or login != "weir"]
+    warehouse_admin.ensure_logins(admin_url, {login: secrets[f"DB_{login.upper()}"] for login in logins})
+    if own_server:
+        readers = tuple(login for login in DB_LOGINS if login not in ("weir", "weir_airflow"))
+        warehouse_admin.ensure_database(admin_url, database, "weir", readers)
+        warehouse_admin.ensure_timescaledb(admin_url, database)
+        warehouse_admin.quiet_licence_job(admin_url, database)
+    warehouse_admin.ensure_database(admin_url, AIRFLOW_DATABASE, "weir_airflow")
+
+
+def migrate(owner_url: str) -> None:
+    """The warehouse's tables, as their owner."""
+    from connections import warehouse
+
+    warehouse.migrate(Settings.from_values({"WEIR_DB_URL": owner_url, "WEIR_ROLE": "owner"}))

@@ -1,0 +1,71 @@
+"""When a program counts as up: its server answers a real request with the right password."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from connections import probes
+from fleet.errors import Refused, Unavailable
+from stack.layout import Layout
+from stack.ports import LOOPBACK, Ports
+from stack.supervisor import Supervisor
+
+SPARK_POOL = {"name": "spark", "slots": 1, "description": "Spark jobs run one at a time", "include_deferred": False}
+SETTLED_SECONDS = 2
+"""A service of ours that lives this long has its connections: it checks them first and exits when it has none."""
+
+
+def check(name: str, layout: Layout, ports: Ports, secrets: Mapping[str, str]) -> None:
+    """Raises Unavailable (or Refused) until the program is ready."""
+    match name:
+        case "kafka":
+            probes.listening(LOOPBACK, ports.kafka)
+            probes.kafka(f"{LOOPBACK}:{ports.kafka}", "admin", secrets["KAFKA_ADMIN"])
+        case "mosquitto":
+            probes.mqtt(LOOPBACK, ports.mqtt, "operator", secrets["MQTT_OPERATOR"])
+        case "postgres":
+            probes.postgres(f"postgresql://postgres:{secrets['DB_SUPERUSER']}@{LOOPBACK}:{ports.postgres}/postgres")
+        case "spark":
+            probes.listening(LOOPBACK, ports.spark)
+            probes.spark(f"sc://localhost:{ports.spark}/;token={secrets['SPARK_TOKEN']}")
+        case "airflow-api-server":
+            probes.airflow(f"http://{LOOPBACK}:{ports.airflow}")
+        case "airflow-scheduler" | "airflow-dag-processor":
+            part = "scheduler" if name.endswith("scheduler") else "dag_processor"
+            health = probes.airflow(f"http://{LOOPBACK}:{ports.airflow}")
+            if health.get(part) != "healthy":
+                raise Unavailable(f"Airflow's {part} is {health.get(part)}")
+        case _:
+            settled(name, layout)
+
+
+def settled(name: str, layout: Layout) -> None:
+    info = Supervisor(layout).programs().get(name, {})
+    if info.get("statename") != "RUNNING" or info["now"] - info["start"] < SETTLED_SECONDS:
+        raise Unavailable(f"{name} is {info.get('statename', 'unknown')}")
+
+
+def finish_airflow(url: str, secrets: Mapping[str, str]) -> None:
+    """The pool for Spark jobs, and a first call to the API that tasks use: it builds its app then, 4 s."""
+    token = _json(f"{url}/auth/token", {"username": "admin", "password": secrets["AIRFLOW_ADMIN"]})["access_token"]
+    try:
+        _json(f"{url}/api/v2/pools", SPARK_POOL, token)
+    except Refused as error:
+        if "409" not in str(error):  # it is there already
+            raise
+    with urllib.request.urlopen(f"{url}/execution/health", timeout=60):  # noqa: S310
+        pass
+
+
+def _json(url: str, body: Mapping[str, Any], token: str = "") -> Any:
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise Refused(f"{url}: {error.code} {error.read()[:300]!r}") from None
+    except OSError as error:
+        raise Unavailable(f"{url}: {error}") from None

@@ -1,0 +1,32 @@
+"""Configuration from the templates under `docker/`, which the compose file shares."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from stack.cache import CHECKOUT
+from stack.credentials import write_private
+
+TEMPLATES = CHECKOUT / "docker"
+
+
+def for_supervisor(value: Any) -> str:
+    """Words of a command quoted for supervisord, and `%`, which it would expand, doubled."""
+    text = value if isinstance(value, str) else shlex.join(str(word) for word in value)
+    return text.replace("%", "%%").replace('"', '\\"') if isinstance(value, str) else text.replace("%", "%%")
+
+
+def rendered(template: str, values: Mapping[str, Any]) -> str:
+    """A value that the template needs and nobody gave is an error."""
+    environment = Environment(  # noqa: S701  configuration files, not HTML
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True
+    )
+    environment.filters["supervisor"] = for_supervisor
+    return environment.get_template(template).render(values)
+
+
+def write(template: str, target: Path, values: Mapping[str, Any]) -> None:
+    write_private(target, rendered(template, values))

@@ -1,0 +1,213 @@
+"""One running stack: a home folder, ports and a choice of programs. The command line, the demo and the tests use it."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from fleet.errors import ConfigurationError, Unavailable, WeirError
+from fleet.settings import CHECKOUT, Settings
+from stack import configuration, kafka, postgres, prefix, programs, provision, readiness, supervisor
+from stack.credentials import admin_url, ensure_secrets, owner_url, write_env_files
+from stack.layout import Layout
+from stack.ports import LOOPBACK, Ports, check_free
+
+Progress = Callable[[str, str, float], None]
+"""Called with program, what happened (`starting`, `up`, `failed`) and the seconds since its start."""
+
+READY_SECONDS = {"kafka": 60, "spark": 90, "airflow-api-server": 120, "airflow-scheduler": 120}
+
+
+class StartFailed(WeirError):
+    """A program did not come up. The message ends with its log's tail."""
+
+
+class Stack:
+    def __init__(
+        self,
+        home: Path = CHECKOUT / "var",
+        ports: Ports | None = None,
+        services: Iterable[str] = programs.ALL,
+        environ: Mapping[str, str] = os.environ,
+        external_db_url: str = "",
+    ) -> None:
+        """`services`: what to run, of `stack.programs.ALL`; what these need comes with them.
+
+        `ports`: as set up before, or the defaults, when None. `external_db_url`: a TimescaleDB of the user's own.
+        """
+        self.layout = Layout(home.resolve())
+        self.environ = environ
+        self.services = with_needs(services)
+        self.ports = ports or Ports.from_settings(self.settings("operator", environ), {})
+        self.external_db_url = external_db_url
+        self.supervisor = supervisor.Supervisor(self.layout)
+
+    def settings(self, role: str = "operator", environ: Mapping[str, str] | None = None) -> Settings:
+        """The Settings of a role of this stack; the defaults when it has not been set up."""
+        path = self.layout.env_file(role)
+        wanted = {"WEIR_HOME": str(self.layout.home)} | ({"WEIR_ENV_FILE": str(path)} if path.is_file() else {})
+        return Settings.load(wanted)
+
+    def setup(self, say: Callable[[str], None] = lambda _: None) -> None:
+        """Native parts, secrets, env files, configuration. Changes nothing that a running stack depends on."""
+        self.prefix = prefix.ensure(say)
+        self.layout.make()
+        self.secrets = ensure_secrets(self.layout, self.external_db_url)
+        if self.secrets.get("EXTERNAL_DB_URL"):
+            self.services = tuple(name for name in self.services if name != "postgres")
+        java = {
+            "WEIR_JAVA_HOME": str(self.prefix.java_home),
+            "WEIR_SPARK_JARS": ",".join(str(path) for path in self.prefix.spark_jars),
+        }
+        kept = {k: v for k, v in self.environ.items() if k in configuration.KEPT and v}
+        write_env_files(self.layout, self.ports, self.secrets, java, kept)
+        self.drop = postgres.drop_root(self.prefix) if "postgres" in self.services else ()
+        configuration.write(self.layout, self.ports, self.secrets, self.program_table(), self.environ)
+
+    def program_table(self) -> list[programs.Program]:
+        return [self._program(name) for name in self.services]
+
+    def _program(self, name: str) -> programs.Program:
+        base = programs.base_environment(self.layout, self.environ)
+        match name:
+            case "kafka":
+                program = programs.kafka(self.layout, self.prefix)
+            case "mosquitto":
+                program = programs.mosquitto(self.layout, self.prefix)
+            case "postgres":
+                program = programs.postgres(self.layout, self.prefix, self.drop)
+            case "spark":
+                program = programs.spark(self.layout, self.prefix, self.ports)
+            case _ if name in programs.AIRFLOW:
+                environment = configuration.airflow_environment(self.layout, self.ports, self.secrets, self.environ)
+                program = programs.airflow(name, self.layout, self.ports, environment)
+            case _:
+                passed = configuration.passed_settings(self.environ)
+                program = programs.service(name, self.layout, passed)
+        return programs.with_environment(program, base)
+
+    def up(self, progress: Progress = lambda *_: None) -> None:
+        """Start what is not running, in order, and return when all of it answers.
+
+        Raises ConfigurationError when a port is taken, StartFailed (everything stopped again) when a program fails.
+        """
+        if self.supervisor.running():
+            states = self.supervisor.programs()
+            if set(self.services) <= {n for n, info in states.items() if info["statename"] == "RUNNING"}:
+                return
+            self.down()
+        supervisor.kill_leftovers(self.layout.home)
+        self.setup()
+        check_free({port: getattr(self.ports, port) for name in self.services for port in programs.PORT_OF.get(name, ())})
+        self.supervisor.start()
+        try:
+            self._bring_up(progress)
+        except BaseException:
+            self.down()
+            raise
+
+    def _bring_up(self, progress: Progress) -> None:
+        done = {name: threading.Event() for name in self.services}
+        failures: list[Exception] = []
+
+        def run(name: str) -> None:
+            started = time.monotonic()
+            try:
+                for needed in programs.NEEDS.get(name, ()):
+                    while needed in done and not done[needed].wait(0.1):
+                        if failures:
+                            return
+                started = time.monotonic()
+                progress(name, "starting", 0)
+                self._prepare(name)
+                self.supervisor.start_program(name)
+                self._wait(name, started, lambda: bool(failures))
+                self._provision(name)
+                progress(name, "up", time.monotonic() - started)
+                done[name].set()
+            except Exception as error:
+                failures.append(error)
+                progress(name, "failed", time.monotonic() - started)
+
+        with ThreadPoolExecutor(len(self.services)) as pool:
+            list(pool.map(run, self.services))
+        if failures:
+            raise failures[0]
+
+    def _prepare(self, name: str) -> None:
+        if name == "kafka":
+            kafka.initialise(self.layout, self.prefix, self.secrets)
+        elif name == "postgres":
+            postgres.initialise(self.layout, self.prefix, self.drop, self.secrets["DB_SUPERUSER"])
+            postgres.hand_over(self.layout, self.drop)
+        elif name == "airflow-api-server":
+            configuration.migrate_airflow(self.layout, self._program(name))
+
+    def _wait(self, name: str, started: float, abandoned: Callable[[], bool]) -> None:
+        limit = READY_SECONDS.get(name, 45)
+        reason = "it did not answer"
+        while time.monotonic() < started + limit:
+            if abandoned():
+                return
+            info = self.supervisor.programs().get(name, {})
+            if info.get("statename") in ("FATAL", "EXITED", "BACKOFF"):
+                reason = f"it stopped ({info.get('spawnerr') or info.get('description')})"
+                if info["statename"] != "BACKOFF" or time.monotonic() > started + 6:
+                    break
+            try:
+                readiness.check(name, self.layout, self.ports, self.secrets)
+                return
+            except (Unavailable, WeirError) as error:
+                reason = str(error)
+            time.sleep(0.1)
+        tail = self.log_tail(name)
+        raise StartFailed(f"{name} did not come up in {time.monotonic() - started:.0f} s: {reason}\n--- {self.layout.log(name)}\n{tail}")
+
+    def _provision(self, name: str) -> None:
+        if name == "kafka":
+            from fleet.catalog import load_catalog
+
+            catalog = load_catalog(Settings().types_dir)
+            provision.provision_kafka(f"{LOOPBACK}:{self.ports.kafka}", self.secrets, catalog)
+        elif name == "postgres":
+            self._provision_database()
+        elif name == "airflow-api-server":
+            readiness.finish_airflow(f"http://{LOOPBACK}:{self.ports.airflow}", self.secrets)
+
+    def _provision_database(self) -> None:
+        own = not self.secrets.get("EXTERNAL_DB_URL")
+        provision.provision_database(admin_url(self.secrets, self.ports), self.secrets, own)
+        provision.migrate(owner_url(self.secrets, self.ports))
+
+    def log_tail(self, name: str, lines: int = 25) -> str:
+        path = self.layout.log(name)
+        if not path.is_file():
+            return "(no log)"
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+    def restart(self, name: str) -> None:
+        """Stop and start one program and wait until it answers."""
+        self.secrets = ensure_secrets(self.layout)
+        self.supervisor.stop_program(name)
+        started = time.monotonic()
+        self.supervisor.start_program(name)
+        self._wait(name, started, lambda: False)
+
+    def down(self) -> None:
+        """Stop everything; nothing of this stack is running afterwards."""
+        self.supervisor.shutdown()
+        supervisor.kill_leftovers(self.layout.home)
+
+
+def with_needs(services: Iterable[str]) -> tuple[str, ...]:
+    """The services and what they need, in the table's order. Raises ConfigurationError for a name that is not there."""
+    wanted = set(services)
+    unknown = sorted(wanted - set(programs.ALL))
+    if unknown:
+        raise ConfigurationError(f"no such service: {', '.join(unknown)}; there are {', '.join(programs.ALL)}")
+    for name in list(wanted):
+        wanted |= set(programs.NEEDS.get(name, ()))
+    return tuple(name for name in programs.ALL if name in wanted)
+

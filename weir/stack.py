@@ -1,0 +1,112 @@
+"""`weir up`, `down`, `status`, …: the native stack."""
+
+import os
+import time
+from typing import Annotated
+
+import typer
+
+from fleet.errors import ConfigurationError
+from fleet.settings import Settings
+
+
+def _stack(services: list[str] | None = None):  # type: ignore[no-untyped-def]
+    from stack.ports import Ports
+    from stack.programs import ALL
+    from stack.stack import Stack
+
+    settings = Settings.load()
+    external = os.environ.get("WEIR_DB_URL", "")
+    return Stack(settings.home, Ports.from_settings(settings, os.environ), services or ALL, os.environ, external)
+
+
+def _printer(started: float):  # type: ignore[no-untyped-def]
+    from rich.console import Console
+
+    console = Console(highlight=False)
+
+    def progress(name: str, what: str, seconds: float) -> None:
+        if what == "starting":
+            return
+        mark = "[green]up[/]" if what == "up" else "[red]failed[/]"
+        console.print(f"{time.monotonic() - started:6.1f} s  {name:<22} {mark} after {seconds:.1f} s")
+
+    return progress
+
+
+def setup() -> None:
+    """Fetch the native parts, make secrets and configuration. Starts nothing."""
+    started = time.monotonic()
+    _stack().setup(lambda step: print(f"{time.monotonic() - started:6.1f} s  {step}", flush=True))
+    print(f"{time.monotonic() - started:6.1f} s  ready")
+
+
+def up(services: Annotated[list[str] | None, typer.Argument(help="Only these and what they need.")] = None) -> None:
+    """Start the stack and wait until all of it answers."""
+    started = time.monotonic()
+    stack = _stack(services)
+    stack.up(_printer(started))
+    ports = stack.ports
+    print(f"Up after {time.monotonic() - started:.0f} s: MQTT {ports.mqtt}, Kafka {ports.kafka}, PostgreSQL {ports.postgres}")
+    if "airflow-api-server" in stack.services:
+        print(f"Airflow http://127.0.0.1:{ports.airflow}  user admin, password in {stack.layout.env_file('operator')}")
+
+
+def down() -> None:
+    """Stop the stack. Data stays."""
+    _stack().down()
+
+
+def restart(service: str) -> None:
+    """Stop and start one program and wait until it answers."""
+    _stack().restart(service)
+
+
+def status() -> None:
+    """What runs, since when, on which port, with how much memory."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from stack.status import rows
+
+    table = Table("program", "state", "pid", "port", "up for", "memory PSS", box=None, pad_edge=False)
+    lines = rows(_stack())
+    for row in lines:
+        table.add_row(*row)
+    Console(highlight=False).print(table if lines else "The stack is not up. `make up` starts it.")
+
+
+def logs(
+    service: str,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing what comes.")] = False,
+) -> None:
+    """Print a program's log."""
+    stack = _stack()
+    path = stack.layout.log(service)
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in stack.layout.logs.glob("*.log"))) or "none yet"
+        raise ConfigurationError(f"no log of {service!r}; there are: {there}")
+    print(stack.log_tail(service, lines))
+    while follow:
+        os.execvp("tail", ["tail", "-n0", "-F", str(path)])
+
+
+def clean(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Stop the stack and delete all it made: data, lake, secrets, native parts. The download cache stays."""
+    import shutil
+
+    from stack.cache import cache_folder
+
+    stack = _stack()
+    home = stack.layout.home
+    if not yes:
+        typer.confirm(f"Delete {home} with all data, the lake and the secrets?", abort=True)
+    stack.down()
+    shutil.rmtree(home, ignore_errors=True)
+    print(f"{home} is gone. Downloads stay in {cache_folder()}; delete that folder to free their space.")
+
+
+def register(app: typer.Typer) -> None:
+    for command in (setup, up, down, restart, status, logs, clean):
+        app.command()(command)
