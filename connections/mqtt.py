@@ -195,6 +195,16 @@ class Subscriber:
         }  # fmt: skip
         self._client._packet_handle()
 
+    def keep_alive(self) -> None:
+        """Instead of `poll`, where nothing more is to be taken in."""
+        client = self._client
+        if client.socket() is None:
+            raise self._gone()
+        if client.want_write():
+            client.loop_write()
+        client._last_bytes_received = time.monotonic()  # what is not read is no silence of the broker's
+        client.loop_misc()
+
     def ack(self, mids: list[int]) -> None:
         """Confirms messages; `mids` in the order in which they arrived, as MQTT asks."""
         if mids and self._client.socket() is None:

@@ -55,6 +55,11 @@ class Route(NamedTuple):
     readings_topic: str
     copy_topic: str | None = None
 
+    def takes(self, topic: str) -> bool:
+        """Whether MQTT delivers this topic to the route's subscription."""
+        levels, wanted = topic.split("/"), self.subscription.split("/")
+        return len(levels) == len(wanted) and all(w in ("+", level) for w, level in zip(wanted, levels, strict=True))
+
 
 def routes_of(spec: DeviceType) -> list[Route]:
     """One route for a type, or one for each metric where messages carry one metric each."""

@@ -38,6 +38,7 @@ REASONS = {
     "bad_time": "the event time cannot be read, or lies before 2000",
     "future_time": "the event time lies more than 5 minutes ahead",
     "identity_mismatch": "the message says it is from another device, type or site than its topic",
+    "contract_error": "the contract itself failed: a defect of Weir, not of the device",
     "unreadable": "a record on a readings topic that is no canonical reading",
 }
 
@@ -90,6 +91,8 @@ class Contract:
     def read(self, payload: bytes, address: Address, now_us: int) -> Reading | Reject:
         """A device's message as a reading. `now_us` is the ingest's clock, for times that lie in the future."""
         try:
+            if address.metric is not None and self.spec.adapter.form != "feature":
+                raise _Refused("bad_topic", f"{self.spec.type} sends all metrics in one message: no level after the id")
             if len(payload) > MAX_PAYLOAD_BYTES:
                 raise _Refused("oversized", f"{len(payload):,} bytes; at most {MAX_PAYLOAD_BYTES:,}")
             try:

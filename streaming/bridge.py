@@ -1,0 +1,232 @@
+"""MQTT → Kafka. One worker a route, each with its own session, producer and thread, so that one fails alone.
+
+A worker takes what came, sends it to Kafka, and acknowledges to MQTT, in order of arrival, what Kafka has confirmed
+(acks=all). It holds at most `bridge_max_in_flight` messages unconfirmed. When Kafka or MQTT fails it drops both
+connections and begins again; what was not acknowledged comes again, so nothing is lost and some may come twice.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter as Tally
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from kafka.errors import KafkaError, MessageSizeTooLargeError
+
+from connections import kafka, mqtt
+from connections.mqtt_frames import Delivery
+from fleet.catalog import Catalog
+from fleet.channels import REJECTED, Route, kafka_topics, parse_data_topic, routes, unrouted_subscription
+from fleet.contract import Intake, Reject
+from fleet.dead_letter import dead_letter_of_message, encode_dead_letter
+from fleet.errors import ConfigurationError
+from fleet.reading import Reading, encode_reading
+from fleet.settings import Settings
+
+POLL_SECONDS = 0.25
+CONFIRM_SECONDS = 0.004
+"""How often a worker looks for Kafka's confirmations while it waits for some; Kafka's linger is 10 ms."""
+MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
+MAX_REQUEST_BYTES = 3_000_000
+"""A dead letter of the largest message that Mosquitto lets in (1 MiB), in base64, and room."""
+REMEMBERED_TOPICS = 50_000
+DRAIN_SECONDS = 5.0
+UNROUTED = "unrouted"
+
+log = logging.getLogger("weir.bridge")
+
+
+class Tallies:
+    """What a worker counted since it was first started. One thread writes, others read."""
+
+    def __init__(self) -> None:
+        self.received = self.bridged = self.acknowledged = self.in_flight = 0
+        self.rejected: Tally[tuple[str, str]] = Tally()
+        """(reason, device type) → messages whose dead letter Kafka confirmed or has yet to."""
+
+
+class Worker:
+    """One route. `route` None is the worker for messages that no route takes."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, intake: Intake, route: Route | None):
+        self.settings, self.intake, self.route = settings, intake, route
+        self.name = route.name if route else UNROUTED
+        self.subscription = route.subscription if route else unrouted_subscription()
+        self.tallies = Tallies()
+        self.connected = False
+        self._routes = routes(catalog)
+        self._by_site = {t.topic for t in catalog if t.partition_by == "site"}
+        self._mine: dict[str, bool] = {}
+
+    def subscribe(self) -> mqtt.Subscriber:
+        """The session stays with the broker between connections: it is what keeps messages while we are away."""
+        return mqtt.Subscriber(
+            self.settings,
+            f"weir-bridge-{self.name}",
+            [self.subscription],
+            max_in_flight=self.settings.bridge_max_in_flight,
+        )
+
+    def run(self, stop: threading.Event, under_way: Callable[[], None] = lambda: None) -> None:
+        """Until `stop`, or until something fails. `under_way()` is called when both sides are connected."""
+        subscriber = self.subscribe()
+        try:
+            producer = kafka.producer(self.settings, f"weir-bridge-{self.name}", max_request_size=MAX_REQUEST_BYTES)
+        except BaseException:
+            subscriber.abandon()
+            raise
+        self.connected = True
+        log.info("worker=%s connected subscription=%s", self.name, self.subscription)
+        under_way()
+        passage = Passage(self, subscriber, producer)
+        try:
+            while not stop.is_set():
+                passage.step()
+            passage.drain()
+            subscriber.flush(1)
+            subscriber.close()
+        except KafkaError as error:
+            raise kafka.unavailable(self.settings, error) from error
+        finally:
+            self.connected = False
+            self.tallies.in_flight = 0
+            subscriber.abandon()
+            producer.close(timeout=0)
+
+    def takes(self, topic: str) -> bool:
+        """Of the unrouted worker: whether a message is its own. Others get what they subscribed to, and no more."""
+        if self.route:
+            return True
+        mine = self._mine.get(topic)
+        if mine is None:
+            if len(self._mine) >= REMEMBERED_TOPICS:
+                self._mine.clear()
+            mine = self._mine[topic] = not any(route.takes(topic) for route in self._routes)
+        return mine
+
+    def read(self, delivery: Delivery, now_us: int) -> Reading | Reject:
+        try:
+            result = self.intake.read_message(delivery.topic, delivery.payload, now_us)
+        except Exception as error:  # a defect of ours must not stop the messages behind this one
+            log.exception("worker=%s topic=%s the contract failed", self.name, delivery.topic[:200])
+            return Reject("contract_error", f"{type(error).__name__}: {error}"[:500])
+        if self.route is None and isinstance(result, Reading):
+            address = parse_data_topic(delivery.topic)
+            return Reject("bad_topic", f"no route takes {delivery.topic[:200]!r}", address.system if address else "")
+        return result
+
+    def key(self, reading: Reading, topic: str) -> bytes:
+        return (reading.site if topic in self._by_site else reading.device_id).encode()
+
+
+class Passage:
+    """One connected stretch of a worker's life: messages between MQTT and Kafka's confirmation."""
+
+    def __init__(self, worker: Worker, subscriber: mqtt.Subscriber, producer: Any):
+        self.worker, self.subscriber, self.producer = worker, subscriber, producer
+        self.max_in_flight = 2 * worker.settings.bridge_max_in_flight  # QoS 0 knows no receive maximum
+        self._pending: deque[tuple[int, int, Any, Any]] = deque()
+        """(mid, bytes, Kafka's confirmation, that of the copy), in order of arrival."""
+        self._bytes = 0
+
+    def step(self) -> None:
+        """Take what came, confirm what is through."""
+        full = len(self._pending) >= self.max_in_flight or self._bytes >= MAX_BYTES_IN_FLIGHT
+        if full:
+            time.sleep(CONFIRM_SECONDS)
+            self.subscriber.keep_alive()
+        else:
+            deliveries = self.subscriber.poll(CONFIRM_SECONDS if self._pending else POLL_SECONDS)
+            if deliveries:
+                self.take(deliveries)
+        self.confirm()
+
+    def take(self, deliveries: list[Delivery]) -> None:
+        worker, tallies, pending, send = self.worker, self.worker.tallies, self._pending, self.producer.send
+        now_us = time.time_ns() // 1000
+        route = worker.route
+        for delivery in deliveries:
+            if not worker.takes(delivery.topic):
+                pending.append((delivery.mid, 0, None, None))
+                continue
+            tallies.received += 1
+            copy = None
+            result = worker.read(delivery, now_us)
+            if isinstance(result, Reading) and route:
+                try:
+                    value, key = encode_reading(result), worker.key(result, route.readings_topic)
+                    confirmation = send(route.readings_topic, value, key)
+                    if route.copy_topic:
+                        copy = send(route.copy_topic, value, key)
+                    tallies.bridged += 1
+                except MessageSizeTooLargeError as error:
+                    confirmation = self.reject(Reject("oversized", str(error)), delivery, now_us)
+            else:
+                assert isinstance(result, Reject)
+                confirmation = self.reject(result, delivery, now_us)
+            pending.append((delivery.mid, len(delivery.payload), confirmation, copy))
+            self._bytes += len(delivery.payload)
+        tallies.in_flight = len(pending)
+
+    def reject(self, reject: Reject, delivery: Delivery, now_us: int) -> Any:
+        self.worker.tallies.rejected[reject.reason, reject.device_type] += 1
+        letter = dead_letter_of_message(reject, delivery.topic, delivery.payload, now_us)
+        return self.producer.send(REJECTED, encode_dead_letter(letter))
+
+    def confirm(self) -> None:
+        """Acknowledges, in order of arrival, what Kafka has. Raises what Kafka raised."""
+        pending, mids = self._pending, []
+        count = 0
+        while pending:
+            mid, size, confirmation, copy = pending[0]
+            if confirmation is not None and not _confirmed(confirmation):
+                break
+            if copy is not None and not _confirmed(copy):
+                break
+            pending.popleft()
+            self._bytes -= size
+            count += 1
+            if mid:
+                mids.append(mid)
+        if count:
+            self.subscriber.ack(mids)
+            self.worker.tallies.acknowledged += count
+            self.worker.tallies.in_flight = len(pending)
+
+    def drain(self) -> None:
+        """Before a stop: what is with Kafka is waited for, at most DRAIN_SECONDS; the rest comes again next time."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while self._pending and time.monotonic() < deadline:
+            time.sleep(CONFIRM_SECONDS)
+            self.confirm()
+
+
+def _confirmed(future: Any) -> bool:
+    if not future.is_done:
+        return False
+    if future.exception is not None:
+        raise future.exception
+    return True
+
+
+def check(settings: Settings, workers: list[Worker], catalog: Catalog) -> None:
+    """Makes every worker's session, which from then on keeps its messages, then asks Kafka for the right to write.
+    Raises Unavailable or Refused."""
+    for worker in workers:
+        worker.subscribe().close()
+    kafka.check_access(settings, kafka.WRITE, kafka_topics(catalog))
+
+
+def workers_of(settings: Settings, catalog: Catalog, only: list[str] | None = None) -> list[Worker]:
+    """A worker for each route, and one for what no route takes. `only` names some of them."""
+    intake = Intake(catalog)
+    workers = [Worker(settings, catalog, intake, route) for route in (*routes(catalog), None)]
+    if only:
+        unknown = sorted(set(only) - {w.name for w in workers})
+        if unknown:
+            names = ", ".join(w.name for w in workers)
+            raise ConfigurationError(f"the bridge has no worker {', '.join(unknown)}; it has {names}")
+        workers = [w for w in workers if w.name in only]
+    return workers

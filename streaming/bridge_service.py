@@ -1,0 +1,99 @@
+"""All workers of the bridge in one process, the heartbeats beside them, and what is shown of them."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from fleet.catalog import load_catalog
+from fleet.settings import Settings
+from streaming.bridge import DRAIN_SECONDS, check, workers_of
+from streaming.heartbeat import Heartbeats
+from streaming.service import Health, Supervised
+
+REPORT_SECONDS = 60.0
+
+log = logging.getLogger("weir.bridge")
+
+
+class Bridge:
+    """`run` returns after `stop` is set and the workers have confirmed what was in flight."""
+
+    def __init__(self, settings: Settings, only: list[str] | None = None):
+        self.settings = settings
+        self.catalog = load_catalog(settings.types_dir)
+        self.workers = workers_of(settings, self.catalog, only)
+        self.heartbeats = Heartbeats(settings, self.catalog)
+        self._threads: dict[str, Supervised] = {}
+        self._watch: Supervised | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        check(self.settings, self.workers, self.catalog)
+        health = Health(self.settings.bridge_metrics_port, self.problem)
+        health.registry.register(self)
+        for worker in self.workers:
+            self._start(worker.name, worker.run, stop)
+        self._start("heartbeats", self.heartbeats.run, stop)
+        self._watch = self._supervise("$SYS", self.heartbeats.watch_broker, stop)
+        log.info("started workers=%d topics=%s", len(self.workers), ",".join(self.heartbeats.topics))
+        while not stop.wait(REPORT_SECONDS):
+            log.info("%s", self.summary())
+        deadline = time.monotonic() + DRAIN_SECONDS + 3
+        for supervised in self._threads.values():
+            supervised.thread.join(max(0.0, deadline - time.monotonic()))
+        log.info("stopped %s", self.summary())
+        health.close()
+
+    def _start(self, name: str, work: Callable[..., None], stop: threading.Event) -> None:
+        self._threads[name] = self._supervise(name, work, stop)
+
+    def _supervise(self, name: str, work: Callable[..., None], stop: threading.Event) -> Supervised:
+        def under_way() -> None:
+            supervised.problem = ""
+
+        supervised = Supervised(name, lambda: work(stop, under_way), stop)
+        supervised.thread.start()
+        return supervised
+
+    def problem(self) -> str:
+        """One line naming the threads that do not do their work now; empty when all do."""
+        return "; ".join(f"{name}: {t.problem}" for name, t in self._threads.items() if t.problem)
+
+    def summary(self) -> str:
+        tallies = [w.tallies for w in self.workers]
+        return (
+            f"received={sum(t.received for t in tallies)} bridged={sum(t.bridged for t in tallies)}"
+            f" rejected={sum(t.rejected.total() for t in tallies)} in_flight={sum(t.in_flight for t in tallies)}"
+            f" heartbeats={self.heartbeats.sent} mqtt_dropped={self.heartbeats.dropped}"
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        """Read when somebody asks, so that no message pays for a metric."""
+        received = CounterMetricFamily("weir_bridge_received", "MQTT messages taken", labels=["worker"])
+        bridged = CounterMetricFamily("weir_bridge_bridged", "Readings sent to Kafka", labels=["worker"])
+        done = CounterMetricFamily("weir_bridge_acknowledged", "Messages acknowledged to MQTT", labels=["worker"])
+        rejected = CounterMetricFamily(
+            "weir_bridge_rejected", "Dead letters", labels=["worker", "reason", "device_type"]
+        )  # fmt: skip
+        in_flight = GaugeMetricFamily("weir_bridge_in_flight", "Messages not yet confirmed by Kafka", labels=["worker"])
+        up = GaugeMetricFamily("weir_bridge_worker_up", "1 where MQTT and Kafka are connected", labels=["worker"])
+        restarts = CounterMetricFamily("weir_bridge_restarts", "Times that a worker began again", labels=["worker"])
+        for worker in self.workers:
+            tallies, name = worker.tallies, [worker.name]
+            received.add_metric(name, tallies.received)
+            bridged.add_metric(name, tallies.bridged)
+            done.add_metric(name, tallies.acknowledged)
+            in_flight.add_metric(name, tallies.in_flight)
+            up.add_metric(name, worker.connected)
+            if worker.name in self._threads:
+                restarts.add_metric(name, self._threads[worker.name].restarts)
+            for (reason, device_type), count in list(tallies.rejected.items()):
+                rejected.add_metric([*name, reason, device_type], count)
+        yield from (received, bridged, done, rejected, in_flight, up, restarts)
+        yield CounterMetricFamily("weir_bridge_heartbeats", "Heartbeat records written", value=self.heartbeats.sent)
+        if self.heartbeats.dropped is not None:
+            yield GaugeMetricFamily(
+                "weir_mqtt_dropped_messages", "Dropped by Mosquitto since its start", value=self.heartbeats.dropped
+            )

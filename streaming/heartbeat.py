@@ -1,0 +1,73 @@
+"""The record that says ingest is alive: by it, silence in a partition is told from a stopped bridge."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kafka.errors import KafkaError
+
+from connections import kafka, mqtt
+from fleet.catalog import Catalog
+from fleet.channels import HEARTBEAT, MARK_HEADER
+from fleet.settings import Settings
+
+CONFIRM_SECONDS = 20
+
+log = logging.getLogger("weir.bridge")
+
+
+def beat(producer: Any, topics: list[str], mqtt_dropped: int | None) -> int:
+    """One heartbeat into every partition of the topics, confirmed by Kafka. Returns how many."""
+    said = {"at": time.time_ns() // 1_000_000} | ({} if mqtt_dropped is None else {"mqtt_dropped": mqtt_dropped})
+    value = json.dumps(said, separators=(",", ":")).encode()
+    confirmations = [
+        producer.send(topic, value, partition=partition, headers=[(MARK_HEADER, HEARTBEAT)])
+        for topic in topics
+        for partition in sorted(producer.partitions_for(topic))
+    ]
+    for confirmation in confirmations:
+        confirmation.get(timeout=CONFIRM_SECONDS)
+    return len(confirmations)
+
+
+class Heartbeats:
+    """A record in every partition of every readings topic, each `bridge_heartbeat_seconds`, so that a log without
+    readings is told from a log without ingest. By a producer of its own: no worker can hold it up."""
+
+    def __init__(self, settings: Settings, catalog: Catalog):
+        self.settings = settings
+        self.topics = [system.topic for system in catalog.systems.values()]
+        self.sent = 0
+        self.dropped: int | None = None
+        """Messages that Mosquitto says it dropped since its start; None before it said."""
+
+    def run(self, stop: threading.Event, under_way: Callable[[], None] = lambda: None) -> None:
+        producer = kafka.producer(self.settings, "weir-bridge-heartbeats", linger_ms=0, delivery_timeout_ms=20_000)
+        try:
+            due = time.monotonic()
+            while not stop.is_set():
+                self.sent += beat(producer, self.topics, self.dropped)
+                under_way()
+                due = max(due + self.settings.bridge_heartbeat_seconds, time.monotonic())
+                stop.wait(due - time.monotonic())
+        except KafkaError as error:
+            raise kafka.unavailable(self.settings, error) from error
+        finally:
+            producer.close(timeout=0)
+
+    def watch_broker(self, stop: threading.Event, under_way: Callable[[], None] = lambda: None) -> None:
+        """Mosquitto's own count of what it dropped (a full queue), told every few seconds on $SYS."""
+        subscriber = mqtt.Subscriber(self.settings, "", [mqtt.DROPPED], clean=True, qos=0)
+        try:
+            under_way()
+            while not stop.is_set():
+                for delivery in subscriber.poll(0.5):
+                    dropped = int(delivery.payload)
+                    if dropped > (self.dropped or 0):
+                        log.error("mosquitto dropped %d messages since its start: a queue is full", dropped)
+                    self.dropped = dropped
+        finally:
+            subscriber.close()

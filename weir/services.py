@@ -1,0 +1,53 @@
+"""`weir service`: the long-running processes, as supervisord starts them. Each stops cleanly on SIGTERM."""
+
+from typing import Annotated
+
+import typer
+
+services = typer.Typer(no_args_is_help=True, help="The long-running services; supervisord runs these.")
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(services, name="service")
+
+
+@services.command()
+def bridge(
+    only: Annotated[
+        list[str] | None, typer.Option(help="Run these workers only, such as weather_station or room_node.co2.")
+    ] = None,
+) -> None:
+    """MQTT to Kafka: one worker for each device type or feature, and heartbeats."""
+    from fleet.settings import Settings
+    from streaming.bridge_service import Bridge
+    from streaming.service import log_lines, stop_on_signals
+
+    settings = Settings.load()
+    log_lines(settings.log_level)
+    Bridge(settings, only).run(stop_on_signals())
+
+
+@services.command()
+def landing() -> None:
+    """Kafka to the lake: Parquet files, and the manifests that commit them."""
+    from streaming.landing import Landing
+
+    from fleet.settings import Settings
+    from streaming.service import log_lines, stop_on_signals
+
+    settings = Settings.load()
+    log_lines(settings.log_level)
+    Landing(settings).run(stop_on_signals())
+
+
+@services.command()
+def live() -> None:
+    """Kafka to the warehouse's table of recent readings."""
+    from streaming.live import Live
+
+    from fleet.settings import Settings
+    from streaming.service import log_lines, stop_on_signals
+
+    settings = Settings.load()
+    log_lines(settings.log_level)
+    Live(settings).run(stop_on_signals())
