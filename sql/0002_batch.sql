@@ -130,30 +130,33 @@ CREATE TABLE ledger_topics (
     PRIMARY KEY (kafka_topic, kafka_partition)
 );
 
--- Each validation of a partition by Great Expectations, in pieces of at most a million rows.
+-- Each validation by Great Expectations: of several small partitions together, or of one in pieces of a million rows.
+-- One that failed is repeated for each partition alone, so that only the bad one is held back.
 CREATE TABLE validations (
-    partition    text        NOT NULL,
     run_id       text        NOT NULL,
-    piece        integer     NOT NULL,
-    system       text        NOT NULL,
     type         text        NOT NULL,
+    piece        text        NOT NULL, -- the partitions' times, and the number of the piece
+    system       text        NOT NULL,
+    partitions   text[]      NOT NULL,
     spec_version integer     NOT NULL,
     success      boolean     NOT NULL, -- nothing that fails a partition failed; warnings may stand in `unmet`
     rows         bigint      NOT NULL,
     evaluated    integer     NOT NULL,
-    unmet        jsonb       NOT NULL, -- [{expectation, column, severity, unexpected}]
+    unmet        jsonb       NOT NULL, -- [{expectation, column, severity, unexpected, observed}]
     data_docs    text        NOT NULL,
     validated_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (partition, run_id, piece)
+    PRIMARY KEY (run_id, type, piece)
 );
 CREATE INDEX validations_by_time ON validations (type, validated_at DESC);
 
--- Each run of the batch job. `manifests` says what of the lake it saw: {"topic/partition": offset after the last}.
+-- Each run of the batch job. `manifests` says what of the lake it saw: {"topic/partition": offset after the last};
+-- `partitions` what it set out to process.
 CREATE TABLE etl_runs (
     run_id      text        PRIMARY KEY,
     status      text        NOT NULL CHECK (status IN ('running', 'succeeded', 'failed')),
     request     jsonb       NOT NULL,
     manifests   jsonb       NOT NULL,
+    partitions  text[]      NOT NULL,
     figures     jsonb       NOT NULL DEFAULT '{}',
     started_at  timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz

@@ -1,0 +1,123 @@
+"""A Spark session: on a Spark Connect server, in this process or on a cluster, by setting; the same code runs on each.
+
+Only DataFrame calls: neither RDDs nor `_jvm` exist on Spark Connect.
+"""
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fleet.errors import ConfigurationError, Unavailable
+from fleet.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+SESSION = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    # 200 tasks of 20 ms each are Spark's default; adaptive execution joins these further where they are small.
+    "spark.sql.shuffle.partitions": "8",
+}
+"""For each session, wherever it runs."""
+
+OWN_PROCESS = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.memory": "1g",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+}
+"""For a driver in this process. A cluster whose workers are elsewhere needs an address they can reach: set
+`spark.driver.host` in spark-defaults.conf and name that folder in SPARK_CONF_DIR, which overrides these."""
+
+
+@contextlib.contextmanager
+def session(settings: Settings, application: str = "weir") -> Iterator["SparkSession"]:
+    """A session that ends with the block. Raises Unavailable where no Spark answers, ConfigurationError without Java."""
+    remote = settings.spark_remote.get_secret_value()
+    spark = _connect(remote) if remote else _start(settings, application)
+    try:
+        for key, value in SESSION.items():
+            spark.conf.set(key, value)
+        yield spark
+    finally:
+        # A Connect server ends the session with its temporary data; a driver of our own ends with its JVM.
+        spark.stop()
+
+
+def address(settings: Settings) -> str:
+    """Where Spark runs, without the token."""
+    remote = settings.spark_remote.get_secret_value()
+    return remote.partition("/;")[0] if remote else settings.spark_master
+
+
+def _connect(remote: str) -> "SparkSession":
+    from pyspark.errors import PySparkException
+    from pyspark.sql import SparkSession
+
+    try:
+        spark = SparkSession.builder.remote(remote).create()
+        _ = spark.version  # the first call that reaches the server
+    except PySparkException as error:
+        place = remote.partition("/;")[0]
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise Unavailable(
+            f"no Spark Connect at {place} (is it up, and is WEIR_SPARK_REMOTE's token right?): {first}"
+        ) from (error)
+    return spark
+
+
+def _start(settings: Settings, application: str) -> "SparkSession":
+    # The JVM and Spark's workers take these from the environment; without the second, workers run whatever python3
+    # stands first in PATH, which has no pyarrow.
+    os.environ["JAVA_HOME"] = str(_java_home(settings))
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if settings.spark_master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    from pyspark.errors import PySparkException
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.master(settings.spark_master).appName(application)
+    for key, value in OWN_PROCESS.items():
+        if settings.spark_master.startswith("local") or not key.startswith(("spark.driver.host", "spark.driver.bind")):
+            builder = builder.config(key, value)
+    if settings.spark_jars:
+        builder = builder.config("spark.jars", settings.spark_jars)
+    try:
+        with _quiet():
+            spark = builder.getOrCreate()
+    except PySparkException as error:
+        raise Unavailable(f"Spark does not start on {settings.spark_master}: {error}") from error
+    spark.sparkContext.setLogLevel("ERROR")
+    return spark
+
+
+def _java_home(settings: Settings) -> Path:
+    found = settings.java_home or os.environ.get("JAVA_HOME")
+    if not found and (java := shutil.which("java")):
+        found = Path(java).resolve().parent.parent
+    if not found or not (Path(found) / "bin" / "java").exists():
+        raise ConfigurationError(
+            f"Spark needs Java 17 or 21, and WEIR_JAVA_HOME is {found or 'not set'}; run `make setup`"
+        )
+    return Path(found)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The launcher and the JVM's first lines write to the file descriptor, past any logging set-up."""
+    sys.stderr.flush()
+    saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)
