@@ -1,4 +1,6 @@
-"""Faults on the way from the devices: messages lost, sent twice, or overtaken. Transformers as in simulators/faults.py."""
+"""Faults on the way from the devices: messages lost, sent twice, or overtaken.
+
+Transformers as in simulators/faults.py."""
 
 import random
 from collections.abc import Iterable, Iterator

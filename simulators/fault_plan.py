@@ -69,7 +69,11 @@ def plans_of(name: str, options: Mapping[str, Any] | object, where: str) -> list
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(KINDS)}, malformed"
         raise ConfigurationError(f"{where}: no fault {name!r}; {hint}")
     has_length = KINDS[name].length > 0
-    allowed = {"share", "device", "metric", *(["length"] if has_length else []), *(["by"] if name == "clock_skew" else [])}
+    allowed = (
+        {"share", "device", "metric"}
+        | ({"length"} if has_length else set())
+        | ({"by"} if name == "clock_skew" else set())
+    )
     unknown = sorted(set(given) - allowed)
     if unknown:
         raise ConfigurationError(f"{where}: {name} has no option {unknown[0]!r}; it has {', '.join(sorted(allowed))}")
@@ -123,7 +127,7 @@ def _by(value: object, where: str) -> timedelta:
     try:
         size = parse_duration(text.lstrip("+-"))
     except ValueError as error:
-        raise ConfigurationError(f"{where}: by: {error}, with a - for a clock that is behind; found {value!r}") from None
+        raise ConfigurationError(f"{where}: by: {error}; with a - for a clock that is behind; found {text!r}") from None
     return -size if text.startswith("-") else size
 
 

@@ -33,7 +33,7 @@ def independent_readings(
     """
     step_us = cadence // timedelta(microseconds=1)
     if step_us < 1000:
-        raise ConfigurationError(f"{devices} devices at this rate report every {step_us} µs; at most once a millisecond")
+        raise ConfigurationError(f"each device would report every {step_us} µs; once a millisecond is the limit")
     rng = random.Random(f"{seed}/{spec.type}")  # noqa: S311
     ids = device_ids(spec, devices)
     draws = [(name, _draw(metric, rng)) for name, metric in spec.metrics.items()]

@@ -22,7 +22,7 @@ class Timeline:
         Raises ConfigurationError for a speed between 0 and 1: event times would run away from the clock.
         """
         if speed != 0 and not 1 <= speed < float("inf"):
-            raise ConfigurationError(f"--speed {speed:g}: 1 is real time, 100 a hundred times as fast, 0 without waiting")
+            raise ConfigurationError(f"--speed {speed:g}: 1 is real time, 100 a hundred times that, 0 without waiting")
         wall_us = span_us / speed if speed else 0
         end_us = until_us if until_us is not None else started_us + round(wall_us)
         return cls((end_us - span_us) // 1000 * 1000, span_us, started_us, speed)

@@ -1,4 +1,4 @@
-"""From a reading to the message that its device would send: the inverse of the contract, derived from the spec alone."""
+"""From a reading to the message that its device would send: the contract's inverse, derived from the spec alone."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,0 +1,202 @@
+"""Where a run's messages go: MQTT, Kafka or a file. Each says which were confirmed, and nothing else counts as sent."""
+
+import gzip
+import time
+from base64 import b64encode
+from collections import deque
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Protocol, cast
+
+import msgspec
+
+from fleet.catalog import Catalog
+from fleet.contract import Intake, Reject
+from fleet.errors import ConfigurationError, Refused, Unavailable, WeirError
+from fleet.reading import Reading, encode_reading
+from fleet.settings import Settings
+from simulators.message import Message
+
+MAX_IN_FLIGHT = 1_000
+"""Of the broker's answers outstanding; the same number of Kafka records."""
+TARGETS = ("mqtt", "kafka", "file")
+
+
+class Confirmed(NamedTuple):
+    """A message that arrived, and how the contract reads it there."""
+
+    message: Message
+    result: Reading | Reject
+
+
+class Outlet(Protocol):
+    """`send` may wait for room. `confirmed` gives each message once, in the order of confirmation. `close` waits
+    `patience` seconds at most for what is under way; after it `unconfirmed` counts what may or may not have arrived. All raise WeirError where the
+    other side is gone or says no."""
+
+    def send(self, message: Message, topic: str, payload: bytes) -> None: ...
+    def confirmed(self) -> list[Confirmed]: ...
+    def close(self, patience: float) -> None: ...
+    @property
+    def unconfirmed(self) -> int: ...
+
+
+def open_outlet(target: str, path: Path | None, settings: Settings, catalog: Catalog) -> Outlet:
+    """Raises ConfigurationError for a target that needs a path, or does not want one."""
+    if (target == "file") != (path is not None):
+        raise ConfigurationError("--to file needs --out FILE" if target == "file" else "--out goes with --to file")
+    if path is not None:
+        return FileOutlet(path, catalog)
+    return KafkaOutlet(settings, catalog) if target == "kafka" else MqttOutlet(settings, catalog)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+class MqttOutlet:
+    """QoS 1. Confirmed is what the broker answered with a PUBACK."""
+
+    def __init__(self, settings: Settings, catalog: Catalog):
+        from connections.mqtt import Publisher
+
+        self._settled: deque[tuple[int, bool]] = deque()
+        self._publisher = Publisher(settings, max_in_flight=MAX_IN_FLIGHT, settled=self._settled)
+        self._intake = Intake(catalog)
+        self._under_way: dict[int, tuple[Message, str, bytes]] = {}
+        self._confirmed: list[Confirmed] = []
+
+    def send(self, message: Message, topic: str, payload: bytes) -> None:
+        if self._publisher.refused:
+            raise Refused(f"the MQTT broker does not take {topic}: {self._publisher.last_refusal}; see the user's ACL")
+        if len(self._settled) > MAX_IN_FLIGHT:
+            self._settle()
+        self._under_way[self._publisher.publish(topic, payload)] = (message, topic, payload)
+
+    def _settle(self) -> None:
+        now_us = _now_us()
+        while self._settled:
+            number, taken = self._settled.popleft()
+            message, topic, payload = self._under_way.pop(number)
+            if taken:
+                self._confirmed.append(Confirmed(message, self._intake.read_message(topic, payload, now_us)))
+
+    def confirmed(self) -> list[Confirmed]:
+        self._settle()
+        found, self._confirmed = self._confirmed, []
+        return found
+
+    def close(self, patience: float) -> None:
+        publisher = self._publisher
+        publisher.close(patience)
+        if publisher.refused:
+            raise Refused(f"the MQTT broker refused {publisher.refused:,} messages: {publisher.last_refusal}")
+
+    @property
+    def unconfirmed(self) -> int:
+        """A refused message is not among them: it did not arrive."""
+        return len(self._under_way)
+
+
+class KafkaOutlet:
+    """Straight into the readings topic, as the ingest side would write it: canonical, by device or site. What the
+    contract refuses goes as it is, for landing to find unreadable."""
+
+    def __init__(self, settings: Settings, catalog: Catalog):
+        from connections.kafka import WRITE, check_access, producer
+
+        self._intake, self._catalog = Intake(catalog), catalog
+        check_access(settings, WRITE, {spec.topic for spec in catalog if spec.simulation})
+        self._producer = producer(settings, "weir-simulator")
+        self._under_way: deque[tuple[Any, Message, str, bytes]] = deque()
+
+    def send(self, message: Message, topic: str, payload: bytes) -> None:
+        from kafka.errors import KafkaError
+
+        spec = self._catalog.type(message.reading.device_type)
+        result = self._intake.read_message(topic, payload, _now_us())
+        value = payload if isinstance(result, Reject) else encode_reading(result)
+        key = message.reading.device_id if spec.partition_by == "device" else message.reading.site
+        try:
+            sent = self._producer.send(spec.topic, value, key.encode())
+        except KafkaError as error:
+            raise Unavailable(f"Kafka takes nothing on {spec.topic}: {error}") from error
+        self._under_way.append((sent, message, spec.topic, value))
+
+    def confirmed(self) -> list[Confirmed]:
+        found = []
+        while self._under_way and self._under_way[0][0].is_done:
+            sent, message, topic, value = self._under_way[0]
+            if sent.failed():
+                raise Unavailable(f"Kafka did not take a record on {topic}: {sent.exception}")
+            self._under_way.popleft()
+            found.append(Confirmed(message, self._intake.read_record(topic, value)))
+        return found
+
+    def close(self, patience: float) -> None:
+        from kafka.errors import KafkaError
+
+        try:
+            self._producer.flush(timeout=patience)
+        except KafkaError as error:
+            raise Unavailable(f"Kafka did not confirm {self.unconfirmed:,} records: {error}") from error
+        finally:
+            self._producer.close(timeout=5)
+
+    @property
+    def unconfirmed(self) -> int:
+        return len(self._under_way)
+
+
+class Line(msgspec.Struct, omit_defaults=True):
+    """A line of a sample log: one MQTT message. `payload_base64` where it is not UTF-8."""
+
+    topic: str
+    payload: str | None = None
+    payload_base64: str | None = None
+
+    @classmethod
+    def of(cls, topic: str, payload: bytes) -> "Line":
+        try:
+            return cls(topic, payload.decode("utf-8"))
+        except UnicodeDecodeError:
+            return cls(topic, payload_base64=b64encode(payload).decode("ascii"))
+
+
+class FileOutlet:
+    """JSON lines, gzipped where the name ends in .gz. Confirmed is what was handed to the file."""
+
+    def __init__(self, path: Path, catalog: Catalog):
+        self._intake, self._path = Intake(catalog), path
+        self._encode = msgspec.json.Encoder().encode
+        self._confirmed: list[Confirmed] = []
+        try:
+            self._plain = path.open("wb")
+        except OSError as error:
+            raise ConfigurationError(f"--out {path}: {error.strerror}") from None
+        zipped = gzip.GzipFile(fileobj=self._plain, mode="wb") if path.suffix == ".gz" else None
+        self._file = cast(IO[bytes], zipped or self._plain)
+
+    def send(self, message: Message, topic: str, payload: bytes) -> None:
+        try:
+            self._file.write(self._encode(Line.of(topic, payload)) + b"\n")
+        except OSError as error:
+            raise self._failed(error) from error
+        self._confirmed.append(Confirmed(message, self._intake.read_message(topic, payload, _now_us())))
+
+    def confirmed(self) -> list[Confirmed]:
+        found, self._confirmed = self._confirmed, []
+        return found
+
+    def close(self, patience: float) -> None:
+        try:
+            self._file.close()
+            self._plain.close()  # gzip leaves it open
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> WeirError:
+        return Unavailable(f"{self._path}: {error.strerror}; is the disk full?")
+
+    @property
+    def unconfirmed(self) -> int:
+        return 0
