@@ -34,7 +34,6 @@ def write(
         "home": layout.home, "logs": layout.logs, "run": layout.run, "config": layout.config, "data": layout.data,
         "secrets": secrets, "programs": programs, "open_files": open_files(),
         "mqtt_bind": LOOPBACK, "mqtt_port": ports.mqtt, "user": own_name() if os.getuid() == 0 else "",
-        "autosave_changes": environ.get("MOSQUITTO_AUTOSAVE_CHANGES", "1"),
         "kafka_host": LOOPBACK, "kafka_bind": LOOPBACK, "kafka_port": ports.kafka,
         "kafka_controller_port": ports.kafka_controller, "kafka_retention_hours": 168,
         "postgres_bind": LOOPBACK, "postgres_port": ports.postgres, "postgres_clients": "127.0.0.1/32",

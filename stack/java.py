@@ -53,6 +53,10 @@ def ensure(folder: Path, environ: Mapping[str, str] = os.environ) -> Path:
     for entry in (runtime / "bin").iterdir():
         if entry.name != "java":
             (folder / "bin" / entry.name).symlink_to(entry)
+    archive = runtime / "lib" / "server" / "classes.jsa"
+    if not archive.exists():
+        # It comes without its class archive; 1.3 s once saves that and more at every start of a JVM.
+        subprocess.run([runtime / "bin" / "java", "-Xshare:dump"], capture_output=True, check=False)
     options = ""
     trusted = host_authorities(environ)
     if trusted is not None:
