@@ -85,12 +85,13 @@ class Settings(BaseModel):
         return self.lake_uri or f"file://{(self.home / 'lake').resolve()}"
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None) -> "Settings":
-        """Settings of this process. Raises ConfigurationError naming the variable at fault."""
+    def load(cls, environ: Mapping[str, str] | None = None, role: str = "operator") -> "Settings":
+        """Settings of this process, from the role's file unless WEIR_ENV_FILE names another. Raises
+        ConfigurationError naming the variable at fault."""
         environ = os.environ if environ is None else environ
         named = environ.get("WEIR_ENV_FILE")
         home = Path(environ.get("WEIR_HOME") or CHECKOUT / "var")
-        path = Path(named) if named else home / "env" / "operator.env"
+        path = Path(named) if named else home / "env" / f"{role}.env"
         values: dict[str, str] = {}
         if path.is_file():
             values = read_env_file(path)

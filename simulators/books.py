@@ -58,7 +58,9 @@ class Books:
         if isinstance(result, Reject):
             self.rejected[result.reason] += 1
             return f"rejected: {result.reason}"
-        books = self.types.setdefault(result.device_type, TypeBooks())
+        books = self.types.get(result.device_type)
+        if books is None:
+            books = self.types[result.device_type] = TypeBooks()
         books.readings += 1
         if self._is_duplicate(result):
             books.duplicates += 1

@@ -29,9 +29,9 @@ class Confirmed(NamedTuple):
 
 
 class Outlet(Protocol):
-    """`send` may wait for room. `confirmed` gives each message once, in the order of confirmation. `close` waits
-    `patience` seconds at most for what is under way; after it `unconfirmed` counts what may or may not have arrived. All raise WeirError where the
-    other side is gone or says no."""
+    """`send` may wait for room. `confirmed` gives each message once, in the order of confirmation. `close` waits at
+    most `patience` seconds for what is under way; after it `unconfirmed` counts what may or may not have arrived. All
+    raise WeirError where the other side is gone or says no."""
 
     def send(self, message: Message, topic: str, payload: bytes) -> None: ...
     def confirmed(self) -> list[Confirmed]: ...

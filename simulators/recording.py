@@ -8,13 +8,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, cast
 
 import msgspec
 
+from fleet.catalog import Catalog
+from fleet.channels import LEVEL
 from fleet.errors import ConfigurationError, DataError
 from fleet.reading import Reading
+from simulators.independent import cadence_of
 from simulators.occupancy_recording import OCCUPANCY
 from simulators.recording_format import Dirty, Format, Row
 
@@ -28,6 +32,27 @@ def format_of(system: str) -> Format:
     if system not in FORMATS:
         raise ConfigurationError(f"no recordings of {system!r} can be read; there are: {', '.join(FORMATS)}")
     return FORMATS[system]
+
+
+def recording_of(
+    catalog: Catalog,
+    system: str,
+    path: Path,
+    *,
+    site: str | None = None,
+    limit: int | None = None,
+    duration_us: int | None = None,
+    max_gap_us: int | None = None,
+) -> "Recording":
+    """Site and cadence are the spec's unless given. Raises ConfigurationError."""
+    form = format_of(system)
+    spec = catalog.type(form.type)
+    place = site or (spec.simulation.site if spec.simulation else "site-1")
+    if not LEVEL.fullmatch(place):
+        raise ConfigurationError(f"--site {place!r}: letters, digits and _ . : - , at most 64")
+    return Recording(
+        path, form, place, cadence_of(spec) // timedelta(microseconds=1), limit, duration_us, max_gap_us
+    )  # fmt: skip
 
 
 @contextmanager

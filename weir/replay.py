@@ -1,0 +1,75 @@
+"""`weir replay`: a recording of real devices, as if it were happening now."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HELP = """Replay a recording, record by record, to the topics that its devices would use.
+
+Event times are shifted so that the replayed part ends now: at --speed 100 they begin in the past and meet the clock at
+the end. With --loop it starts over then, and goes on at real time, each pass shifted by the data's span.
+
+\b
+weir replay occupancy Occupancy_Estimation.csv --speed 100
+weir replay occupancy Occupancy_Estimation.csv --duration 2h --speed 240      # two hours in half a minute
+weir replay occupancy Occupancy_Estimation.csv --max-gap 5m --speed 1000 --loop
+"""
+
+
+def replay(
+    system: Annotated[str, typer.Argument(help="Whose recording it is: occupancy.")],
+    file: Annotated[Path, typer.Argument(help="The recording; .gz is unpacked on the way.")],
+    speed: Annotated[
+        float | None,
+        typer.Option(help="1 is real time; 0 does not wait. Default 1, to a file 0.", show_default=False),
+    ] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Start over at the end, until stopped.")] = False,
+    limit: Annotated[int | None, typer.Option(help="At most this many rows of the file.", min=1)] = None,
+    duration: Annotated[str, typer.Option(help="At most this much from its start: seconds, or 2h.")] = "",
+    max_gap: Annotated[str, typer.Option(help="Close longer pauses in the recording to this, such as 5m.")] = "",
+    until: Annotated[str, typer.Option(help="Let the event times end at this RFC 3339 time instead of now.")] = "",
+    seed: Annotated[int, typer.Option(help="Of the faults.")] = 0,
+    seq: Annotated[bool, typer.Option("--seq", help="Devices number their messages.")] = False,
+    site: Annotated[str | None, typer.Option(help="Default: the spec's.")] = None,
+    to: Annotated[str, typer.Option(help="mqtt, kafka (as the bridge would write) or file.")] = "mqtt",
+    out: Annotated[Path | None, typer.Option(help="The file, for --to file: JSON lines of topic and payload.")] = None,
+    fault: Annotated[list[str] | None, typer.Option(help="As of `weir simulate`; may be repeated.")] = None,
+    faults: Annotated[Path | None, typer.Option(help="Faults in a YAML file, `kind: share` lines.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="JSON lines: each fault, and a summary as the last.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    import json
+
+    from fleet.catalog import load_catalog
+    from fleet.settings import Settings
+    from simulators.arguments import span_us, time_us
+    from simulators.recording import Recording, recording_of
+    from simulators.session import Order, Source, conduct, figures
+
+    settings = Settings.load(role="simulator")
+    catalog = load_catalog(settings.types_dir)
+    recording: Recording = recording_of(
+        catalog, system, file, site=site, limit=limit,
+        duration_us=span_us(duration, "--duration") if duration else None,
+        max_gap_us=span_us(max_gap, "--max-gap") if max_gap else None,
+    )  # fmt: skip
+    survey = recording.survey()
+    for line in survey.dirty:
+        typer.echo(f"skipped {line}", err=True)
+    order = Order(to, out, seed, speed, time_us(until, "--until"), tuple(fault or ()), faults, truth)
+    source = Source(
+        survey.span_us,
+        (recording.format.type,),
+        lambda timeline: recording.readings(survey, timeline.first_us, loop, seq),
+    )
+    about = {
+        "run": "replay", "name": system, "file": str(file), "to": to, "seed": seed, "speed": order.pace,
+        "rows": survey.rows, "skipped": dict(survey.skipped),
+    }  # fmt: skip
+    summary = conduct(settings, catalog, order, source, about)
+    typer.echo(json.dumps(summary) if json_ else figures(summary))
+
+
+def register(app: typer.Typer) -> None:
+    app.command(help=HELP)(replay)

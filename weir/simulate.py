@@ -1,0 +1,79 @@
+"""`weir simulate`: devices that are not there, for a system or one type."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HELP = """Simulated devices send readings, by the profiles in the specs; with a seed, the same values every time.
+
+A run covers --duration of event time that ends now. At --speed 1 it takes as long as it covers; at --speed 120, two
+hours take a minute: event times begin two hours ago, run 120 times as fast and meet the clock at the end.
+
+--fault KIND=SHARE[,OPTION=VALUE…] spoils that share of the messages; options are length, device, metric, by:
+{faults}; malformed stands for five of them in equal parts. --truth writes what was done to which message and what the
+books must show for it.
+
+\b
+weir simulate weather --devices 100 --rate 50 --duration 60 --seed 7
+weir simulate weather --duration 2h --speed 120 --fault spike=0.001 --fault malformed=0.002 --truth truth.jsonl
+weir simulate weather --duration 1h --to file --out weather.jsonl.gz
+"""
+KINDS = (
+    "stuck, spike, out_of_range, clock_skew, truncated, not_utf8, wrong_type, unknown_metric, oversized, dropout,"
+    " duplicate, reordering"
+)
+"""tests/unit/test_simulate.py holds this to the table in simulators/fault_plan.py, whose import would cost time."""
+
+
+def simulate(
+    name: Annotated[str, typer.Argument(help="A system, such as weather, or one of its types.")],
+    devices: Annotated[int | None, typer.Option(help="How many; default: the spec's.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Messages a second of event time, all devices together; default: the cadence.")
+    ] = None,
+    duration: Annotated[str, typer.Option(help="Event time to cover: seconds, or 90s, 15m, 2h.")] = "60",
+    speed: Annotated[
+        float | None,
+        typer.Option(help="1 is real time; 0 does not wait. Default 1, to a file 0.", show_default=False),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Then go on at real time until stopped.")] = False,
+    until: Annotated[str, typer.Option(help="Let the event times end at this RFC 3339 time instead of now.")] = "",
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    seq: Annotated[bool, typer.Option("--seq", help="Devices number their messages.")] = False,
+    site: Annotated[str | None, typer.Option(help="Default: the spec's.")] = None,
+    to: Annotated[str, typer.Option(help="mqtt, kafka (as the bridge would write) or file.")] = "mqtt",
+    out: Annotated[Path | None, typer.Option(help="The file, for --to file: JSON lines of topic and payload.")] = None,
+    fault: Annotated[list[str] | None, typer.Option(help="Such as spike=0.001; may be repeated.")] = None,
+    faults: Annotated[Path | None, typer.Option(help="Faults in a YAML file, `kind: share` lines.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="JSON lines: each fault, and a summary as the last.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    import json
+
+    from fleet.catalog import load_catalog
+    from fleet.settings import Settings
+    from simulators.arguments import span_us, time_us
+    from simulators.session import Order, Source, conduct, figures
+    from simulators.simulation import plan_parts, simulated_readings, simulated_types
+
+    settings = Settings.load(role="simulator")
+    catalog = load_catalog(settings.types_dir)
+    parts = plan_parts(simulated_types(catalog, name), devices, rate, site)
+    span = span_us(duration, "--duration")
+    order = Order(to, out, seed, speed, time_us(until, "--until"), tuple(fault or ()), faults, truth)
+    source = Source(
+        span,
+        tuple(part.spec.type for part in parts),
+        lambda timeline: simulated_readings(
+            parts, first_us=timeline.first_us, end_us=None if follow else timeline.first_us + span, seed=seed,
+            with_seq=seq,
+        ),
+    )  # fmt: skip
+    about = {"run": "simulate", "name": name, "to": to, "seed": seed, "speed": order.pace}
+    summary = conduct(settings, catalog, order, source, about)
+    typer.echo(json.dumps(summary) if json_ else figures(summary))
+
+
+def register(app: typer.Typer) -> None:
+    app.command(help=HELP.format(faults=KINDS))(simulate)
