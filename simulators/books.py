@@ -12,9 +12,6 @@ from fleet.catalog import Catalog
 from fleet.contract import Reject
 from fleet.reading import Reading
 
-INGEST_LAG_US = 120_000_000
-"""How much later ingest may read a message. One that is refused now for its future time and would be accepted then is
-counted as `clock_dependent`: its verdict is the ingest clock's."""
 MAX_KEYS = 4_000_000
 """Of the readings remembered to know duplicates by, about 400 MB; a longer run forgets the oldest half."""
 
@@ -47,6 +44,7 @@ class Books:
         self.messages = 0
         self.rejected: Counter[str] = Counter()
         self.clock_dependent = 0
+        """Rejects whose verdict is the ingest clock's: read minutes later, they would be let in."""
         self.types: dict[str, TypeBooks] = {}
         self.forgotten = 0
         self._seen: dict[tuple[object, ...], None] = {}

@@ -18,6 +18,8 @@ from simulators.message import Message
 
 MAX_IN_FLIGHT = 1_000
 """Of the broker's answers outstanding; the same number of Kafka records."""
+INGEST_LAG_US = 120_000_000
+"""How much later than now ingest may read a message."""
 TARGETS = ("mqtt", "kafka", "file")
 
 
@@ -26,6 +28,8 @@ class Confirmed(NamedTuple):
 
     message: Message
     result: Reading | Reject
+    clock_dependent: bool = False
+    """Refused for its future time now, and no longer if ingest reads it a little later."""
 
 
 class Outlet(Protocol):
@@ -53,6 +57,14 @@ def _now_us() -> int:
     return time.time_ns() // 1000
 
 
+def _read(intake: Intake, message: Message, topic: str, payload: bytes, now_us: int) -> Confirmed:
+    result = intake.read_message(topic, payload, now_us)
+    if not isinstance(result, Reject) or result.reason != "future_time":
+        return Confirmed(message, result)
+    later = intake.read_message(topic, payload, now_us + INGEST_LAG_US)
+    return Confirmed(message, result, not isinstance(later, Reject))
+
+
 class MqttOutlet:
     """QoS 1. Confirmed is what the broker answered with a PUBACK."""
 
@@ -78,7 +90,7 @@ class MqttOutlet:
             number, taken = self._settled.popleft()
             message, topic, payload = self._under_way.pop(number)
             if taken:
-                self._confirmed.append(Confirmed(message, self._intake.read_message(topic, payload, now_us)))
+                self._confirmed.append(_read(self._intake, message, topic, payload, now_us))
 
     def confirmed(self) -> list[Confirmed]:
         self._settle()
@@ -181,7 +193,7 @@ class FileOutlet:
             self._file.write(self._encode(Line.of(topic, payload)) + b"\n")
         except OSError as error:
             raise self._failed(error) from error
-        self._confirmed.append(Confirmed(message, self._intake.read_message(topic, payload, _now_us())))
+        self._confirmed.append(_read(self._intake, message, topic, payload, _now_us()))
 
     def confirmed(self) -> list[Confirmed]:
         found, self._confirmed = self._confirmed, []

@@ -126,11 +126,12 @@ class Run:
 
     def _drain(self) -> None:
         tally = self.tally
-        for message, result in self._outlet.confirmed():
+        for message, result, clock_dependent in self._outlet.confirmed():
             tally.published += 1
             tally.first_us = message.due_us if tally.first_us is None else min(tally.first_us, message.due_us)
             tally.last_us = message.due_us if tally.last_us is None else max(tally.last_us, message.due_us)
             verdict = self.books.add(result)
+            self.books.clock_dependent += clock_dependent
             if message.fault:
                 self._tell(message, verdict)
 
