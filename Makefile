@@ -10,11 +10,12 @@ help: ## This list
 
 env: ## Make .venv from the locked requirements
 	@test -n "$(BOOT)" || { echo "weir: no python3 found; install Python 3.11, 3.12 or 3.13" >&2; exit 1; }
-	@"$(BOOT)" stack/bootstrap.py
+	@"$(BOOT)" stack/bootstrap.py $(BOOTFLAGS)
 
 setup: env ## Environment, native parts, secrets, configuration; starts nothing
 	@$(WEIR) setup
 
+demo up: BOOTFLAGS = --ports
 demo: setup ## The whole path once, from simulated devices to validated tables
 	@$(WEIR) demo
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
+from fleet.default_ports import DEFAULT_PORTS
 from fleet.errors import ConfigurationError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -61,12 +62,12 @@ class Settings(BaseModel):
 
     port_base: int | None = None
     """The stack's servers listen on this port and the ones after it; without it, on the ports below."""
-    port_mqtt: int = 21883
-    port_kafka: int = 29092
-    port_kafka_controller: int = 29093
-    port_postgres: int = 25432
-    port_airflow: int = 28080
-    port_spark: int = 25002
+    port_mqtt: int = DEFAULT_PORTS["mqtt"]
+    port_kafka: int = DEFAULT_PORTS["kafka"]
+    port_kafka_controller: int = DEFAULT_PORTS["kafka_controller"]
+    port_postgres: int = DEFAULT_PORTS["postgres"]
+    port_airflow: int = DEFAULT_PORTS["airflow"]
+    port_spark: int = DEFAULT_PORTS["spark"]
 
     bridge_max_in_flight: int = 2000
     """Readings between the MQTT broker and Kafka's confirmation, per topic worker."""

@@ -17,7 +17,7 @@ from stack.ports import LOOPBACK, Ports, check_free
 Progress = Callable[[str, str, float], None]
 """Called with program, what happened (`starting`, `up`, `failed`) and the seconds since its start."""
 
-READY_SECONDS = {"kafka": 60, "spark": 90, "airflow-api-server": 120, "airflow-scheduler": 120}
+READY_SECONDS = {"kafka": 90, "spark": 180, **dict.fromkeys(programs.AIRFLOW, 240)}
 
 
 class StartFailed(WeirError):
@@ -128,8 +128,9 @@ class Stack:
                 progress(name, "up", time.monotonic() - started)
                 done[name].set()
             except Exception as error:
+                if not failures:
+                    progress(name, "failed", time.monotonic() - started)
                 failures.append(error)
-                progress(name, "failed", time.monotonic() - started)
 
         with ThreadPoolExecutor(len(self.services)) as pool:
             list(pool.map(run, self.services))
@@ -142,15 +143,13 @@ class Stack:
         elif name == "postgres":
             postgres.initialise(self.layout, self.prefix, self.drop, self.secrets["DB_SUPERUSER"])
             postgres.hand_over(self.layout, self.drop)
-        elif name == "airflow-api-server":
-            configuration.migrate_airflow(self.layout, self._program(name))
 
     def _wait(self, name: str, started: float, abandoned: Callable[[], bool]) -> None:
         limit = READY_SECONDS.get(name, 45)
         reason = "it did not answer"
         while time.monotonic() < started + limit:
             if abandoned():
-                return
+                raise StartFailed(f"{name}: given up, as another program failed")
             info = self.supervisor.programs().get(name, {})
             if info.get("statename") in ("FATAL", "EXITED", "BACKOFF"):
                 reason = f"it stopped ({info.get('spawnerr') or info.get('description')})"
@@ -161,7 +160,7 @@ class Stack:
                 return
             except (Unavailable, WeirError) as error:
                 reason = str(error)
-            time.sleep(0.1)
+            time.sleep(0.25)
         tail = self.log_tail(name)
         raise StartFailed(f"{name} did not come up in {time.monotonic() - started:.0f} s: {reason}\n--- {self.layout.log(name)}\n{tail}")
 
@@ -180,6 +179,8 @@ class Stack:
         own = not self.secrets.get("EXTERNAL_DB_URL")
         provision.provision_database(admin_url(self.secrets, self.ports), self.secrets, own)
         provision.migrate(owner_url(self.secrets, self.ports))
+        if programs.AIRFLOW[0] in self.services:
+            configuration.migrate_airflow(self.layout, self._program(programs.AIRFLOW[0]))
 
     def log_tail(self, name: str, lines: int = 25) -> str:
         path = self.layout.log(name)

@@ -1,0 +1,11 @@
+"""The stack's ports, unless they are changed. Standard library only: they are checked before anything is installed."""
+
+DEFAULT_PORTS = {
+    "mqtt": 21883,
+    "kafka": 29092,
+    "kafka_controller": 29093,
+    "postgres": 25432,
+    "airflow": 28080,
+    "spark": 25002,
+}
+"""In the order in which they follow WEIR_PORT_BASE."""
