@@ -58,7 +58,7 @@ def proxy_options(environ: Mapping[str, str] = os.environ) -> list[str]:
 def ivy_module(jars: Iterable[Jar]) -> str:
     lines = [
         f'  <dependency org={quoteattr(j.group)} name={quoteattr(j.artifact)} rev={quoteattr(j.version)} transitive="false"'
-        ' conf="default->master"/>'
+        ' conf="default->default"/>'
         for j in jars
     ]
     return (
@@ -70,9 +70,10 @@ def ivy_module(jars: Iterable[Jar]) -> str:
 
 def ivy_settings(mirror: str | None) -> str:
     root = f" root={quoteattr(mirror)}" if mirror else ""
+    # Nothing transitive is wanted, so no POM has to be read: 15 s instead of 55 s.
     return (
         '<ivysettings>\n <settings defaultResolver="central"/>\n'
-        f' <resolvers><ibiblio name="central" m2compatible="true"{root}/></resolvers>\n</ivysettings>\n'
+        f' <resolvers><ibiblio name="central" m2compatible="true" usepoms="false" useMavenMetadata="false"{root}/></resolvers>\n</ivysettings>\n'
     )
 
 
@@ -85,14 +86,15 @@ def ivy_jar() -> Path:
     return found[-1]
 
 
-def resolve(jars: Iterable[Jar], java_home: Path | None = None) -> dict[Jar, Path]:
-    """Download jars (unchecked) into a scratch folder under var/. Raises Unavailable with Ivy's own words."""
-    from stack.java import ensure
+def resolve(jars: Iterable[Jar], java_home: Path) -> dict[Jar, Path]:
+    """Download jars of one set (unchecked) into a scratch folder under var/. Raises Unavailable with Ivy's own words.
 
+    Of one set: in one call, Ivy keeps a single version of each artifact.
+    """
     jars = list(jars)
     work = CHECKOUT / "var" / "tmp"
     work.mkdir(parents=True, exist_ok=True)
-    java = (java_home or ensure(work / "java")) / "bin" / "java"
+    java = java_home / "bin" / "java"
     scratch = Path(tempfile.mkdtemp(prefix="ivy-", dir=work))
     (scratch / "ivy.xml").write_text(ivy_module(jars))
     (scratch / "ivysettings.xml").write_text(ivy_settings(machine_mirror()))
@@ -115,11 +117,11 @@ def fetch(jars: Iterable[Jar], java_home: Path) -> dict[Jar, Path]:
     jars = list(jars)
     found = {jar: path for jar in jars if (path := stored(jar.sha256))}
     missing = [jar for jar in jars if jar not in found]
-    for jar, path in (resolve(missing, java_home) if missing else {}).items():
-        if (digest := sha256_of(path)) != jar.sha256:
-            raise ConfigurationError(f"{jar.file_name}: sha256 {digest} is not the locked {jar.sha256}")
-        found[jar] = store(path, jar.sha256)
-        scratch = path.parent.parent
-    if missing:
-        shutil.rmtree(scratch, ignore_errors=True)
+    for name in {jar.set for jar in missing}:
+        downloads = resolve([jar for jar in missing if jar.set == name], java_home)
+        for jar, path in downloads.items():
+            if (digest := sha256_of(path)) != jar.sha256:
+                raise ConfigurationError(f"{jar.file_name}: sha256 {digest} is not the locked {jar.sha256}")
+            found[jar] = store(path, jar.sha256)
+        shutil.rmtree(path.parent.parent)
     return found

@@ -4,9 +4,13 @@ Debian packages by name (their newest signed version in the release), jars by co
 """
 
 from stack.debian import PrivateApt
+from pathlib import Path
+
+from stack import java
 from stack.cache import sha256_of, store
 from stack.jars import resolve
 from stack.pins import LOCK, Deb, Jar, Pins, render
+from stack.prefix import PREFIX
 
 ARCHITECTURES = ("amd64", "arm64")
 
@@ -47,10 +51,10 @@ org.apache.kafka:kafka-clients:3.9.1 org.apache.commons:commons-pool2:2.12.1 org
 """.split()
 
 
-def lock_jars(name: str, coordinates: list[str]) -> list[Jar]:
+def lock_jars(name: str, coordinates: list[str], java_home: Path) -> list[Jar]:
     unlocked = [Jar(name, *coordinate.split(":"), sha256="") for coordinate in coordinates]
     locked = []
-    for jar, path in resolve(unlocked).items():
+    for jar, path in resolve(unlocked, java_home).items():
         digest = sha256_of(path)
         store(path, digest)
         locked.append(Jar(jar.set, jar.group, jar.artifact, jar.version, digest))
@@ -64,7 +68,8 @@ def main() -> None:
         apt.update()
         offered = apt.offered(DEBS)
         debs += [offered[name][0] for name in DEBS]
-    jars = lock_jars("kafka", KAFKA_JARS) + lock_jars("spark", SPARK_JARS)
+    java_home = java.ensure(PREFIX.with_name("tmp") / "java")
+    jars = lock_jars("kafka", KAFKA_JARS, java_home) + lock_jars("spark", SPARK_JARS, java_home)
     LOCK.write_text(render(Pins(tuple(debs), tuple(jars))), encoding="utf-8")
 
 
