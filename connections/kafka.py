@@ -130,7 +130,7 @@ def check_access(settings: Settings, operation: str, topics: Iterable[str]) -> N
         about = found.get(topic)
         if about is None or about["error_code"] == 3:
             missing.append(topic)
-        elif about["error_code"] or operation not in about["topic_authorized_operations"]:
+        elif about["error_code"] or operation not in about["authorized_operations"]:
             denied.append(topic)
     if denied:
         raise Refused(
