@@ -11,7 +11,7 @@ from fleet.errors import WeirError
 
 
 def build() -> typer.Typer:
-    """Every module of this package but this one has `register(app)`, which adds its commands."""
+    """Every module here but this one and those with a leading _ has `register(app)`, which adds its commands."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
     @app.callback()
@@ -19,7 +19,7 @@ def build() -> typer.Typer:
         """Batch ETL and streaming alerts for sensor fleets."""
 
     for module in iter_modules(weir.__path__):
-        if module.name != "main":
+        if module.name != "main" and not module.name.startswith("_"):
             import_module(f"weir.{module.name}").register(app)
     return app
 

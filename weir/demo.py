@@ -1,0 +1,222 @@
+"""`weir demo`: two systems for a minute, from devices to validated tables, and whether the figures reconcile."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fleet.errors import DataError, Unavailable, WeirError
+from fleet.settings import CHECKOUT, Settings
+
+RECORDING = Path("room-occupancy-estimation") / "Occupancy_Estimation.csv"
+WEATHER_MINUTES, OCCUPANCY_HOURS = 20, 2
+"""Of event time: 100 stations at 2 s make 60,000 messages; the room's 17 values at 30 s make 4,080."""
+FAULTS = (
+    "spike=0.0005", "out_of_range=0.001", "stuck=0.001", "duplicate=0.002", "reordering=0.002", "clock_skew=0.0005",
+    "dropout=0.002", "malformed=0.001",
+)  # fmt: skip
+DAG = "sensor_etl"
+RUN_SECONDS = 600
+LANDING_SECONDS = 180
+
+Say = Callable[[str], None]
+
+
+def demo(
+    seconds: Annotated[float, typer.Option(help="How long the simulators run.", min=5)] = 60,
+    recording: Annotated[
+        Path | None, typer.Option(help="The room's real recording; without it the room is simulated.")
+    ] = None,
+) -> None:
+    """Start the stack if need be, run two systems faster than real time, load them through Airflow, show the books."""
+    from stack.stack import Stack
+
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - started:6.1f} s  {text}", flush=True)
+
+    settings = Settings.load()
+    stack = Stack.of(settings, os.environ)
+    stack.up(lambda name, what, took: None if what == "starting" else say(f"{name}: {what} ({took:.1f} s)"))
+    settings = stack.settings("operator")
+    figures = run(settings, seconds, recording or find_recording(), say)
+    (settings.home / "demo.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    _show(figures, settings)
+    if figures["differences"]:
+        raise DataError("the figures do not reconcile:\n" + "\n".join(figures["differences"]))
+
+
+def find_recording() -> Path | None:
+    """$WEIR_DATA, or a folder `shared/data` beside the checkout."""
+    for folder in (os.environ.get("WEIR_DATA_DIR"), CHECKOUT.parent / "shared" / "data"):
+        if folder and (Path(folder) / RECORDING).is_file():
+            return Path(folder) / RECORDING
+    return None
+
+
+def run(settings: Settings, seconds: float, recording: Path | None, say: Say) -> dict[str, Any]:
+    """The figures of one run. Raises WeirError with the failing part's last words."""
+    from fleet.catalog import load_catalog
+    from simulators.outcome import differences
+    from weir._demo_books import count_on_kafka, loaded, log_ends, outcome, wait_until_landed
+
+    catalog = load_catalog(settings.types_dir)
+    started = time.monotonic()
+    ends = log_ends(settings, catalog)
+    wait_until_landed(settings, ends, LANDING_SECONDS, say)
+    _etl(settings, say, "what came before")
+    before, start = loaded(settings), log_ends(settings, catalog)
+    summaries = _simulate(settings, seconds, recording, say)
+    published = sum(s["published"] for s in summaries)
+    end = _wait_until_bridged(lambda: log_ends(settings, catalog), start, published, settings, say)
+    readings, rejected = count_on_kafka(settings, start, end)
+    say(
+        f"bridge: {readings.total():,} readings and {rejected.total():,} rejects of {published:,} messages are on Kafka"
+    )
+    wait_until_landed(settings, end, LANDING_SECONDS, say)
+    run_id = _etl(settings, say, "the demo's readings")
+    after = loaded(settings)
+    types = [t.type for t in catalog]
+    found = outcome(readings, rejected, before, after, types)
+    return {
+        "published": published,
+        "bridged": readings.total(),
+        "rejected": dict(found.rejected),
+        **{key: sum(getattr(o, key) for o in found.types.values()) for key in vars(next(iter(found.types.values())))},
+        "types": {name: vars(o) for name, o in found.types.items()},
+        "rejects_loaded": dict(found.rejects_loaded),
+        "rollups": after.rollups - before.rollups,
+        "anomalies": after.anomalies - before.anomalies,
+        "dag_run": run_id,
+        "seconds": round(time.monotonic() - started, 1),
+        "recording": str(recording) if recording else None,
+        "simulators": summaries,
+        "differences": differences(summaries, found),
+    }
+
+
+def _simulate(settings: Settings, seconds: float, recording: Path | None, say: Say) -> list[dict[str, Any]]:
+    """Both systems at once, each in a process of its own; their summaries."""
+    folder = settings.home / "demo"
+    folder.mkdir(exist_ok=True)
+    weather = [
+        "simulate",
+        "weather",
+        "--duration",
+        f"{WEATHER_MINUTES}m",
+        "--speed",
+        str(WEATHER_MINUTES * 60 / seconds),
+    ]
+    weather += [part for fault in FAULTS for part in ("--fault", fault)]
+    speed = ["--duration", f"{OCCUPANCY_HOURS}h", "--speed", str(OCCUPANCY_HOURS * 3600 / seconds)]
+    room = ["replay", "occupancy", str(recording), *speed] if recording else ["simulate", "occupancy", *speed]
+    source = "the real recording" if recording else "simulated"
+    say(
+        f"simulators: {WEATHER_MINUTES} minutes of 100 weather stations with faults, and {OCCUPANCY_HOURS} hours of a"
+        f" room ({source}), in {seconds:.0f} s"
+    )
+    environ = {**os.environ, "WEIR_HOME": str(settings.home)}
+    environ.pop("WEIR_ENV_FILE", None)
+    seed = str(int(time.time()))
+    processes = []
+    for name, arguments in (("weather", weather), ("occupancy", room)):
+        truth = str(folder / f"{name}.truth.jsonl")
+        command = [sys.executable, "-m", "weir.main", *arguments, "--seed", seed, "--json", "--truth", truth]
+        processes.append(
+            subprocess.Popen(
+                command,
+                cwd=CHECKOUT,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    summaries = []
+    for process in processes:
+        try:
+            out, err = process.communicate(timeout=seconds + 120)
+        except subprocess.TimeoutExpired:
+            for each in processes:
+                each.kill()
+            raise Unavailable(f"a simulator did not end within {seconds + 120:.0f} s") from None
+        if process.returncode:
+            raise WeirError(f"a simulator failed: {err.strip()[-2000:]}")
+        summaries.append(json.loads(out))
+    return summaries
+
+
+def _wait_until_bridged(ends: Callable[[], Any], start: Any, published: int, settings: Settings, say: Say) -> Any:
+    """Until as many records came in as were published; heartbeats come on top. Returns the log's ends then."""
+    from weir._demo_books import count_on_kafka
+
+    deadline = time.monotonic() + 60
+    while True:
+        end = ends()
+        if sum(end.values()) - sum(start.values()) >= published:
+            readings, rejected = count_on_kafka(settings, start, end)
+            if readings.total() + rejected.total() >= published:
+                return end
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"the bridge put {sum(end.values()) - sum(start.values()):,} records on Kafka for {published:,}"
+            )
+        say("bridge: waiting for the last messages")
+        time.sleep(1)
+
+
+def _etl(settings: Settings, say: Say, what: str) -> str:
+    """One run of the DAG through Airflow's own API; its id. Raises with the failing tasks' logs."""
+    from connections.airflow import Airflow
+
+    with Airflow.of(settings) as airflow:
+        run_id = airflow.trigger(DAG)
+        say(f"Airflow: {DAG} {run_id} takes {what}")
+        state = airflow.wait(DAG, run_id, RUN_SECONDS)
+        if state != "success":
+            failed = [t for t in airflow.tasks(DAG, run_id) if t.state == "failed"]
+            logs = "\n".join(f"--- {t.name}\n{airflow.log_tail(DAG, run_id, t)}" for t in failed)
+            raise DataError(f"{DAG} {run_id} failed; see {airflow.url}/dags/{DAG}\n{logs}")
+    return run_id
+
+
+def _show(figures: dict[str, Any], settings: Settings) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from sqlalchemy import make_url
+
+    console = Console(highlight=False)
+    table = Table("", *figures["types"], box=None, pad_edge=False, title="Readings", title_justify="left")
+    for key in ("bridged", "landed", "valid", "quarantined", "duplicate", "loaded"):
+        table.add_row(key, *(f"{of_type[key]:,}" for of_type in figures["types"].values()))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    console.print()
+    console.print(table)
+    rejected = ", ".join(f"{reason} {count}" for reason, count in sorted(figures["rejected"].items())) or "none"
+    url = make_url(settings.db_url.get_secret_value())
+    reconciles = "[red]They do not reconcile.[/]" if figures["differences"] else "[green]They reconcile.[/]"
+    refused = sum(figures["rejected"].values())
+    password = settings.airflow_password.get_secret_value()
+    console.print(f"""
+Messages     published {figures["published"]:,} = bridged {figures["bridged"]:,} + rejected {refused:,}. {reconciles}
+Rejected     {rejected}
+Rollups      {figures["rollups"]:,} rows new, anomalies {figures["anomalies"]:,}
+Figures      {settings.home / "demo.json"}; the books: weir ledger
+
+Airflow      {settings.airflow_url}  user {settings.airflow_user}, password {password}
+Data Docs    {settings.home / "data-docs" / "index.html"}
+Database     PGPASSWORD={url.password} psql -h {url.host} -p {url.port} -U {url.username} {url.database}
+Stop         make down""")
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(demo)
