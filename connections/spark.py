@@ -4,6 +4,7 @@ Only DataFrame calls: neither RDDs nor `_jvm` exist on Spark Connect.
 """
 
 import contextlib
+import logging
 import os
 import shutil
 import sys
@@ -39,13 +40,22 @@ OWN_PROCESS = {
 
 @contextlib.contextmanager
 def session(settings: Settings, application: str = "weir") -> Iterator["SparkSession"]:
-    """A session that ends with the block. Raises Unavailable where no Spark answers, ConfigurationError without Java."""
+    """Ends with the block. Raises Unavailable where no Spark answers, ConfigurationError without Java."""
     remote = settings.spark_remote.get_secret_value()
     spark = _connect(remote) if remote else _start(settings, application)
+    from pyspark.errors import PySparkException
+
+    # These copy each failed query with the JVM's stack, 20 KB of JSON, to stderr; the exception has it all.
+    for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         for key, value in SESSION.items():
             spark.conf.set(key, value)
         yield spark
+    except PySparkException as error:
+        if not _server_gone(error):
+            raise
+        raise Unavailable(f"Spark Connect at {address(settings)} went away: {_first_line(error)}") from error
     finally:
         # A Connect server ends the session with its temporary data; a driver of our own ends with its JVM.
         spark.stop()
@@ -57,6 +67,17 @@ def address(settings: Settings) -> str:
     return remote.partition("/;")[0] if remote else settings.spark_master
 
 
+def _server_gone(error: Exception) -> bool:
+    """By gRPC status, or because a server that was started anew does not know our session."""
+    status = getattr(error, "getGrpcStatusCode", lambda: None)()
+    condition = getattr(error, "getCondition", lambda: None)() or ""
+    return getattr(status, "name", "") == "UNAVAILABLE" or condition.startswith("INVALID_HANDLE")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def _connect(remote: str) -> "SparkSession":
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
@@ -66,9 +87,8 @@ def _connect(remote: str) -> "SparkSession":
         _ = spark.version  # the first call that reaches the server
     except PySparkException as error:
         place = remote.partition("/;")[0]
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise Unavailable(
-            f"no Spark Connect at {place} (is it up, and is WEIR_SPARK_REMOTE's token right?): {first}"
+            f"no Spark Connect at {place} (is it up, and is WEIR_SPARK_REMOTE's token right?): {_first_line(error)}"
         ) from (error)
     return spark
 

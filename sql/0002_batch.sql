@@ -86,6 +86,7 @@ CREATE TABLE ledger (
     quarantined  bigint,
     duplicate    bigint,
     anomalies    bigint,
+    rollups      bigint,               -- rows of either grain
     spec_version integer,
     run_id       text        NOT NULL,
     processed_at timestamptz NOT NULL DEFAULT now(),

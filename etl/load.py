@@ -1,0 +1,163 @@
+"""One partition into the warehouse: all that it had is replaced, in one transaction, its ledger row with it.
+
+A crash at any point leaves the old rows or the new. An advisory lock on the partition's key makes two runs take turns;
+the one that comes later with less (it looked at the lake earlier) leaves what is there.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+from sqlalchemy import Connection, text
+
+from connections.warehouse import Warehouse, copy_csv, copy_rows
+from etl.derive import Derived
+from etl.lake_index import PartitionFiles
+from etl.rejects import Rejects, source_of
+from fleet.errors import DataError
+from fleet.lake_layout import Partition
+from fleet.ledger import PartitionBooks, partition_imbalances
+from fleet.spec import DeviceType
+
+ALL_VALUES_BAD = "all_values_quarantined"
+OUT_OF_RANGE = "out_of_range"
+QUARANTINE_COLUMNS = (
+    "at", "partition", "what", "reason", "detail", "system", "type", "site", "device_id", "metric", "value", "seq",
+    "spec_version", "kafka_topic", "kafka_partition", "kafka_offset", "source", "payload",
+)  # fmt: skip
+
+
+def load_readings(warehouse: Warehouse, spec: DeviceType, derived: Derived, run_id: str) -> bool:
+    """False where the warehouse already has a newer state of the partition. Raises DataError if the books are off."""
+    partition, books = derived.files.partition, derived.books
+    _must_balance(books)
+    with warehouse.transaction() as c:
+        if not _replace(c, derived.files, books):
+            return False
+        fixed = {"system": spec.system, "type": spec.type}
+        _copy_table(c, "rollups", derived.rollups, {**fixed, "spec_version": derived.spec_version})
+        _copy_table(c, "anomalies", derived.anomalies, fixed)
+        copy_rows(c, "quarantine", QUARANTINE_COLUMNS, _quarantined(partition, spec, derived))
+        figures = {
+            "anomalies": derived.anomalies.num_rows,
+            "rollups": derived.rollups.num_rows,
+            "spec_version": derived.spec_version,
+        }
+        _write_ledger(c, derived.files, books, run_id, figures)
+        copy_rows(
+            c,
+            "ledger_metrics",
+            ("partition", "metric", "known", "rolled_1m", "rolled_1h", "quarantined"),
+            [(books.key, m.metric, m.known, m.rolled["1m"], m.rolled["1h"], m.quarantined) for m in books.metrics],
+        )
+    return True
+
+
+def load_rejects(warehouse: Warehouse, rejects: Rejects, run_id: str) -> bool:
+    """As load_readings, of an hour of dead letters."""
+    books = rejects.books
+    _must_balance(books)
+    with warehouse.transaction() as c:
+        if not _replace(c, rejects.files, books):
+            return False
+        rows = (
+            (r["kafka_timestamp"], books.key, "dead_letter", r["reason"], r["detail"], r["system"], r["device_type"],
+             None, None, None, None, None, r["version"], r["kafka_topic"], r["kafka_partition"], r["kafka_offset"],
+             source_of(r), r["payload"])
+            for r in rejects.rows
+        )  # fmt: skip
+        copy_rows(c, "quarantine", QUARANTINE_COLUMNS, rows)
+        _write_ledger(c, rejects.files, books, run_id, {"anomalies": 0, "rollups": 0, "spec_version": None})
+        copy_rows(
+            c,
+            "rejects",
+            ("partition", "reason", "system", "type", "rows"),
+            [(books.key, *key, n) for key, n in sorted(rejects.counts.items())],
+        )
+    return True
+
+
+def _must_balance(books: PartitionBooks) -> None:
+    found = partition_imbalances(books)
+    if found:
+        raise DataError("the books do not balance, nothing was loaded: " + "; ".join(map(str, found)))
+
+
+def _replace(c: Connection, files: PartitionFiles, books: PartitionBooks) -> bool:
+    """Takes the partition's lock and removes what is there; False where that was made from more rows than we have."""
+    partition = files.partition
+    c.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": partition.key})
+    there = c.execute(text("SELECT landed FROM ledger WHERE partition = :key"), {"key": partition.key}).scalar()
+    if there is not None and there > books.landed:
+        return False
+    span = {"type": partition.type, "key": partition.key, "start": partition.start, "end": partition.end}
+    for statement in (
+        "DELETE FROM rollups WHERE type = :type AND bucket >= :start AND bucket < :end",
+        "DELETE FROM anomalies WHERE type = :type AND event_time >= :start AND event_time < :end",
+        "DELETE FROM quarantine WHERE partition = :key AND at >= :start AND at < :end",
+        "DELETE FROM ledger WHERE partition = :key",
+    ):
+        c.execute(text(statement), span)
+    return True
+
+
+def _write_ledger(
+    c: Connection, files: PartitionFiles, books: PartitionBooks, run_id: str, figures: Mapping[str, int | None]
+) -> None:
+    p = files.partition
+    row = {
+        "partition": p.key, "system": p.system, "type": p.type, "starts_at": p.start, "ends_at": p.end,
+        "status": "loaded", "files": len(files.files), "files_digest": files.digest, "landed": books.landed,
+        "valid": books.valid, "quarantined": books.quarantined, "duplicate": books.duplicate,
+        "run_id": run_id, **figures,
+    }  # fmt: skip
+    names = ", ".join(row)
+    c.execute(text(f"INSERT INTO ledger ({names}) VALUES ({', '.join(f':{n}' for n in row)})"), row)  # noqa: S608
+
+
+def mark_failed(c: Connection, partition: Partition, reason: str, run_id: str) -> None:
+    """The partition keeps what is loaded of it; the ledger says why the present files are not."""
+    c.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": partition.key})
+    c.execute(
+        text(
+            "INSERT INTO ledger (partition, system, type, starts_at, ends_at, status, failure, run_id)"
+            " VALUES (:key, :system, :type, :start, :end, 'failed', :reason, :run_id)"
+            " ON CONFLICT (partition) DO UPDATE SET status = 'failed', failure = :reason, run_id = :run_id,"
+            " processed_at = now()"
+        ),
+        {
+            "key": partition.key, "system": partition.system, "type": partition.type, "start": partition.start,
+            "end": partition.end, "reason": reason[:2000], "run_id": run_id,
+        },
+    )  # fmt: skip
+
+
+def _copy_table(c: Connection, name: str, table: pa.Table, fixed: Mapping[str, object]) -> None:
+    """Arrow → CSV → COPY, without a Python object a cell. `fixed` columns have one value in all rows."""
+    if table.num_rows == 0:
+        return
+    table = table.drop_columns(["starts_at"])
+    columns: Sequence[str] = [*table.column_names, *fixed]
+    for value in fixed.values():
+        table = table.append_column(f"_{table.num_columns}", pa.repeat(pa.scalar(value), table.num_rows))
+    buffer = io.BytesIO()
+    pa_csv.write_csv(table, buffer, pa_csv.WriteOptions(include_header=False))
+    buffer.seek(0)
+    copy_csv(c, name, columns, buffer)
+
+
+def _quarantined(partition: Partition, spec: DeviceType, derived: Derived):  # type: ignore[no-untyped-def]
+    def row(r, what, reason, detail, metric=None, value=None):  # type: ignore[no-untyped-def]
+        return (
+            r["event_time"], partition.key, what, reason, detail, spec.system, spec.type, r["site"], r["device_id"],
+            metric, value, r["seq"], r["spec_version"], r["kafka_topic"], r["kafka_partition"], r["kafka_offset"],
+            None, None,
+        )  # fmt: skip
+
+    for r in derived.bad_values.to_pylist():
+        unit = spec.metrics[r["metric"]].unit
+        detail = f"{r['metric']} {r['value']!r} {unit} is outside {r['low']:g} to {r['high']:g}"
+        yield row(r, "value", OUT_OF_RANGE, detail, r["metric"], r["value"])
+    for r in derived.bad_readings.to_pylist():
+        yield row(r, "reading", ALL_VALUES_BAD, "every known value that it carried is outside its range")

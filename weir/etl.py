@@ -1,0 +1,90 @@
+"""`weir etl`: the batch job without Airflow."""
+
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from etl.run import Job, Request
+
+etl = typer.Typer(no_args_is_help=True, help="The batch job without Airflow: the same steps in one process.")
+
+System = Annotated[str, typer.Option(help="A system of fleet/types, or all.")]
+From = Annotated[str | None, typer.Option("--from", help="2026-11-22, 2026-11-22T03:00, -1h (ago); UTC.")]
+To = Annotated[str | None, typer.Option(help="As --from; the first moment not to process.")]
+Force = Annotated[bool, typer.Option("--force", help="Also partitions that did not change.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(etl, name="etl")
+
+
+def open_job() -> "Job":
+    from etl.run import Job
+    from fleet.settings import Settings
+
+    return Job(Settings.load(role="batch"))
+
+
+def _request(system: str, start: str | None, end: str | None, force: bool) -> "Request":
+    from etl.run import Request
+
+    return Request(None if system == "all" else system, start, end, force)
+
+
+@etl.command()
+def discover(
+    system: System = "all", start: From = None, to: To = None, force: Force = False, as_json: AsJson = False
+) -> None:  # fmt: skip
+    """Show what changed in the lake since it was last processed."""
+    _, batches = open_job().discover(_request(system, start, to, force), datetime.now(UTC))
+    if as_json:
+        typer.echo(json.dumps([b.as_json() for b in batches]))
+        return
+    for batch in batches:
+        typer.echo(f"{batch.type}: {len(batch.partitions)} partitions, {batch.rows:,} rows")
+        typer.echo("\n".join(f"  {key}" for key in batch.partitions))
+    if not batches:
+        typer.echo("nothing changed")
+
+
+@etl.command()
+def run(
+    system: System = "all", start: From = None, to: To = None, force: Force = False, as_json: AsJson = False
+) -> None:  # fmt: skip
+    """Process what changed: validate, split, roll up, load, reconcile. Exit 1 when something is wrong."""
+    from fleet.errors import DataError
+
+    job = open_job()
+    say: Callable[[str], None] = (lambda _: None) if as_json else typer.echo
+    run_id = f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
+    batches = job.begin(run_id, _request(system, start, to, force))
+    say(f"{sum(len(b.partitions) for b in batches)} partitions to process, in {len(batches)} batches")
+    for batch in batches:
+        for step in (job.validate, job.load):
+            try:
+                say(f"{batch.type}: {step.__name__}: {_line(step(run_id, batch))}")
+            except DataError as error:  # finish() says it again and fails the run; other partitions go on
+                say(f"{batch.type}: {step.__name__}: {error}")
+    figures = job.finish(run_id)
+    typer.echo(json.dumps({"run_id": run_id, **figures}) if as_json else _line(figures))
+
+
+@etl.command()
+def expire() -> None:
+    """Delete what is older than its type's retention from the warehouse (the lake keeps all)."""
+    from etl.retention import expire as remove
+
+    job = open_job()
+    for type_name, deleted in remove(job.warehouse, job.catalog, datetime.now(UTC)).items():
+        typer.echo(f"{type_name}: {_line(deleted)}")
+
+
+def _line(figures: dict[str, Any]) -> str:
+    shown = {k: v for k, v in figures.items() if v not in ([], None)}
+    return ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in shown.items())
