@@ -15,11 +15,11 @@ def dropout(messages: Iterable[Message], rng: random.Random, plan: Plan, catalog
     """A device is silent for `length` messages."""
     silent: dict[tuple[str, str, str], int] = {}
     for message in messages:
-        starts = plan.starts(rng)
+        chosen = plan.starts(rng)
         reading = message.reading
         key = (reading.device_type, reading.site, reading.device_id)
         if plan.covers(message):
-            if starts:
+            if chosen:
                 silent.setdefault(key, plan.length)
             if key in silent:
                 silent[key] -= 1
@@ -36,8 +36,9 @@ def duplicate(messages: Iterable[Message], rng: random.Random, plan: Plan, catal
         yield message
         if waiting:
             waiting = [(left - 1, copy) for left, copy in waiting]
-        if plan.touches(rng) and plan.covers(message):
-            waiting.append((rng.randrange(plan.length + 1), replace(message, fault=Fault(plan.kind))))
+        chosen = plan.touches(rng)
+        if chosen and plan.covers(message):
+            waiting.append((chosen.randrange(plan.length + 1), replace(message, fault=Fault(plan.kind))))
         if waiting:
             yield from (copy for left, copy in waiting if left <= 0)
             waiting = [(left, copy) for left, copy in waiting if left > 0]
@@ -48,8 +49,10 @@ def reordering(messages: Iterable[Message], rng: random.Random, plan: Plan, cata
     """A message is held back until 1 to `length` later ones have been sent; `sent` is how many those were."""
     waiting: list[tuple[int, Message]] = []  # (how many have overtaken it so far, the message and its goal)
     for message in messages:
-        if plan.touches(rng) and plan.covers(message):
-            goal = 1 + rng.randrange(plan.length)
+        chosen = plan.touches(rng)
+        # At most `length` are held at once: where all were, none would ever go.
+        if chosen and plan.covers(message) and len(waiting) < plan.length:
+            goal = 1 + chosen.randrange(plan.length)
             waiting.append((0, replace(message, fault=Fault(plan.kind, sent=goal))))
             continue
         yield message

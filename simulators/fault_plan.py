@@ -1,6 +1,7 @@
 """Which faults a run injects: the table of them, and what people write on the command line or in a file."""
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
@@ -140,10 +141,13 @@ def check_metrics(plans: Iterable[Plan], metrics: Iterable[str]) -> None:
 
 
 def inject(messages: Iterable[Message], plans: Iterable[Plan], seed: int, catalog: Catalog) -> Iterator[Message]:
-    """The messages with every plan applied, in the order of KINDS. Each plan has its own random source."""
+    """The messages with every plan applied, in the order of KINDS. Each plan has its own random source, so that one
+    more fault moves no other."""
     order = list(KINDS)
+    seen: Counter[str] = Counter()
     stream = iter(messages)
-    for place, plan in enumerate(sorted(plans, key=lambda plan: order.index(plan.kind))):
-        rng = random.Random(f"{seed}/{plan.kind}/{place}")  # noqa: S311
+    for plan in sorted(plans, key=lambda plan: order.index(plan.kind)):
+        seen[plan.kind] += 1
+        rng = random.Random(f"{seed}/{plan.kind}/{seen[plan.kind]}")  # noqa: S311
         stream = KINDS[plan.kind].transform(stream, rng, plan, catalog)
     return stream

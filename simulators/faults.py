@@ -33,13 +33,19 @@ class Plan:
         is_free = message.fault is None and not message.dropped
         return is_free and (self.device is None or self.device == message.reading.device_id)
 
-    def touches(self, rng: random.Random) -> bool:
-        """Draws once for every message, so that what happens to one does not depend on the others."""
-        return rng.random() < self.share
+    def touches(self, rng: random.Random) -> random.Random | None:
+        """A random source for what happens to this message, or None. Draws once for every message, so that what
+        happens to one does not depend on the others."""
+        return _chosen(rng, self.share)
 
-    def starts(self, rng: random.Random) -> bool:
-        """Whether an episode of `length` messages starts at this one."""
-        return rng.random() < self.share / self.length
+    def starts(self, rng: random.Random) -> random.Random | None:
+        """The same, where an episode of `length` messages starts at this one."""
+        return _chosen(rng, self.share / self.length)
+
+
+def _chosen(rng: random.Random, share: float) -> random.Random | None:
+    draw = rng.random()
+    return random.Random(draw) if draw < share else None  # noqa: S311
 
 
 BEHIND, AHEAD = timedelta(hours=-1), timedelta(days=30)
@@ -70,13 +76,14 @@ def _room(metric: Metric) -> tuple[float, float]:
 def spike(messages: Iterable[Message], rng: random.Random, plan: Plan, catalog: Catalog) -> Iterator[Message]:
     """One gauge jumps close to the far end of its range: possible, and not true."""
     for message in messages:
-        if plan.touches(rng) and plan.covers(message):
+        chosen = plan.touches(rng)
+        if chosen and plan.covers(message):
             gauges = [v for v in _values(message, plan, catalog) if v[1].kind == "gauge"]
             if gauges:
-                name, metric, value = gauges[rng.randrange(len(gauges))]
+                name, metric, value = gauges[chosen.randrange(len(gauges))]
                 low, high = _room(metric)
                 far = high if high - value > value - low else low
-                sent = round(value + (far - value) * rng.uniform(0.8, 0.95), 6)
+                sent = round(value + (far - value) * chosen.uniform(0.8, 0.95), 6)
                 if sent != value:
                     message = _say(message, plan.kind, name, sent)
         yield message
@@ -85,13 +92,14 @@ def spike(messages: Iterable[Message], rng: random.Random, plan: Plan, catalog: 
 def out_of_range(messages: Iterable[Message], rng: random.Random, plan: Plan, catalog: Catalog) -> Iterator[Message]:
     """One value beyond what the sensor can say; what becomes of it is the metric's `outside`."""
     for message in messages:
-        if plan.touches(rng) and plan.covers(message):
+        chosen = plan.touches(rng)
+        if chosen and plan.covers(message):
             ranged = [v for v in _values(message, plan, catalog) if v[1].range]
             if ranged:
-                name, metric, _ = ranged[rng.randrange(len(ranged))]
+                name, metric, _ = ranged[chosen.randrange(len(ranged))]
                 low, high = _room(metric)
-                beyond = (high - low) * rng.uniform(0.1, 1)
-                sent = high + beyond if rng.random() < 0.5 else low - beyond
+                beyond = (high - low) * chosen.uniform(0.1, 1)
+                sent = high + beyond if chosen.random() < 0.5 else low - beyond
                 message = _say(message, plan.kind, name, float(f"{sent:.6g}"))
         yield message
 
@@ -100,7 +108,7 @@ def stuck(messages: Iterable[Message], rng: random.Random, plan: Plan, catalog: 
     """A gauge repeats its value for the next `length` readings. One that would have said the same is no fault."""
     held: dict[tuple[str, str, str], tuple[str, float, int]] = {}
     for message in messages:
-        starts = plan.starts(rng)
+        chosen = plan.starts(rng)
         if plan.covers(message):
             reading = message.reading
             key = (reading.device_type, reading.site, reading.device_id)
@@ -112,10 +120,10 @@ def stuck(messages: Iterable[Message], rng: random.Random, plan: Plan, catalog: 
                         del held[key]
                     if reading.values[name] not in (None, value):
                         message = _say(message, plan.kind, name, value)
-            elif starts:
+            elif chosen:
                 gauges = [v for v in _values(message, plan, catalog) if v[1].kind == "gauge"]
                 if gauges:
-                    name, _, value = gauges[rng.randrange(len(gauges))]
+                    name, _, value = gauges[chosen.randrange(len(gauges))]
                     held[key] = (name, value, plan.length)
         yield message
 
@@ -125,12 +133,12 @@ def clock_skew(messages: Iterable[Message], rng: random.Random, plan: Plan, cata
     or thirty days ahead (which is refused), one as often as the other."""
     off: dict[tuple[str, str, str], tuple[timedelta, int]] = {}
     for message in messages:
-        starts = plan.starts(rng)
+        chosen = plan.starts(rng)
         if plan.covers(message):
             reading = message.reading
             key = (reading.device_type, reading.site, reading.device_id)
-            if starts and key not in off:
-                by = plan.by if plan.by is not None else (BEHIND if rng.random() < 0.5 else AHEAD)
+            if chosen and key not in off:
+                by = plan.by if plan.by is not None else (BEHIND if chosen.random() < 0.5 else AHEAD)
                 off[key] = (by, plan.length)
             if key in off:
                 by, left = off[key]

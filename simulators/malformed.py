@@ -71,11 +71,12 @@ def _spoiling(spoil: Spoil) -> Transformer:
     ) -> Iterator[Message]:  # fmt: skip
         wires: dict[str, Wire] = {}
         for message in messages:
-            if plan.touches(rng) and plan.covers(message):
+            chosen = plan.touches(rng)
+            if chosen and plan.covers(message):
                 spec = catalog.type(message.reading.device_type)
                 wire = wires.setdefault(spec.type, Wire(spec))
                 meant = wire.fields(message.reading)
-                raw, shown = spoil(wire.fields(message.reading), spec, rng)
+                raw, shown = spoil(wire.fields(message.reading), spec, chosen)
                 message = replace(message, raw=raw, fault=Fault(plan.kind, meant, shown))
             yield message
 

@@ -61,8 +61,8 @@ def conduct(
         raise ConfigurationError(f"--to {order.to}: it is one of {', '.join(TARGETS)}")
     plans = read_plans(order)
     check_metrics(plans, (metric for name in source.types for metric in catalog.type(name).metrics))
-    outlet = open_outlet(order.to, order.out, settings, catalog)
     truth = Truth(order.truth)
+    outlet = open_outlet(order.to, order.out, settings, catalog)
     timeline = Timeline.ending(source.span_us, time.time_ns() // 1000, order.pace, order.until_us)
     messages = inject(Wires.of(catalog).messages(source.readings(timeline)), plans, order.seed, catalog)
     with stop_on_signals() as stop:
