@@ -1,6 +1,7 @@
 """The names of MQTT topics, Kafka topics and record headers. They are spelt nowhere else."""
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from fleet.catalog import Catalog, System
@@ -12,6 +13,15 @@ MARK_HEADER = "weir"
 """Kafka header that marks what is not a reading: HEARTBEAT or CONTROL. A reading has none."""
 HEARTBEAT = b"heartbeat"
 CONTROL = b"control"
+
+
+def mark_of(headers: Iterable[tuple[str, bytes]] | None) -> bytes | None:
+    """A record's mark: HEARTBEAT, CONTROL, or None for a reading, as for a record without it."""
+    for key, value in headers or ():
+        if key == MARK_HEADER:
+            return None if value == b"reading" else value
+    return None
+
 
 LEVEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 """A device id or site: one level of an MQTT topic, safe in file names and URLs."""

@@ -284,6 +284,8 @@ def _record_problem(reading: Reading, spec: DeviceType) -> str:
         return "device id or site has characters that are not allowed"
     if not EARLIEST_US <= reading.event_time_us < LATEST_US:
         return f"event time {reading.event_time_us} µs is out of range"
+    if reading.seq is not None and not -(2**63) <= reading.seq < 2**63:
+        return "seq does not fit 64 bits"
     if not 1 <= reading.version <= spec.version:
         return f"spec version {reading.version} is not known; the newest is {spec.version}"
     return ""

@@ -29,7 +29,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def dead_letter_of_message(reject: Reject, mqtt_topic: str, payload: bytes, now_us: int) -> DeadLetter:
     return DeadLetter(
-        reject.reason, reject.detail, reject.system, reject.device_type, reject.version, now_us // 1000,
+        reject.reason, _plain(reject.detail), reject.system, reject.device_type, reject.version, now_us // 1000,
         base64.b64encode(payload).decode("ascii"), mqtt_topic=mqtt_topic[:1024],
     )  # fmt: skip
 
@@ -38,9 +38,14 @@ def dead_letter_of_record(
     reject: Reject, topic: str, partition: int, offset: int, value: bytes, append_time_ms: int
 ) -> DeadLetter:
     return DeadLetter(
-        reject.reason, reject.detail, reject.system, reject.device_type, reject.version, append_time_ms,
+        reject.reason, _plain(reject.detail), reject.system, reject.device_type, reject.version, append_time_ms,
         base64.b64encode(value).decode("ascii"), topic=topic, partition=partition, offset=offset,
     )  # fmt: skip
+
+
+def _plain(detail: str) -> str:
+    """JSON may name half a surrogate pair, which UTF-8 cannot: it is shown as its escape."""
+    return detail.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 encode_dead_letter = msgspec.json.Encoder().encode

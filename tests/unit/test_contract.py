@@ -7,6 +7,7 @@ import pytest
 from fleet.catalog import load_catalog
 from fleet.channels import Address, data_topic
 from fleet.contract import MAX_PAYLOAD_BYTES, REASONS, Intake, Reject
+from fleet.dead_letter import dead_letter_of_message, decode_dead_letter, encode_dead_letter
 from fleet.reading import Reading, decode_reading, encode_reading
 from fleet.settings import CHECKOUT
 
@@ -123,7 +124,7 @@ def test_canonical_form_keeps_microseconds(event_time_us: int) -> None:
     "changes",
     [
         {"device_type": "other"}, {"device_type": "room_node"}, {"values": {}}, {"values": {"x": 1.0}}, {"version": 2},
-        {"version": 0}, {"event_time_us": 5}, {"device_id": "a/b"}, {"site": ""},
+        {"version": 0}, {"event_time_us": 5}, {"device_id": "a/b"}, {"site": ""}, {"seq": 2**63},
     ],
     ids=str,
 )  # fmt: skip
@@ -144,3 +145,9 @@ def test_records_that_no_contract_can_read(changes: dict) -> None:
 @pytest.mark.parametrize("value", [b"", b"{}", b"\xff\xfe", b"[]", b'{"device_id": 1}', b"[" * 50_000])
 def test_bytes_that_are_no_record(value: bytes) -> None:
     assert isinstance(INTAKE.read_record("sensor", value), Reject)
+
+
+def test_a_reject_that_quotes_half_a_surrogate_can_be_written_down() -> None:
+    reject = Reject("identity_mismatch", "says \ud800")
+    letter = decode_dead_letter(encode_dead_letter(dead_letter_of_message(reject, "dt/x", b"\xff", NOW_US)))
+    assert (letter.payload, letter.detail) == (b"\xff", "says \\ud800")

@@ -1,0 +1,260 @@
+"""Kafka → the warehouse's table of recent readings, in long form, each once.
+
+One transaction holds a batch's rows and the positions after it, so the positions in `live_offsets` are the only
+ones that count: killed at any moment, it goes on where the table ends. While the database is away the batch waits in
+memory and nothing more is read.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from kafka import TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaError
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from sqlalchemy import text
+
+from connections import kafka
+from connections.warehouse import Warehouse, copy_rows
+from fleet.catalog import load_catalog
+from fleet.channels import mark_of
+from fleet.contract import Intake, Reject
+from fleet.errors import Unavailable
+from fleet.reading import to_datetime
+from fleet.settings import Settings
+from streaming.rebalances import Rebalances
+from streaming.service import BACKOFF_SECONDS, Health
+
+GROUP = "live"
+COLUMNS = (
+    "event_time", "system", "type", "site", "device_id", "metric", "value", "seq", "kafka_topic", "kafka_partition",
+    "kafka_offset",
+)  # fmt: skip
+MAX_ROWS = 50_000
+"""Of a batch; about 0.3 s of COPY."""
+POLL_MS = 200
+
+log = logging.getLogger("weir.live")
+
+
+class Batch:
+    """Rows of the table, and for each Kafka partition how far they reach: from → to."""
+
+    def __init__(self, intake: Intake):
+        self._intake = intake
+        self.rows: list[tuple[object, ...]] = []
+        self.reach: dict[TopicPartition, tuple[int, int]] = {}
+        self.readings = self.expired = self.unreadable = self.passed_over = 0
+        self.opened_at: float | None = None
+
+    def take(self, place: TopicPartition, position: int, records: list[Any], now: float, now_us: int) -> int:
+        """Returns the position after the records. Records before `position` were taken already."""
+        begin = self.reach.get(place, (position, position))[0]
+        for record in records:
+            if record.offset < position:
+                continue
+            position = record.offset + 1
+            self._add(record, now_us)
+        self.reach[place] = (begin, position)
+        if self.opened_at is None:
+            self.opened_at = now
+        return position
+
+    def _add(self, record: Any, now_us: int) -> None:
+        if mark_of(record.headers) is not None:  # heartbeats and control records; landing keeps account of all of them
+            self.passed_over += 1
+            return
+        reading = self._intake.read_record(record.topic, record.value or b"")
+        if isinstance(reading, Reject):
+            self.unreadable += 1
+            return
+        spec = self._intake.catalog.types[reading.device_type]
+        if reading.event_time_us < now_us - spec.retention.readings.total_seconds() * 1e6:
+            self.expired += 1
+            return
+        self.readings += 1
+        moment = to_datetime(reading.event_time_us).isoformat()
+        before = (moment, spec.system, spec.type, reading.site, reading.device_id)
+        after = (reading.seq, record.topic, record.partition, record.offset)
+        self.rows.extend((*before, metric, value, *after) for metric, value in reading.values.items())
+
+
+class Overtaken(Exception):
+    """Another worker has moved the positions: the partition is no longer ours."""
+
+
+def write(warehouse: Warehouse, batch: Batch) -> None:
+    """Rows and positions, or neither. Raises Unavailable, or Overtaken."""
+    with warehouse.transaction() as connection:
+        for place, (begin, end) in batch.reach.items():
+            moved = connection.execute(
+                text(
+                    "UPDATE live_offsets SET next_offset = :end, updated_at = now()"
+                    " WHERE kafka_topic = :topic AND kafka_partition = :partition AND next_offset = :begin"
+                ),
+                {"begin": begin, "end": end, "topic": place.topic, "partition": place.partition},
+            )
+            if moved.rowcount != 1:
+                raise Overtaken(f"{place.topic}-{place.partition} is not at {begin} any more")
+        if batch.rows:
+            copy_rows(connection, "readings", COLUMNS, batch.rows)
+
+
+def position(warehouse: Warehouse, place: TopicPartition, begin: int) -> int:
+    """Where the table ends for this partition; `begin`, the log's first offset, where it has nothing yet."""
+    with warehouse.transaction() as connection:
+        parameters = {"topic": place.topic, "partition": place.partition, "begin": begin}
+        connection.execute(
+            text("INSERT INTO live_offsets VALUES (:topic, :partition, :begin) ON CONFLICT DO NOTHING"), parameters
+        )
+        return int(
+            connection.execute(
+                text(
+                    "SELECT next_offset FROM live_offsets WHERE kafka_topic = :topic AND kafka_partition = :partition"
+                ),
+                parameters,
+            ).scalar_one()
+        )
+
+
+class Live:
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.catalog = load_catalog(settings.types_dir)
+        self.topics = [s.topic for s in self.catalog.systems.values()]
+        self.warehouse = Warehouse.of(settings)
+        self._intake = Intake(self.catalog)
+        self._positions: dict[TopicPartition, int] = {}
+        self._waiting: set[TopicPartition] = set()
+        """Ours, and their position is not known yet."""
+        self._batch = Batch(self._intake)
+        self._failures = 0
+        self._retry_at = 0.0
+        self._problem = "starting"
+        self.rows = self.readings = self.expired = self.unreadable = 0
+
+    def run(self, stop: threading.Event) -> None:
+        kafka.check_access(self.settings, kafka.READ, self.topics)
+        self.warehouse.rows("SELECT 1 FROM live_offsets LIMIT 1")
+        health = Health(self.settings.live_metrics_port, lambda: self._problem)
+        health.registry.register(self)
+        rebalances = Rebalances()
+        consumer = kafka.consumer(
+            self.settings, "weir-live", GROUP,
+            partition_assignment_strategy=(CooperativeStickyAssignor,), session_timeout_ms=10_000,
+        )  # fmt: skip
+        consumer.subscribe(self.topics, listener=rebalances)
+        log.info("started topics=%s", ",".join(self.topics))
+        try:
+            while not stop.is_set():
+                self.step(consumer, rebalances)
+            self._write(consumer)
+            log.info("stopped readings=%d rows=%d", self.readings, self.rows)
+        finally:
+            consumer.close(autocommit=False)
+            self.warehouse.close()
+            health.close()
+
+    def step(self, consumer: Any, rebalances: Rebalances) -> None:
+        """One poll, and the write when it is due."""
+        try:
+            records = consumer.poll(timeout_ms=POLL_MS, max_records=5_000)
+        except KafkaError as error:
+            self._fail(str(kafka.unavailable(self.settings, error)))
+            return
+        lost, gained = rebalances.take()
+        if lost or gained:
+            # What is held may be another's by now: start over from the table, which is where everybody starts.
+            self._waiting = (set(self._positions) | self._waiting | gained) - (lost - gained)
+            self._begin_anew(consumer)
+        now, now_us = time.monotonic(), time.time_ns() // 1000
+        for place, batch in records.items():
+            if place in self._positions and not (lost or gained):
+                self._positions[place] = self._batch.take(place, self._positions[place], batch, now, now_us)
+        if now >= self._retry_at:
+            if self._waiting:
+                self._locate(consumer)
+            elif self._is_due(now):
+                self._write(consumer)
+
+    def _is_due(self, now: float) -> bool:
+        opened = self._batch.opened_at
+        if opened is None:
+            return False
+        return len(self._batch.rows) >= MAX_ROWS or now - opened >= self.settings.live_max_seconds
+
+    def _begin_anew(self, consumer: Any) -> None:
+        self._batch = Batch(self._intake)
+        self._positions = {}
+        if self._waiting:
+            consumer.pause(*self._waiting)
+
+    def _locate(self, consumer: Any) -> None:
+        """Positions from the table, for all that is ours."""
+        try:
+            places = sorted(self._waiting)
+            begins, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
+            for place in places:
+                at = position(self.warehouse, place, begins[place])
+                if at < begins[place]:
+                    log.error("%s-%d offsets %d to %d are gone from Kafka", *place, at, begins[place] - 1)
+                if at > ends[place]:
+                    self._fail(
+                        f"{place.topic}-{place.partition}: the table live_offsets says {at}, Kafka's log ends at"
+                        f" {ends[place]}: the topic was made anew; delete that row of live_offsets"
+                    )
+                    return
+                self._positions[place] = at
+                consumer.seek(place, at)
+                log.info("partition=%s-%d from=%d end=%d", *place, at, ends[place])
+        except (Unavailable, KafkaError) as error:
+            self._fail(str(error))
+            return
+        self._waiting = set()
+        self._well(consumer)
+
+    def _write(self, consumer: Any) -> None:
+        batch = self._batch
+        if batch.reach:
+            try:
+                write(self.warehouse, batch)
+            except Unavailable as error:
+                consumer.pause(*self._positions)
+                self._fail(str(error))
+                return
+            except Overtaken as error:
+                log.warning("%s; beginning again from the table", error)
+                self._waiting = set(self._positions)
+                self._begin_anew(consumer)
+                return
+        self.rows += len(batch.rows)
+        self.readings += batch.readings
+        self.expired += batch.expired
+        self.unreadable += batch.unreadable
+        self._batch = Batch(self._intake)
+        self._well(consumer)
+
+    def _well(self, consumer: Any) -> None:
+        self._failures, self._problem = 0, ""
+        if self._positions:
+            consumer.resume(*self._positions)
+
+    def _fail(self, problem: str) -> None:
+        pause = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
+        self._failures += 1
+        self._retry_at = time.monotonic() + pause
+        self._problem = problem
+        log.error("again in %.1f s: %s", pause, problem)
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("weir_live_readings", "Readings written to the warehouse", value=self.readings)
+        yield CounterMetricFamily("weir_live_rows", "Rows written: one a metric", value=self.rows)
+        yield CounterMetricFamily("weir_live_expired", "Readings older than their type's retention", value=self.expired)
+        yield CounterMetricFamily("weir_live_unreadable", "Records no contract can read", value=self.unreadable)
+        at = GaugeMetricFamily("weir_live_position", "Next offset to be read", labels=["topic", "partition"])
+        for place, offset in list(self._positions.items()):
+            at.add_metric([place.topic, str(place.partition)], offset)
+        yield at

@@ -1,0 +1,33 @@
+"""Which partitions a consumer gained and lost, told to its own loop instead of in the middle of a call."""
+
+import threading
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, TopicPartition
+
+
+class Rebalances(ConsumerRebalanceListener):
+    """Called on kafka-python's I/O thread, so it only notes what changed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._gained: set[TopicPartition] = set()
+        self._lost: set[TopicPartition] = set()
+
+    def on_partitions_assigned(self, assigned: Any) -> None:
+        with self._lock:
+            self._gained |= set(assigned)
+
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        with self._lock:
+            self._gained -= set(revoked)
+            self._lost |= set(revoked)
+
+    on_partitions_lost = on_partitions_revoked
+
+    def take(self) -> tuple[set[TopicPartition], set[TopicPartition]]:
+        """(lost, gained) since the last call; a partition in both was lost first."""
+        with self._lock:
+            lost, gained = self._lost, self._gained
+            self._lost, self._gained = set(), set()
+            return lost, gained
