@@ -17,7 +17,8 @@ from fleet.settings import Settings
 BOOTSTRAP_TIMEOUT_MS = 5_000
 DELIVERY_TIMEOUT_MS = 60_000
 """After which a producer gives up on a record; its owner then starts again from what was not confirmed."""
-READ, WRITE, DESCRIBE = "READ", "WRITE", "DESCRIBE"
+READ, WRITE = "READ", "WRITE"
+UNKNOWN_TOPIC = 3
 
 
 def _common(settings: Settings, client_id: str) -> dict[str, Any]:
@@ -80,6 +81,19 @@ def consumer(settings: Settings, client_id: str, group: str | None = None, **ove
     return _open(KafkaConsumer, settings, client_id, options | overrides)
 
 
+def instance_id(settings: Settings, group: str) -> str:
+    """A fixed name within the group: a worker that was killed has its partitions back in 0.5 s, not after its
+    session timed out."""
+    return f"{group}-{socket.gethostname()}-{settings.service_instance}"
+
+
+def fenced(settings: Settings, group: str) -> Refused:
+    return Refused(
+        f"another worker calls itself {instance_id(settings, group)!r} and has taken over; give each its own"
+        " WEIR_SERVICE_INSTANCE"
+    )
+
+
 def admin(settings: Settings, client_id: str = "weir-admin") -> KafkaAdminClient:
     return _open(KafkaAdminClient, settings, client_id, {})
 
@@ -117,6 +131,21 @@ def check_access(settings: Settings, operation: str, topics: Iterable[str]) -> N
 
     A consumer without READ polls forever and hears nothing, so services ask before they start.
     """
+    problems = access_problems(settings, operation, topics)
+    if problems:
+        raise refused(settings, operation, problems)
+
+
+def refused(settings: Settings, operation: str, problems: dict[str, str]) -> Refused:
+    named = ", ".join(f"{topic} ({problem})" for topic, problem in problems.items())
+    return Refused(
+        f"Kafka user {settings.kafka_user!r} cannot {operation}: {named}; `make up` creates the topics of fleet/types,"
+        " and the rights on them"
+    )
+
+
+def access_problems(settings: Settings, operation: str, topics: Iterable[str]) -> dict[str, str]:
+    """Topic → `missing` or `not allowed`; empty when the user can do the operation on all of them."""
     wanted = sorted(set(topics))
     client = admin(settings)
     try:
@@ -125,20 +154,15 @@ def check_access(settings: Settings, operation: str, topics: Iterable[str]) -> N
         raise unavailable(settings, error) from error
     finally:
         client.close()
-    missing, denied = [], []
+    problems = {}
     for topic in wanted:
         about = found.get(topic)
-        if about is None or about["error_code"] == 3:
-            missing.append(topic)
-        elif about["error_code"] or operation not in about["authorized_operations"]:
-            denied.append(topic)
-    if denied:
-        raise Refused(
-            f"Kafka user {settings.kafka_user!r} may not {operation} {', '.join(denied)} (or the topics are missing);"
-            " `make up` creates topics and rights from fleet/types"
-        )
-    if missing:
-        raise Refused(f"Kafka has no topic {', '.join(missing)}; `make up` creates the topics of fleet/types")
+        if about is None or about["error_code"] == UNKNOWN_TOPIC:
+            problems[topic] = "missing"
+        elif about["error_code"] or operation not in (about["authorized_operations"] or ()):
+            # To a user without rights on it, Kafka does not say whether a topic exists.
+            problems[topic] = "missing, or not allowed"
+    return problems
 
 
 def end_offsets(client: KafkaConsumer, topics: Iterable[str]) -> dict[TopicPartition, int]:

@@ -79,6 +79,8 @@ class Settings(BaseModel):
     """Prometheus metrics of each service on 127.0.0.1, `/metrics`; 0 = none."""
     landing_metrics_port: int = 0
     live_metrics_port: int = 0
+    service_instance: str = "1"
+    """Tells two landing (or live) workers on one host apart; each needs its own."""
     etl_workers: int = 2
 
     @property

@@ -213,10 +213,17 @@ def _confirmed(future: Any) -> bool:
 
 def check(settings: Settings, workers: list[Worker], catalog: Catalog) -> None:
     """Makes every worker's session, which from then on keeps its messages, then asks Kafka for the right to write.
-    Raises Unavailable or Refused."""
+
+    Raises Unavailable, or Refused where nothing could be written; a topic that is missing stops its own worker alone.
+    """
     for worker in workers:
         worker.subscribe().close()
-    kafka.check_access(settings, kafka.WRITE, kafka_topics(catalog))
+    topics = kafka_topics(catalog)
+    problems = kafka.access_problems(settings, kafka.WRITE, topics)
+    if REJECTED in problems or len(problems) == len(topics) - 1:
+        raise kafka.refused(settings, kafka.WRITE, problems)
+    for problem in problems.items():
+        log.error("topic=%s %s; its workers cannot work (`make up` creates what fleet/types names)", *problem)
 
 
 def workers_of(settings: Settings, catalog: Catalog, only: list[str] | None = None) -> list[Worker]:

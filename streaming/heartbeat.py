@@ -23,13 +23,21 @@ def beat(producer: Any, topics: list[str], mqtt_dropped: int | None) -> int:
     """One heartbeat into every partition of the topics, confirmed by Kafka. Returns how many."""
     said = {"at": time.time_ns() // 1_000_000} | ({} if mqtt_dropped is None else {"mqtt_dropped": mqtt_dropped})
     value = json.dumps(said, separators=(",", ":")).encode()
-    confirmations = [
-        producer.send(topic, value, partition=partition, headers=[(MARK_HEADER, HEARTBEAT)])
-        for topic in topics
-        for partition in sorted(producer.partitions_for(topic))
-    ]
+    confirmations, failure = [], None
+    for topic in topics:
+        try:
+            partitions = sorted(producer.partitions_for(topic))
+        except KafkaError as error:  # one topic that is missing must not silence the others
+            log.error("no heartbeat on topic=%s: %r", topic, error)
+            failure = error
+            continue
+        for partition in partitions:
+            headers = [(MARK_HEADER, HEARTBEAT)]
+            confirmations.append(producer.send(topic, value, partition=partition, headers=headers))
     for confirmation in confirmations:
         confirmation.get(timeout=CONFIRM_SECONDS)
+    if failure is not None and not confirmations:
+        raise failure
     return len(confirmations)
 
 
@@ -45,7 +53,9 @@ class Heartbeats:
         """Messages that Mosquitto says it dropped since its start; None before it said."""
 
     def run(self, stop: threading.Event, under_way: Callable[[], None] = lambda: None) -> None:
-        producer = kafka.producer(self.settings, "weir-bridge-heartbeats", linger_ms=0, delivery_timeout_ms=20_000)
+        producer = kafka.producer(
+            self.settings, "weir-bridge-heartbeats", linger_ms=0, delivery_timeout_ms=20_000, max_block_ms=3_000
+        )
         try:
             due = time.monotonic()
             while not stop.is_set():

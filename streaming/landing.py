@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from kafka import TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaError
+from kafka.errors import FencedInstanceIdError, KafkaError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from connections import kafka
@@ -82,6 +82,7 @@ class Landing:
         rebalances = Rebalances()
         consumer = kafka.consumer(
             self.settings, "weir-landing", GROUP,
+            group_instance_id=kafka.instance_id(self.settings, GROUP),
             partition_assignment_strategy=(CooperativeStickyAssignor,),
             session_timeout_ms=10_000,
         )  # fmt: skip
@@ -99,6 +100,8 @@ class Landing:
         """One poll, and the flushes that are due."""
         try:
             records = consumer.poll(timeout_ms=POLL_MS, max_records=5_000)
+        except FencedInstanceIdError as error:
+            raise kafka.fenced(self.settings, GROUP) from error
         except KafkaError as error:
             self._say(str(kafka.unavailable(self.settings, error)))
             time.sleep(1)

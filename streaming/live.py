@@ -13,7 +13,7 @@ from typing import Any
 
 from kafka import TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaError
+from kafka.errors import FencedInstanceIdError, KafkaError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy import text
 
@@ -144,6 +144,7 @@ class Live:
         rebalances = Rebalances()
         consumer = kafka.consumer(
             self.settings, "weir-live", GROUP,
+            group_instance_id=kafka.instance_id(self.settings, GROUP),
             partition_assignment_strategy=(CooperativeStickyAssignor,), session_timeout_ms=10_000,
         )  # fmt: skip
         consumer.subscribe(self.topics, listener=rebalances)
@@ -162,6 +163,8 @@ class Live:
         """One poll, and the write when it is due."""
         try:
             records = consumer.poll(timeout_ms=POLL_MS, max_records=5_000)
+        except FencedInstanceIdError as error:
+            raise kafka.fenced(self.settings, GROUP) from error
         except KafkaError as error:
             self._fail(str(kafka.unavailable(self.settings, error)))
             return
