@@ -1,0 +1,53 @@
+"""The whole stack once for all end-to-end tests: every server and service, on ports and in a home of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from fleet.settings import CHECKOUT, Settings
+from stack.ports import Ports
+from stack.programs import ALL
+from stack.stack import Stack
+from tests.conftest import own_home
+
+LANDING_SECONDS = "3"
+
+
+@pytest.fixture(scope="session")
+def whole_stack() -> Iterator[Stack]:
+    with own_home() as home:
+        running = Stack(home, Ports.free(), ALL, environ={"WEIR_LANDING_MAX_SECONDS": LANDING_SECONDS})
+        running.up()
+        try:
+            yield running
+        finally:
+            running.down()
+
+
+@pytest.fixture
+def operator(whole_stack: Stack) -> Settings:
+    return whole_stack.settings("operator")
+
+
+@pytest.fixture
+def weir(whole_stack: Stack) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `weir …` as a person would, against the tests' stack; fails the test unless it exits as it should."""
+
+    def command(*arguments: str, code: int = 0, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")}
+        done = subprocess.run(
+            [sys.executable, "-m", "weir.main", *arguments],
+            cwd=CHECKOUT,
+            env={**environ, "WEIR_HOME": str(whole_stack.layout.home)},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == code, f"weir {' '.join(arguments)}\n{done.stdout[-5000:]}\n{done.stderr[-5000:]}"
+        return done
+
+    return command
