@@ -21,9 +21,11 @@ def kafka(bootstrap: str, user: str, password: str, seconds: float = 5) -> None:
 def mqtt(host: str, port: int, user: str, password: str, seconds: float = 3) -> None:
     """A CONNECT that the broker accepts. An empty user asks as nobody."""
     import paho.mqtt.client as paho
+    from paho.mqtt.enums import CallbackAPIVersion
+    from paho.mqtt.reasoncodes import ReasonCode
 
-    answers: list[paho.ReasonCode] = []
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+    answers: list[ReasonCode] = []
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
     if user:
         client.username_pw_set(user, password)
     client.on_connect = lambda _client, _data, _flags, reason, _properties: answers.append(reason)
@@ -92,7 +94,11 @@ def spark(url: str, seconds: float = 60) -> None:
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", SPARK_PROBE], input=url, capture_output=True, text=True, timeout=seconds
+            [sys.executable, "-W", "ignore", "-c", SPARK_PROBE],
+            input=url,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
         raise Unavailable(f"Spark Connect did not answer within {seconds:.0f} s") from None

@@ -7,14 +7,19 @@ run sees that nothing changed and does nothing. Downloads are kept in the user's
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-CHECKOUT = os.path.dirname(HERE)
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parent
 FIT = ("3.13", "3.12", "3.11")
-ASK = "import sys, ssl, sqlite3, ctypes, zlib, bz2, lzma, venv; print('%d.%d' % sys.version_info[:2]); print(sys.executable)"
+ASK = (
+    "import sys, ssl, sqlite3, ctypes, zlib, bz2, lzma, venv;"
+    "print('{}.{}'.format(*sys.version_info)); print(sys.executable)"
+)
+RUN = "import sys; sys.path.insert(0, {!r}); sys.argv[0] = 'bootstrap'; from stack.environment import main; main()"
 
 
-def fit_version(python):
+def fit_version(python: str) -> "tuple[str, str] | None":
     """(version, executable) of a Python with all the modules that Weir needs, else None."""
     try:
         told = subprocess.run([python, "-c", ASK], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
@@ -26,15 +31,15 @@ def fit_version(python):
     return words[0], words[1]
 
 
-def choose():
+def choose() -> "tuple[str, str]":
     """The Python to use. Exits with one clear line when there is none."""
     named = os.environ.get("PYTHON")
     if named:
         found = fit_version(named)
         if not found:
-            sys.exit("weir: PYTHON=%s is not a complete Python 3.11, 3.12 or 3.13" % named)
+            sys.exit(f"weir: PYTHON={named} is not a complete Python 3.11, 3.12 or 3.13")
         return found
-    present = fit_version(os.path.join(CHECKOUT, ".venv", "bin", "python"))
+    present = fit_version(str(CHECKOUT / ".venv" / "bin" / "python"))
     if present:
         return present
     for name in ["python" + version for version in FIT] + ["python3", sys.executable]:
@@ -42,19 +47,17 @@ def choose():
         if found:
             return found
     sys.exit(
-        "weir: no Python 3.11, 3.12 or 3.13 with ssl, sqlite3, ctypes and lzma here (this is %s);"
-        " install one, or name it: PYTHON=/path/to/python3.11" % sys.version.split()[0]
+        "weir: no Python 3.11, 3.12 or 3.13 with ssl, sqlite3, ctypes and lzma here"
+        f" (this is {sys.version.split()[0]}); install one, or name it: PYTHON=/path/to/python3.11"
     )
 
 
 if __name__ == "__main__":
-    if sys.path and os.path.abspath(sys.path[0]) == HERE:
-        sys.path[0] = CHECKOUT
+    if sys.path and Path(sys.path[0]).resolve() == HERE:
+        sys.path[0] = str(CHECKOUT)
     version, executable = choose()
-    if "%d.%d" % sys.version_info[:2] != version or os.environ.get("PYTHON"):
-        command = [executable, "-c", "import sys; sys.path.insert(0, %r); sys.argv[0] = 'bootstrap';"
-                   " from stack.environment import main; main()" % CHECKOUT]  # fmt: skip
-        os.execv(executable, command + sys.argv[1:])
+    if "{}.{}".format(*sys.version_info) != version or os.environ.get("PYTHON"):
+        os.execv(executable, [executable, "-c", RUN.format(str(CHECKOUT)), *sys.argv[1:]])  # noqa: S606
     from stack.environment import main
 
     main()

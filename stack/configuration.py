@@ -17,8 +17,10 @@ from stack.render import write as render
 
 KEPT = ("WEIR_LAKE_URI", "WEIR_TYPES_DIR", "WEIR_SPARK_MASTER")
 """Settings that every role needs alike: given at set-up, they are written into the env files."""
-_DECIDED_HERE = ("WEIR_ENV_FILE", "WEIR_HOME", "WEIR_ROLE", "WEIR_STACK", "WEIR_PORT_", "WEIR_DB_URL", "WEIR_KAFKA_", "WEIR_MQTT_",
-                 "WEIR_AIRFLOW_", "WEIR_SPARK_REMOTE", "WEIR_SPARK_JARS", "WEIR_JAVA_HOME")  # fmt: skip
+_DECIDED_HERE = (
+    "WEIR_ENV_FILE", "WEIR_HOME", "WEIR_ROLE", "WEIR_STACK", "WEIR_PORT_", "WEIR_DB_URL", "WEIR_KAFKA_", "WEIR_MQTT_",
+    "WEIR_AIRFLOW_", "WEIR_SPARK_REMOTE", "WEIR_SPARK_JARS", "WEIR_JAVA_HOME",
+)  # fmt: skip
 
 
 def passed_settings(environ: Mapping[str, str]) -> dict[str, str]:
@@ -91,7 +93,9 @@ def migrate_airflow(layout: Layout, program: Program) -> None:
     if stamp.is_file() and stamp.read_text() == wanted:
         return
     airflow = Path(program.command[0])
-    done = subprocess.run([airflow, "db", "migrate"], env=dict(program.environment), capture_output=True, text=True, cwd=layout.airflow)
+    done = subprocess.run(
+        [airflow, "db", "migrate"], env=dict(program.environment), capture_output=True, text=True, cwd=layout.airflow
+    )
     if done.returncode:
         raise ConfigurationError(f"`airflow db migrate` failed:\n{(done.stdout + done.stderr)[-2000:]}")
     stamp.write_text(wanted)

@@ -103,7 +103,7 @@ def admin_url(known: Mapping[str, str], ports: Ports) -> str:
 def role_settings(
     role: str, layout: Layout, ports: Ports, known: Mapping[str, str], java: Mapping[str, str], kept: Mapping[str, str]
 ) -> dict[str, str]:
-    """What one role's env file says. `java`: its home and jars; `kept`: settings of the user's that outlive the shell."""
+    """What one role's env file says. `java`: its home and jars; `kept`: what else all roles share."""
     values = {"WEIR_HOME": str(layout.home), "WEIR_ROLE": role, **kept}
     values |= {
         "WEIR_KAFKA_BOOTSTRAP": f"{LOOPBACK}:{ports.kafka}",

@@ -17,8 +17,21 @@ from stack.pins import RELEASE, Deb
 
 KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp")
 OTHER_DATABASE = "or give WEIR_DB_URL and run the servers yourself"
-_RELEASE_FILE = re.compile(r"^'(?P<base>\S+?)/dists/(?P<suite>[^/']+)(?:/updates)?/(?:InRelease|Release)'", re.MULTILINE)
-_DEBIAN_SUITES = {"bullseye", "bookworm", "trixie", "forky", "duke", "sid", "stable", "testing", "oldstable", "unstable"}
+_RELEASE_FILE = re.compile(
+    r"^'(?P<base>\S+?)/dists/(?P<suite>[^/']+)(?:/updates)?/(?:InRelease|Release)'", re.MULTILINE
+)
+_DEBIAN_SUITES = {
+    "bullseye",
+    "bookworm",
+    "trixie",
+    "forky",
+    "duke",
+    "sid",
+    "stable",
+    "testing",
+    "oldstable",
+    "unstable",
+}
 
 
 def keyring() -> Path:
@@ -80,11 +93,17 @@ class PrivateApt:
 
     def _run(self, *words: str, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [words[0], *self._options(), *words[1:]], capture_output=True, text=True, cwd=cwd, env={**os.environ, "LC_ALL": "C"}
+            [words[0], *self._options(), *words[1:]],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, "LC_ALL": "C"},
         )
         if check and done.returncode:
             tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-6:])
-            raise Unavailable(f"{' '.join(words[:2])} failed:\n{tail}\nCheck the network and apt's sources, {OTHER_DATABASE}")
+            raise Unavailable(
+                f"{' '.join(words[:2])} failed:\n{tail}\nCheck the network and apt's sources, {OTHER_DATABASE}"
+            )
         return done
 
     def update(self) -> None:
@@ -135,7 +154,9 @@ class PrivateApt:
             for deb in debs:
                 path = by_sum.get(deb.sha256)
                 if path is None:
-                    raise ConfigurationError(f"{deb.name} {deb.version}: the download does not have the locked sha256 {deb.sha256}")
+                    raise ConfigurationError(
+                        f"{deb.name} {deb.version}: the download does not have the locked sha256 {deb.sha256}"
+                    )
                 kept[deb] = store(path, deb.sha256)
         return kept
 
@@ -166,7 +187,10 @@ def fetch(debs: Iterable[Deb], locked_only: bool = False, say: Callable[[str], N
             raise ConfigurationError(
                 f"{deb.name} {deb.version} is locked but the mirror has {now.version} now: `make lock-native` pins that"
             )
-        say(f"{deb.name} {deb.version} is gone from the mirror; taking Debian's signed {now.version} (`make lock-native` pins it)")
+        say(
+            f"{deb.name} {deb.version} is gone from the mirror;"
+            f" taking Debian's signed {now.version} (`make lock-native` pins it)"
+        )
         path = stored(now.sha256)
         if path:
             found[now] = path

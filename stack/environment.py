@@ -40,7 +40,12 @@ def lock_file(version: "tuple[int, int]" = sys.version_info[:2]) -> Path:
 
 def fingerprint(lock: Path) -> str:
     """Changes with the lock, the project's own metadata, the Python and the place (scripts hold absolute paths)."""
-    parts = [lock.read_bytes(), (CHECKOUT / "pyproject.toml").read_bytes(), sys.version.encode(), str(CHECKOUT).encode()]
+    parts = [
+        lock.read_bytes(),
+        (CHECKOUT / "pyproject.toml").read_bytes(),
+        sys.version.encode(),
+        str(CHECKOUT).encode(),
+    ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
@@ -71,13 +76,19 @@ def make_venv() -> None:
     base = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
     python = str(base) if base.exists() else getattr(sys, "_base_executable", sys.executable)
     if VENV.exists():
-        asked = subprocess.run([VENV / "bin/python", "-c", "import sys; print(sys.version)"], capture_output=True, text=True) \
-            if (VENV / "bin/python").exists() else None  # fmt: skip
-        if asked and asked.returncode == 0 and asked.stdout.strip() == sys.version.strip() and not UNFINISHED.exists():
+        if not UNFINISHED.exists() and version_of(VENV / "bin/python") == sys.version:
             return
         shutil.rmtree(VENV)
     # Without pip: Debian's Python has no ensurepip unless python3-venv is installed, and pip is needed once.
     subprocess.run([python, "-m", "venv", "--without-pip", VENV], check=True)
+
+
+def version_of(python: Path) -> "str | None":
+    try:
+        told = subprocess.run([python, "-c", "import sys; print(sys.version, end='')"], capture_output=True, text=True)
+    except OSError:
+        return None
+    return told.stdout if told.returncode == 0 else None
 
 
 def pip_command() -> "list[str]":
@@ -150,8 +161,8 @@ def install_uv(lock: str, environment: Mapping[str, str]) -> None:
         cached = [path for path in folder.glob("uv-*.whl") if sha256_of(path) in hashes]
         if not cached:
             say("uv, the package installer")
-            subprocess.run([*pip, "download", "-q", "--no-cache-dir", "--no-deps", "--only-binary=:all:", "--require-hashes",
-                            "-r", listed, "-d", folder], check=True, env=dict(environment))  # fmt: skip
+            subprocess.run([*pip, "download", "-q", "--no-cache-dir", "--no-deps", "--only-binary=:all:",
+                            "--require-hashes", "-r", listed, "-d", folder], check=True, env=dict(environment))  # fmt: skip
         subprocess.run([*pip, "install", "-q", "--no-index", "--no-deps", "--no-cache-dir", "--find-links", folder,
                         "--require-hashes", "-r", listed], check=True,
                        env={**environment, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})  # fmt: skip
@@ -163,8 +174,8 @@ def install_packages(lock: Path, text: str, environment: Mapping[str, str]) -> N
     with tempfile.TemporaryDirectory() as scratch:
         constraints = Path(scratch) / "build.txt"
         constraints.write_text(requirement(text, "setuptools"))  # what pyspark's source package is built with
-        command = [VENV / "bin/uv", "pip", "install", "--python", VENV / "bin/python", "--no-deps", "--require-hashes",
-                   "--build-constraint", constraints, "-r", lock]  # fmt: skip
+        command = [str(VENV / "bin/uv"), "pip", "install", "--python", str(VENV / "bin/python"), "--no-deps",
+                   "--require-hashes", "--build-constraint", str(constraints), "-r", str(lock)]  # fmt: skip
         if done.exists():
             offline = subprocess.run([*command, "--offline", "-q"], env=dict(environment), capture_output=True)
             if offline.returncode == 0:

@@ -57,8 +57,8 @@ def proxy_options(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 def ivy_module(jars: Iterable[Jar]) -> str:
     lines = [
-        f'  <dependency org={quoteattr(j.group)} name={quoteattr(j.artifact)} rev={quoteattr(j.version)} transitive="false"'
-        ' conf="default->default"/>'
+        f"  <dependency org={quoteattr(j.group)} name={quoteattr(j.artifact)} rev={quoteattr(j.version)}"
+        ' transitive="false" conf="default->default"/>'
         for j in jars
     ]
     return (
@@ -73,7 +73,8 @@ def ivy_settings(mirror: str | None) -> str:
     # Nothing transitive is wanted, so no POM has to be read: 15 s instead of 55 s.
     return (
         '<ivysettings>\n <settings defaultResolver="central"/>\n'
-        f' <resolvers><ibiblio name="central" m2compatible="true" usepoms="false" useMavenMetadata="false"{root}/></resolvers>\n</ivysettings>\n'
+        f' <resolvers><ibiblio name="central" m2compatible="true" usepoms="false" useMavenMetadata="false"{root}/>'
+        "</resolvers>\n</ivysettings>\n"
     )
 
 
@@ -98,10 +99,11 @@ def resolve(jars: Iterable[Jar], java_home: Path) -> dict[Jar, Path]:
     scratch = Path(tempfile.mkdtemp(prefix="ivy-", dir=work))
     (scratch / "ivy.xml").write_text(ivy_module(jars))
     (scratch / "ivysettings.xml").write_text(ivy_settings(machine_mirror()))
-    command = [
+    command: list[str | Path] = [
         java, "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1", f"-Duser.home={scratch}", *proxy_options(),
         "-cp", ivy_jar(), "org.apache.ivy.Main", "-settings", scratch / "ivysettings.xml", "-cache", scratch / "cache",
-        "-ivy", scratch / "ivy.xml", "-retrieve", f"{scratch}/jars/[artifact]-[revision].[ext]", "-types", "jar", "bundle",
+        "-ivy", scratch / "ivy.xml", "-retrieve", f"{scratch}/jars/[artifact]-[revision].[ext]",
+        "-types", "jar", "bundle",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
     found = {jar: scratch / "jars" / jar.file_name for jar in jars}
@@ -123,5 +125,6 @@ def fetch(jars: Iterable[Jar], java_home: Path) -> dict[Jar, Path]:
             if (digest := sha256_of(path)) != jar.sha256:
                 raise ConfigurationError(f"{jar.file_name}: sha256 {digest} is not the locked {jar.sha256}")
             found[jar] = store(path, jar.sha256)
-        shutil.rmtree(path.parent.parent)
+            scratch = path.parent.parent
+        shutil.rmtree(scratch)
     return found

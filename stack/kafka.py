@@ -26,4 +26,6 @@ def initialise(layout: Layout, prefix: Prefix, secrets: Mapping[str, str]) -> No
     done = subprocess.run(command, capture_output=True, text=True, cwd=layout.home)
     if done.returncode:
         shutil.rmtree(folder, ignore_errors=True)
-        raise ConfigurationError(f"Kafka's storage could not be formatted:\n{(done.stdout + done.stderr)[-1500:].strip()}")
+        raise ConfigurationError(
+            f"Kafka's storage could not be formatted:\n{(done.stdout + done.stderr)[-1500:].strip()}"
+        )

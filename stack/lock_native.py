@@ -3,11 +3,11 @@
 Debian packages by name (their newest signed version in the release), jars by coordinates.
 """
 
-from stack.debian import PrivateApt
 from pathlib import Path
 
 from stack import java
 from stack.cache import sha256_of, store
+from stack.debian import PrivateApt
 from stack.jars import resolve
 from stack.pins import LOCK, Deb, Jar, Pins, render
 from stack.prefix import PREFIX
@@ -16,13 +16,44 @@ ARCHITECTURES = ("amd64", "arm64")
 
 # The servers and every library that their programs link to (`ld.so --list` shows none outside the prefix). LLVM is
 # left out: PostgreSQL runs with jit=off.
-DEBS = """
-mosquitto libmosquitto1 libcjson1 libdlt2 libwebsockets19t64 libwrap0 libcap2
-postgresql-17 postgresql-client-17 postgresql-17-timescaledb libpq5
-libc6 libgcc-s1 libstdc++6 libssl3t64 libicu76 libxml2 liblzma5 zlib1g libzstd1 liblz4-1 libxxhash0
-libldap2 libsasl2-2 libgssapi-krb5-2 libkrb5-3 libk5crypto3 libkrb5support0 libcom-err2 libkeyutils1
-libsystemd0 libreadline8t64 libtinfo6 libpam0g libaudit1 libcap-ng0
-""".split()
+DEBS = [
+    "mosquitto",
+    "libmosquitto1",
+    "libcjson1",
+    "libdlt2",
+    "libwebsockets19t64",
+    "libwrap0",
+    "libcap2",
+    "postgresql-17",
+    "postgresql-client-17",
+    "postgresql-17-timescaledb",
+    "libpq5",
+    "libc6",
+    "libgcc-s1",
+    "libstdc++6",
+    "libssl3t64",
+    "libicu76",
+    "libxml2",
+    "liblzma5",
+    "zlib1g",
+    "libzstd1",
+    "liblz4-1",
+    "libxxhash0",
+    "libldap2",
+    "libsasl2-2",
+    "libgssapi-krb5-2",
+    "libkrb5-3",
+    "libk5crypto3",
+    "libkrb5support0",
+    "libcom-err2",
+    "libkeyutils1",
+    "libsystemd0",
+    "libreadline8t64",
+    "libtinfo6",
+    "libpam0g",
+    "libaudit1",
+    "libcap-ng0",
+]
 
 KAFKA = "4.3.1"
 LOG4J = "2.25.4"
@@ -45,14 +76,17 @@ org.apache.logging.log4j:log4j-api:{LOG4J} org.apache.logging.log4j:log4j-core:{
 org.apache.logging.log4j:log4j-slf4j-impl:{LOG4J} at.yawk.lz4:lz4-java:1.10.2 com.github.luben:zstd-jni:1.5.6-10
 """.split()
 # The connector above 4.2.0 and the token provider but 4.0.0 are not in the repository; these work together.
-SPARK_JARS = """
-org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0 org.apache.spark:spark-token-provider-kafka-0-10_2.13:4.0.0
-org.apache.kafka:kafka-clients:3.9.1 org.apache.commons:commons-pool2:2.12.1 org.postgresql:postgresql:42.7.14
-""".split()
+SPARK_JARS = [
+    "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0",
+    "org.apache.spark:spark-token-provider-kafka-0-10_2.13:4.0.0",
+    "org.apache.kafka:kafka-clients:3.9.1",
+    "org.apache.commons:commons-pool2:2.12.1",
+    "org.postgresql:postgresql:42.7.14",
+]
 
 
 def lock_jars(name: str, coordinates: list[str], java_home: Path) -> list[Jar]:
-    unlocked = [Jar(name, *coordinate.split(":"), sha256="") for coordinate in coordinates]
+    unlocked = [Jar(name, *coordinate.split(":"), "") for coordinate in coordinates]
     locked = []
     for jar, path in resolve(unlocked, java_home).items():
         digest = sha256_of(path)

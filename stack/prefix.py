@@ -1,8 +1,8 @@
 """The native parts under `var/prefix/`: made once, from checked files, and shared by every stack of this checkout.
 
-    deb/         Mosquitto, PostgreSQL and TimescaleDB with their own C library
-    jars/kafka/  the broker          jars/spark/  what Spark sessions add
-    java/        a JAVA_HOME, where the host has no fitting one
+deb/         Mosquitto, PostgreSQL and TimescaleDB with their own C library
+jars/kafka/  the broker          jars/spark/  what Spark sessions add
+java/        a JAVA_HOME, where the host has no fitting one
 """
 
 import fcntl

@@ -50,7 +50,11 @@ def missing_programs(environ: Mapping[str, str]) -> "list[str]":
         problems.append(f"neither {absent[0]} nor mosquitto here: install mosquitto")
     elif not absent and not any(Path(name).is_file() for name in KEYRINGS):
         problems.append(f"Debian's archive keyring is not here ({KEYRINGS[0]}): install debian-archive-keyring")
-    if own_database and os.getuid() == 0 and not (shutil.which("unshare", path=path) or shutil.which("setpriv", path=path)):
+    if (
+        own_database
+        and os.getuid() == 0
+        and not (shutil.which("unshare", path=path) or shutil.which("setpriv", path=path))
+    ):
         problems.append("PostgreSQL does not run as root: install util-linux (unshare), or run as an ordinary user")
     return problems
 
@@ -64,7 +68,8 @@ def short_of_disk(checkout: Path) -> "str | None":
         free = shutil.disk_usage(folder).free
         needed = NEEDED_BYTES if folder == checkout else NEEDED_BYTES // 2
         if free < needed:
-            return f"{folder} has {free / 1e9:.1f} GB free and Weir needs {needed / 1e9:.0f}: free some, or move it (XDG_CACHE_HOME)"
+            told = f"{folder} has {free / 1e9:.1f} GB free and Weir needs {needed / 1e9:.0f}"
+            return f"{told}: free some, or move it (the cache: XDG_CACHE_HOME)"
     return None
 
 

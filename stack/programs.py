@@ -81,7 +81,7 @@ def jvm(prefix: Prefix, layout: Layout, heap: str, archive: str | None = None) -
 
 def kafka(layout: Layout, prefix: Prefix) -> Program:
     logging = f"-Dlog4j2.configurationFile={CHECKOUT}/docker/kafka/log4j2.properties"
-    command = [
+    command: list[str | Path] = [
         *jvm(prefix, layout, "384m", "kafka"), logging, "-cp", f"{prefix.kafka_jars}/*", MAIN_CLASS_KAFKA,
         layout.config / "server.properties",
     ]  # fmt: skip

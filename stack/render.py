@@ -21,7 +21,7 @@ def for_supervisor(value: Any) -> str:
 
 def rendered(template: str, values: Mapping[str, Any]) -> str:
     """A value that the template needs and nobody gave is an error."""
-    environment = Environment(  # noqa: S701  configuration files, not HTML
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     )
     environment.filters["supervisor"] = for_supervisor

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fleet.errors import ConfigurationError, Unavailable, WeirError
+from fleet.errors import ConfigurationError, WeirError
 from fleet.settings import CHECKOUT, Settings
 from stack import configuration, kafka, postgres, prefix, programs, provision, readiness, supervisor
 from stack.credentials import admin_url, ensure_secrets, owner_url, write_env_files
@@ -100,7 +100,9 @@ class Stack:
             self.down()
         supervisor.kill_leftovers(self.layout.home)
         self.setup()
-        check_free({port: getattr(self.ports, port) for name in self.services for port in programs.PORT_OF.get(name, ())})
+        check_free(
+            {port: getattr(self.ports, port) for name in self.services for port in programs.PORT_OF.get(name, ())}
+        )
         self.supervisor.start()
         try:
             self._bring_up(progress)
@@ -128,6 +130,8 @@ class Stack:
                 progress(name, "up", time.monotonic() - started)
                 done[name].set()
             except Exception as error:
+                if not isinstance(error, WeirError):
+                    error = StartFailed(f"{name}: {error!r}\n--- {self.layout.log(name)}\n{self.log_tail(name)}")
                 if not failures:
                     progress(name, "failed", time.monotonic() - started)
                 failures.append(error)
@@ -158,11 +162,12 @@ class Stack:
             try:
                 readiness.check(name, self.layout, self.ports, self.secrets)
                 return
-            except (Unavailable, WeirError) as error:
+            except WeirError as error:
                 reason = str(error)
             time.sleep(0.25)
         tail = self.log_tail(name)
-        raise StartFailed(f"{name} did not come up in {time.monotonic() - started:.0f} s: {reason}\n--- {self.layout.log(name)}\n{tail}")
+        seconds = time.monotonic() - started
+        raise StartFailed(f"{name} did not come up in {seconds:.0f} s: {reason}\n--- {self.layout.log(name)}\n{tail}")
 
     def _provision(self, name: str) -> None:
         if name == "kafka":
@@ -211,4 +216,3 @@ def with_needs(services: Iterable[str]) -> tuple[str, ...]:
     for name in list(wanted):
         wanted |= set(programs.NEEDS.get(name, ()))
     return tuple(name for name in programs.ALL if name in wanted)
-

@@ -1,6 +1,5 @@
 """A stack's programs as a table: state, port, uptime, memory."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from stack.stack import Stack
 
 def rows(stack: Stack) -> list[tuple[str, ...]]:
     """Program, state, pid, port, uptime and memory, as text."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for name, info in stack.supervisor.programs().items():
         port = ", ".join(str(getattr(stack.ports, port)) for port in PORT_OF.get(name, ()))
         running = info["statename"] == "RUNNING"
@@ -33,7 +32,9 @@ def tree(pid: int, proc: Path = Path("/proc")) -> list[int]:
     found = [pid]
     for process in found:
         try:
-            found += [int(child) for child in (proc / str(process) / "task" / str(process) / "children").read_text().split()]
+            found += [
+                int(child) for child in (proc / str(process) / "task" / str(process) / "children").read_text().split()
+            ]
         except OSError:
             continue
     return found
@@ -56,5 +57,5 @@ def total_memory_bytes(stack: Stack) -> dict[str, Any]:
     return {
         name: memory_bytes(tree(info["pid"]))
         for name, info in stack.supervisor.programs().items()
-        if info["pid"] and os.path.exists(f"/proc/{info['pid']}")
+        if info["pid"] and Path(f"/proc/{info['pid']}").exists()
     }

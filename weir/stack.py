@@ -47,7 +47,8 @@ def up(services: Annotated[list[str] | None, typer.Argument(help="Only these and
     stack = _stack(services)
     stack.up(_printer(started))
     ports = stack.ports
-    print(f"Up after {time.monotonic() - started:.0f} s: MQTT {ports.mqtt}, Kafka {ports.kafka}, PostgreSQL {ports.postgres}")
+    servers = f"MQTT {ports.mqtt}, Kafka {ports.kafka}, PostgreSQL {ports.postgres}"
+    print(f"Up after {time.monotonic() - started:.0f} s: {servers}")
     if "airflow-api-server" in stack.services:
         print(f"Airflow http://127.0.0.1:{ports.airflow}  user admin, password in {stack.layout.env_file('operator')}")
 
@@ -89,7 +90,7 @@ def logs(
         raise ConfigurationError(f"no log of {service!r}; there are: {there}")
     print(stack.log_tail(service, lines))
     while follow:
-        os.execvp("tail", ["tail", "-n0", "-F", str(path)])
+        os.execvp("tail", ["tail", "-n0", "-F", str(path)])  # noqa: S606
 
 
 def clean(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
