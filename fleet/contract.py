@@ -91,7 +91,9 @@ class Contract:
     def read(self, payload: bytes, address: Address, now_us: int) -> Reading | Reject:
         """A device's message as a reading. `now_us` is the ingest's clock, for times that lie in the future."""
         try:
-            if address.metric is not None and self.spec.adapter.form != "feature":
+            if self.spec.adapter.form == "feature":
+                self._metric(address)
+            elif address.metric is not None:
                 raise _Refused("bad_topic", f"{self.spec.type} sends all metrics in one message: no level after the id")
             if len(payload) > MAX_PAYLOAD_BYTES:
                 raise _Refused("oversized", f"{len(payload):,} bytes; at most {MAX_PAYLOAD_BYTES:,}")

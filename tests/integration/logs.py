@@ -1,0 +1,29 @@
+"""What stands in Kafka, read from the beginning to the end that it has now."""
+
+from typing import Any
+
+from connections import kafka
+from fleet.channels import mark_of
+from fleet.settings import Settings
+
+
+def records(settings: Settings, *topics: str) -> list[Any]:
+    """Every record of the topics, in order of partition and offset."""
+    consumer = kafka.consumer(settings, "tests")
+    try:
+        places = kafka.partitions(consumer, topics)
+        ends = {place: end for place, end in consumer.end_offsets(places).items() if end > 0}
+        consumer.assign(list(ends))
+        consumer.seek_to_beginning()
+        found: list[Any] = []
+        while any(consumer.position(place) < end for place, end in ends.items()):
+            for batch in consumer.poll(timeout_ms=200).values():
+                found += batch
+        return sorted(found, key=lambda r: (r.topic, r.partition, r.offset))
+    finally:
+        consumer.close(autocommit=False)
+
+
+def readings(settings: Settings, *topics: str) -> list[Any]:
+    """Without heartbeats and control records."""
+    return [r for r in records(settings, *topics) if mark_of(r.headers) is None]

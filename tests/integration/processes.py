@@ -1,0 +1,106 @@
+"""A service of Weir as a process of its own, to be started, asked whether it is ready, and killed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from fleet.settings import Settings
+
+
+def wait_for(reached: Callable[[], object], seconds: float, what: str | Callable[[], str]) -> None:
+    """Looks 20 times a second; fails with `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, f"after {seconds:.0f} s: {what if isinstance(what, str) else what()}"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """`weir service NAME`; `changes` are settings, such as WEIR_LANDING_MAX_ROWS."""
+
+    def __init__(self, name: str, settings: Settings, log: Path, **changes: object):
+        self.name, self.log, self.port = name, log, free_port()
+        self._environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("WEIR_")},
+            "WEIR_ENV_FILE": str(settings.env_file),
+            f"WEIR_{name.upper()}_METRICS_PORT": str(self.port),
+            **{k: str(v) for k, v in changes.items()},
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "Process":
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "weir.main", "service", self.name],
+                env=self._environment, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        return self
+
+    def readiness(self) -> str:
+        """`ready`, or what the service says is wrong."""
+        try:
+            return self._get("/ready")
+        except urllib.error.HTTPError as error:
+            return error.read().decode()
+        except OSError as error:
+            return str(error)
+
+    def metric(self, line: str) -> float:
+        """The value of a line such as `weir_bridge_received_total{worker="unrouted"}`; 0 where it is not there."""
+        for found in self._get("/metrics").splitlines():
+            if found.startswith(line + " "):
+                return float(found.rsplit(" ", 1)[1])
+        return 0.0
+
+    def _get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    def ready(self, seconds: float = 30) -> "Process":
+        def reached() -> bool:
+            assert self.alive(), f"{self.name} ended:\n{self.log.read_text()[-3000:]}"
+            return self.readiness().strip() == "ready"
+
+        wait_for(reached, seconds, lambda: f"{self.name}: {self.readiness()}\n{self.log.read_text()[-3000:]}")
+        return self
+
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        self.end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code. Fails where that takes more than 15 s."""
+        return self.end(signal.SIGTERM)
+
+    def end(self, number: int) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.send_signal(number)
+        try:
+            return process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"{self.name} did not stop:\n{self.log.read_text()[-3000:]}") from None
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()

@@ -1,0 +1,290 @@
+"""Landing's bookkeeping: every offset counted once, whatever the records are, and what each failure leaves behind."""
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from connections.lake import TEMPORARY, Lake
+from fleet.catalog import load_catalog
+from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, REJECTED
+from fleet.contract import Intake, Reject
+from fleet.dead_letter import dead_letter_of_message, encode_dead_letter
+from fleet.errors import Unavailable
+from fleet.reading import Reading, encode_reading
+from fleet.settings import CHECKOUT, Settings
+from streaming.flush import Buffer
+from streaming.landing import Landing, flush
+
+INTAKE = Intake(load_catalog(CHECKOUT / "fleet" / "types"))
+APPEND_MS = 1_732_985_800_000
+
+
+class Record(NamedTuple):
+    """As much of kafka-python's record as landing looks at."""
+
+    offset: int
+    value: bytes | None
+    headers: list[tuple[str, bytes]] = []
+    timestamp: int = APPEND_MS
+    topic: str = "sensor"
+    partition: int = 0
+
+
+def reading(seq: int, hour: int = 0, **values: float | None) -> bytes:
+    event_time_us = (APPEND_MS + hour * 3_600_000) * 1000 + 250
+    return encode_reading(Reading("7", "weather_station", "field", event_time_us, values or {"humidity": 50.0}, seq))
+
+
+def buffer(topic: str = "sensor", first: int = 0) -> Buffer:
+    return Buffer(topic, 0, first, INTAKE)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(f"file://{tmp_path}/lake")
+
+
+def rows(lake: Lake, paths: list[str]) -> list[dict[str, Any]]:
+    found = []
+    for path in paths:
+        found += parquet.read_table(lake.path(path), partitioning=None).to_pylist()
+    return sorted(found, key=lambda row: row["kafka_offset"])
+
+
+kinds = st.sampled_from(["reading", "late", "heartbeat", "control", "strange mark", "garbage", "null", "gap", "again"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(kinds, min_size=1, max_size=60))
+def test_whatever_comes_the_manifest_adds_up(kinds: list[str]) -> None:
+    held, offset, expected = buffer(first=10), 10, 0
+    for kind in kinds:
+        if kind == "gap":
+            offset += 3
+            continue
+        if kind == "again" and offset > 10:
+            held.take(Record(offset - 1, reading(0)), 0.0)
+            continue
+        marks = {"heartbeat": HEARTBEAT, "control": CONTROL, "strange mark": b"?"}
+        headers = [(MARK_HEADER, marks[kind])] if kind in marks else []
+        value = {"garbage": b"\xff{", "null": None, "late": reading(offset, -30)}.get(kind, reading(offset))
+        held.take(Record(offset, value, headers), 0.0)
+        offset += 1
+        expected = offset
+    if not expected:
+        return
+    files = list(held.files())
+    manifest = held.manifest([])
+    assert (manifest.first_offset, manifest.last_offset) == (10, expected - 1)
+    counted = manifest.rows + manifest.unreadable + manifest.heartbeats + manifest.controls + manifest.missing
+    assert counted == manifest.offsets
+    cells = [offset for file in files for offset in file.cells["kafka_offset"]]
+    assert len(cells) == len(set(cells)) == manifest.rows + manifest.unreadable
+    for file in files:
+        assert {len(column) for column in file.cells.values()} == {len(file.cells["kafka_offset"])}
+        assert set(file.cells) == set(file.columns)
+
+
+def test_a_flush_writes_what_came(lake: Lake) -> None:
+    held = buffer()
+    records = [
+        Record(0, reading(1, temperature=20.5, humidity=None)),
+        Record(1, b"{}", [(MARK_HEADER, HEARTBEAT)]),
+        Record(2, b"\xffnot json"),
+        Record(3, reading(2, hour=-2)),
+    ]
+    for record in records:
+        held.take(record, 0.0)
+    assert flush(lake, held)
+    manifest = lake.last_manifest("sensor", 0)
+    assert manifest is not None
+    assert [(f.path, f.partition, f.rows) for f in manifest.files] == [
+        ("rejected/date=2024-11-30/hour=16/sensor-0-0-3.parquet", "rejected/rejected/2024-11-30T16", 1),
+        (
+            "raw/system=weather/type=weather_station/v=1/date=2024-11-30/hour=14/sensor-0-0-3.parquet",
+            "weather/weather_station/2024-11-30T14", 1,
+        ),
+        (
+            "raw/system=weather/type=weather_station/v=1/date=2024-11-30/hour=16/sensor-0-0-3.parquet",
+            "weather/weather_station/2024-11-30T16", 1,
+        ),
+    ]  # fmt: skip
+    (unreadable,) = rows(lake, [manifest.files[0].path])
+    assert (unreadable["reason"], unreadable["payload"]) == ("unreadable", b"\xffnot json")
+    assert (unreadable["source_topic"], unreadable["source_partition"], unreadable["source_offset"]) == ("sensor", 0, 2)
+    (row,) = rows(lake, [manifest.files[2].path])
+    assert (row["temperature"], row["humidity"], row["rainfall"]) == (20.5, None, None)
+    assert row["carried"] == ["temperature", "humidity"]
+    assert (row["seq"], row["kafka_offset"], row["event_time"].microsecond) == (1, 0, 250)
+
+
+LETTER = {"reason": "r", "detail": "d", "system": "s", "device_type": "t", "version": 1, "received_at": 1}
+BROKEN_LETTERS = {
+    "no JSON": b"\xff",
+    "no base64": json.dumps({**LETTER, "payload_base64": "a"}).encode(),
+    "huge version": json.dumps({**LETTER, "payload_base64": "", "version": 2**32}).encode(),
+    "huge time": json.dumps({**LETTER, "payload_base64": "", "received_at": 2**63}).encode(),
+}
+
+
+def test_dead_letters_land_and_broken_ones_are_unreadable(lake: Lake) -> None:
+    held = buffer(REJECTED)
+    good = dead_letter_of_message(Reject("wrong_type", "d", "weather", "weather_station", 1), "dt/x", b"\x00", 1_000)
+    values = [encode_dead_letter(good), *BROKEN_LETTERS.values()]
+    for offset, value in enumerate(values):
+        held.take(Record(offset, value, topic=REJECTED), 0.0)
+    assert flush(lake, held)
+    manifest = lake.last_manifest(REJECTED, 0)
+    assert manifest is not None and (manifest.rows, manifest.unreadable) == (1, len(BROKEN_LETTERS))
+    found = rows(lake, [f.path for f in manifest.files])
+    assert [row["reason"] for row in found] == ["wrong_type"] + ["unreadable"] * len(BROKEN_LETTERS)
+    assert [row["payload"] for row in found] == [b"\x00", *BROKEN_LETTERS.values()]
+
+
+def test_what_the_log_no_longer_has_is_missing(lake: Lake) -> None:
+    held = buffer(first=5)
+    held.skip_to(8, 0.0)
+    held.take(Record(9, reading(1)), 0.0)
+    assert (held.missing, held.offsets, held.rows) == (4, 5, 1)
+    assert flush(lake, held)
+
+
+class Crash(BaseException):
+    """Stands for a kill -9 at that call."""
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_killed_or_refused_at_any_write_it_lands_each_record_once(lake: Lake, seed: int) -> None:
+    """Every call by which the lake changes may be the last one, before or after it took effect."""
+    chance, calls = random.Random(seed), 0
+    kind: type[BaseException] = Crash if seed % 2 else Unavailable
+
+    class Failing(Lake):
+        def write(self, relative: str, data: bytes | memoryview) -> None:
+            fail(lambda: super(Failing, self).write(relative, data))
+
+        def put_if_absent(self, relative: str, data: bytes) -> bool:
+            return bool(fail(lambda: super(Failing, self).put_if_absent(relative, data)))
+
+    def fail(act: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls < 200 and chance.random() < 0.2:
+            raise kind("before")
+        result = act()
+        if calls < 200 and chance.random() < 0.2:
+            raise kind("after")
+        return result
+
+    log = [Record(n, reading(n, hour=-(n % 3)) if n % 5 else b"junk") for n in range(400)]
+    failing = Failing(lake.uri)
+    position, held = 0, None
+    while position < len(log):
+        if held is None:  # begun anew: only the lake knows how far it came
+            last = lake.last_manifest("sensor", 0)
+            position = 0 if last is None else last.last_offset + 1
+            held = buffer(first=position)
+        for record in log[held.next_offset : held.next_offset + chance.randint(1, 60)]:
+            held.take(record, 0.0)
+        if not held.offsets:
+            break
+        try:
+            won = flush(failing, held)
+        except Unavailable:
+            continue  # keeps its buffer and tries again, as landing does
+        except Crash:
+            held = None
+            continue
+        held = buffer(first=held.next_offset) if won else None
+    manifests = lake.manifests("sensor", 0)
+    assert [m.first_offset for m in manifests] == [0, *(m.last_offset + 1 for m in manifests[:-1])]
+    assert manifests[-1].last_offset == 399
+    found = rows(lake, [file.path for m in manifests for file in m.files])
+    assert [row["kafka_offset"] for row in found] == list(range(400))
+    assert not [path for path in lake.files("_landed") if TEMPORARY in path]
+
+
+def test_a_full_disk_pauses_the_partition_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    landing = Landing(Settings(home=tmp_path, landing_max_rows=10, landing_max_seconds=3600))
+    consumer, place = Consumer(), Consumer.place
+    landing._adopt(consumer, place)
+    held = landing._buffers[place]
+    for n in range(10):
+        held.take(Record(n, reading(n)), 0.0)
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        landing._flush_due(consumer, 0.0)
+    assert consumer.paused == {place}
+    assert landing._buffers[place] is held
+    assert "No space left" in landing._problem
+    landing._flush_due(consumer, 0.0)  # not yet
+    assert landing.lake.last_manifest(*place) is None
+    landing._flush_due(consumer, 1e12)
+    manifest = landing.lake.last_manifest(*place)
+    assert manifest is not None and manifest.rows == 10
+    assert consumer.paused == set()
+
+
+def test_a_topic_made_anew_is_not_mixed_with_the_old_one(tmp_path: Path) -> None:
+    landing = Landing(Settings(home=tmp_path))
+    consumer, place = Consumer(end=5), Consumer.place
+    held = buffer()
+    for n in range(10):
+        held.take(Record(n, reading(n)), 0.0)
+    assert flush(landing.lake, held)
+    landing._adopt(consumer, place)
+    assert place not in landing._buffers
+    assert "made anew" in landing._problem
+    assert consumer.paused == {place}
+
+
+def test_a_manifest_of_another_worker_makes_it_begin_again(tmp_path: Path) -> None:
+    landing = Landing(Settings(home=tmp_path, landing_max_rows=5))
+    consumer, place = Consumer(), Consumer.place
+    landing._adopt(consumer, place)
+    other = buffer()
+    for n in range(8):
+        other.take(Record(n, reading(n)), 0.0)
+        landing._buffers[place].take(Record(n, reading(n)), 0.0)
+    assert flush(landing.lake, other)
+    landing._flush_due(consumer, 0.0)
+    assert landing.zombies == 1
+    assert consumer.at == 8
+    assert landing._buffers[place].next_offset == 8
+
+
+class Consumer:
+    """The few calls by which landing steers its consumer."""
+
+    from kafka import TopicPartition
+
+    place = TopicPartition("sensor", 0)
+
+    def __init__(self, end: int = 1000):
+        self.end, self.paused, self.at = end, set(), -1
+
+    def beginning_offsets(self, places: list[Any]) -> dict[Any, int]:
+        return dict.fromkeys(places, 0)
+
+    def end_offsets(self, places: list[Any]) -> dict[Any, int]:
+        return dict.fromkeys(places, self.end)
+
+    def seek(self, place: Any, offset: int) -> None:
+        self.at = offset
+
+    def pause(self, *places: Any) -> None:
+        self.paused |= set(places)
+
+    def resume(self, *places: Any) -> None:
+        self.paused -= set(places)
