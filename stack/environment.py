@@ -161,8 +161,8 @@ def install_uv(lock: str, environment: Mapping[str, str]) -> None:
         cached = [path for path in folder.glob("uv-*.whl") if sha256_of(path) in hashes]
         if not cached:
             say("uv, the package installer")
-            subprocess.run([*pip, "download", "-q", "--no-cache-dir", "--no-deps", "--only-binary=:all:",
-                            "--require-hashes", "-r", listed, "-d", folder], check=True, env=dict(environment))  # fmt: skip
+            fetch = [*pip, "download", "-q", "--no-cache-dir", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+            subprocess.run([*fetch, "-r", listed, "-d", folder], check=True, env=dict(environment))
         subprocess.run([*pip, "install", "-q", "--no-index", "--no-deps", "--no-cache-dir", "--find-links", folder,
                         "--require-hashes", "-r", listed], check=True,
                        env={**environment, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})  # fmt: skip

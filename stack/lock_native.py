@@ -86,7 +86,10 @@ SPARK_JARS = [
 
 
 def lock_jars(name: str, coordinates: list[str], java_home: Path) -> list[Jar]:
-    unlocked = [Jar(name, *coordinate.split(":"), "") for coordinate in coordinates]
+    unlocked = []
+    for coordinate in coordinates:
+        group, artifact, version = coordinate.split(":")
+        unlocked.append(Jar(name, group, artifact, version, sha256=""))
     locked = []
     for jar, path in resolve(unlocked, java_home).items():
         digest = sha256_of(path)
