@@ -4,7 +4,6 @@ import select
 import ssl
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -236,20 +235,9 @@ class Subscriber:
 
 
 class Publisher:
-    """QoS 1 with a bound on what is in flight. Reconnects by itself and sends again what was not confirmed.
+    """QoS 1 with a bound on what is in flight. Reconnects by itself and sends again what was not confirmed."""
 
-    `settled`, where given, gets (message id, whether the broker took it) for each answer, for a caller who wants to
-    know which messages arrived; it has to take them out before ids come round again, after 65,535 messages.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        client_id: str = "",
-        max_in_flight: int = 500,
-        settled: deque[tuple[int, bool]] | None = None,
-    ):
-        self._settled = settled
+    def __init__(self, settings: Settings, client_id: str = "", max_in_flight: int = 500):
         self.published = self.acknowledged = self.refused = 0
         self.last_refusal = ""
         self._settings = settings
@@ -283,16 +271,14 @@ class Publisher:
             else:
                 self.acknowledged += 1
             self._idle.notify_all()
-        if self._settled is not None:
-            self._settled.append((mid, not reason.is_failure))
         self._slots.release()
 
-    def publish(self, topic: str, payload: bytes, retain: bool = False) -> int:
-        """The message's id. Blocks while `max_in_flight` messages are unconfirmed; Unavailable after 60 s of that."""
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        """Blocks while `max_in_flight` messages are unconfirmed. Raises Unavailable after 60 s of that."""
         if not self._slots.acquire(timeout=60):
             raise Unavailable(f"MQTT broker at {_where(self._settings)} confirmed nothing for 60 s")
         self.published += 1
-        return self._client.publish(topic, payload, qos=1, retain=retain).mid
+        self._client.publish(topic, payload, qos=1, retain=retain)
 
     @property
     def outstanding(self) -> int:

@@ -69,39 +69,48 @@ class MqttOutlet:
     """QoS 1. Confirmed is what the broker answered with a PUBACK."""
 
     def __init__(self, settings: Settings, catalog: Catalog):
-        from connections.mqtt import Publisher
+        from connections.mqtt_publisher import BulkPublisher
 
-        self._settled: deque[tuple[int, bool]] = deque()
-        self._publisher = Publisher(settings, max_in_flight=MAX_IN_FLIGHT, settled=self._settled)
+        self._publisher = BulkPublisher(settings, max_in_flight=MAX_IN_FLIGHT)
+        self._user = settings.mqtt_user
+        self._closed = False
         self._intake = Intake(catalog)
         self._under_way: dict[int, tuple[Message, str, bytes]] = {}
         self._confirmed: list[Confirmed] = []
 
     def send(self, message: Message, topic: str, payload: bytes) -> None:
         if self._publisher.refused:
-            raise Refused(f"the MQTT broker does not take {topic}: {self._publisher.last_refusal}; see the user's ACL")
-        if len(self._settled) > MAX_IN_FLIGHT:
-            self._settle()
+            raise Refused(f"the MQTT broker refuses {topic} of user {self._user!r}: {self._publisher.last_refusal}")
+        self._settle()
         self._under_way[self._publisher.publish(topic, payload)] = (message, topic, payload)
 
     def _settle(self) -> None:
-        now_us = _now_us()
-        while self._settled:
-            number, taken = self._settled.popleft()
+        settled = self._publisher.settled
+        now_us = _now_us() if settled else 0
+        while settled:
+            number, taken = settled.popleft()
             message, topic, payload = self._under_way.pop(number)
             if taken:
                 self._confirmed.append(_read(self._intake, message, topic, payload, now_us))
 
     def confirmed(self) -> list[Confirmed]:
+        if not self._closed:
+            self._publisher.poll(0)
         self._settle()
         found, self._confirmed = self._confirmed, []
         return found
 
     def close(self, patience: float) -> None:
         publisher = self._publisher
-        publisher.close(patience)
-        if publisher.refused:
-            raise Refused(f"the MQTT broker refused {publisher.refused:,} messages: {publisher.last_refusal}")
+        self._closed = True
+        try:
+            publisher.close(patience)
+        finally:
+            # Says more than that some messages are unconfirmed, which then is so as well.
+            if publisher.refused:
+                raise Refused(
+                    f"the MQTT broker refuses user {self._user!r}'s messages: {publisher.last_refusal}; see its ACL"
+                )
 
     @property
     def unconfirmed(self) -> int:
