@@ -87,7 +87,7 @@ session.stop()
 """
 
 
-def spark(url: str, seconds: float = 60) -> None:
+def spark(url: str, seconds: float = 120) -> None:
     """A session on Spark Connect and a first query, which also warms the server up.
 
     In a process of its own: the client takes 2 s and 150 MB to load. The URL, which holds the token, goes by pipe.

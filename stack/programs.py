@@ -95,7 +95,7 @@ def mosquitto(layout: Layout, prefix: Prefix) -> Program:
 def postgres(layout: Layout, prefix: Prefix, drop: tuple[str, ...]) -> Program:
     """`drop`: the words before a command that take it off uid 0, which PostgreSQL refuses to run as."""
     config = layout.postgres / "conf" / "postgresql.conf"
-    command = (*drop, prefix.postgres_bin / "postgres", "-c", f"config_file={config}")
+    command: tuple[str | Path, ...] = (*drop, prefix.postgres_bin / "postgres", "-c", f"config_file={config}")
     # INT: disconnect clients and stop. Its children are its own affair.
     return Program("postgres", command, layout.postgres, stop_signal="INT", stop_seconds=30, stop_group=False)
 

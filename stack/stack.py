@@ -17,7 +17,7 @@ from stack.ports import LOOPBACK, Ports, check_free
 Progress = Callable[[str, str, float], None]
 """Called with program, what happened (`starting`, `up`, `failed`) and the seconds since its start."""
 
-READY_SECONDS = {"kafka": 90, "spark": 180, **dict.fromkeys(programs.AIRFLOW, 240)}
+READY_SECONDS = {"kafka": 90, "spark": 240, **dict.fromkeys(programs.AIRFLOW, 240)}
 
 
 class StartFailed(WeirError):
@@ -52,9 +52,9 @@ class Stack:
 
     def setup(self, say: Callable[[str], None] = lambda _: None) -> None:
         """Native parts, secrets, env files, configuration. Changes nothing that a running stack depends on."""
-        self.prefix = prefix.ensure(say)
         self.layout.make()
         self.secrets = ensure_secrets(self.layout, self.external_db_url)
+        self.prefix = prefix.ensure(say, database=not self.secrets.get("EXTERNAL_DB_URL"))
         if self.secrets.get("EXTERNAL_DB_URL"):
             self.services = tuple(name for name in self.services if name != "postgres")
         java = {
@@ -105,6 +105,8 @@ class Stack:
         )
         self.supervisor.start()
         try:
+            if self.secrets.get("EXTERNAL_DB_URL"):
+                self._provision_database()
             self._bring_up(progress)
         except BaseException:
             self.down()
