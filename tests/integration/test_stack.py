@@ -1,31 +1,206 @@
-"""The running servers let in whom they should, and nobody else."""
+"""The running servers let in whom they should, and nobody else; each role can do its own work and no other's."""
+
+import socket
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from connections import probes
+from connections.warehouse_admin import connect
+from fleet.channels import REJECTED
 from fleet.errors import Refused, Unavailable
+from stack.ports import Ports
+from stack.programs import PORT_OF
+from stack.stack import Stack
+from stack.status import rows
+from stack.supervisor import marked
 
 pytestmark = pytest.mark.stack
+READINGS = "sensor"
 
 
-def test_mqtt_refuses_strangers(stack, settings_for):
+def password(secret):
+    return secret.get_secret_value()
+
+
+def test_mqtt_refuses_strangers(settings_for):
     s = settings_for("operator")
-    probes.mqtt(s.mqtt_host, s.mqtt_port, s.mqtt_user, s.mqtt_password.get_secret_value())
-    with pytest.raises(Refused):
-        probes.mqtt(s.mqtt_host, s.mqtt_port, "", "")
-    with pytest.raises(Refused):
-        probes.mqtt(s.mqtt_host, s.mqtt_port, "operator", "wrong")
+    probes.mqtt(s.mqtt_host, s.mqtt_port, s.mqtt_user, password(s.mqtt_password))
+    for user, word in (("", ""), ("operator", "wrong"), ("nobody", password(s.mqtt_password))):
+        with pytest.raises(Refused):
+            probes.mqtt(s.mqtt_host, s.mqtt_port, user, word)
+
+
+@pytest.mark.parametrize(
+    ("role", "topic", "allowed"),
+    [
+        ("simulator", "dt/weather/s/weather_station/1", True),
+        ("simulator", "cmd/weather/s/weather_station/1", False),
+        ("bridge", "dt/weather/s/weather_station/1", False),
+        ("operator", "dt/weather/s/weather_station/1", False),
+    ],
+)
+def test_who_may_publish(settings_for, role, topic, allowed):
+    import paho.mqtt.client as paho
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    s = settings_for(role)
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+    client.username_pw_set(s.mqtt_user, password(s.mqtt_password))
+    answers = []
+    client.on_publish = lambda _c, _d, _mid, reason, _p: answers.append(reason)
+    client.connect(s.mqtt_host, s.mqtt_port)
+    client.loop_start()
+    try:
+        client.publish(topic, b"{}", qos=1).wait_for_publish(5)
+    finally:
+        client.disconnect()
+        client.loop_stop()
+    assert len(answers) == 1
+    assert answers[0].is_failure is not allowed
 
 
 def test_kafka_refuses_strangers(settings_for):
+    from kafka import KafkaConsumer
+    from kafka.errors import KafkaError
+
     s = settings_for("operator")
-    probes.kafka(s.kafka_bootstrap, s.kafka_user, s.kafka_password.get_secret_value())
+    probes.kafka(s.kafka_bootstrap, s.kafka_user, password(s.kafka_password))
     with pytest.raises(Unavailable):
         probes.kafka(s.kafka_bootstrap, "operator", "wrong", seconds=2)
+    with pytest.raises(KafkaError):
+        KafkaConsumer(bootstrap_servers=s.kafka_bootstrap, bootstrap_timeout_ms=2000)
+
+
+@pytest.mark.parametrize(
+    ("role", "topic", "allowed"),
+    [
+        ("bridge", READINGS, True), ("bridge", REJECTED, True), ("simulator", READINGS, True),
+        ("simulator", REJECTED, False), ("landing", READINGS, False), ("live", READINGS, False),
+        ("batch", READINGS, False), ("operator", READINGS, False),
+    ],
+)  # fmt: skip
+def test_who_may_write_to_kafka(settings_for, role, topic, allowed):
+    from kafka.errors import AuthorizationError, KafkaError
+
+    from connections import kafka
+
+    client = kafka.producer(settings_for(role), "test-rights")
+    try:
+        # A heartbeat is skipped by all who read, so it disturbs no other test of this session.
+        sent = client.send(topic, value=b"", headers=[("weir", b"heartbeat")])
+        if allowed:
+            assert sent.get(10).offset >= 0
+        else:
+            with pytest.raises(KafkaError) as refused:
+                sent.get(10)
+            assert isinstance(refused.value, AuthorizationError) or "uthoriz" in str(refused.value)
+    except AuthorizationError:
+        assert not allowed
+    finally:
+        client.close()
 
 
 def test_database_refuses_strangers(settings_for):
-    url = settings_for("operator").db_url.get_secret_value()
+    url = password(settings_for("operator").db_url)
     probes.postgres(url)
     with pytest.raises(Refused):
         probes.postgres(url.replace("weir_reader:", "weir_reader:x"))
+
+
+@pytest.mark.parametrize(
+    ("role", "statement", "allowed"),
+    [
+        ("operator", "select count(*) from readings", True),
+        ("operator", "delete from readings", False),
+        ("live", "insert into readings select * from readings where false", True),
+        ("live", "delete from rollups", False),
+        ("batch", "delete from rollups where false", True),
+        ("batch", "delete from readings", False),
+        ("batch", "drop table rollups", False),
+        ("batch", "create table intruder (x int)", False),
+        ("live", "create role intruder", False),
+    ],
+)
+def test_who_may_do_what_in_the_database(settings_for, role, statement, allowed):
+    import psycopg2.errors
+
+    with closing(connect(password(settings_for(role).db_url))) as connection, connection.cursor() as cursor:
+        if allowed:
+            cursor.execute(statement)
+        else:
+            with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                cursor.execute(statement)
+
+
+def test_the_warehouse_is_closed_to_airflows_login_and_back(settings_for, stack):
+    from stack.credentials import login_url
+
+    with pytest.raises(Unavailable, match="permission denied"):
+        connect(login_url("weir_airflow", stack.secrets, stack.ports, "weir"))
+    with pytest.raises(Unavailable, match="permission denied"):
+        connect(password(settings_for("batch").db_url), "weir_airflow")
+
+
+def test_nothing_listens_beyond_this_machine(stack):
+    wanted = {getattr(stack.ports, port) for name in stack.services for port in PORT_OF[name]}
+    listening = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            address, _, port = words[1].rpartition(":")
+            if words[3] == "0A" and int(port, 16) in wanted:
+                listening[int(port, 16)] = address
+    assert set(listening) == wanted
+    assert all(address in ("0100007F", "0000000000000000FFFF00000100007F") for address in listening.values())
+
+
+def test_status_shows_every_program(stack):
+    table = {row[0]: row for row in rows(stack)}
+    assert set(table) == set(stack.services)
+    assert {row[1] for row in table.values()} == {"up"}
+
+
+def test_a_killed_server_comes_back(stack):
+    import os
+    import signal
+    import time
+
+    from stack import readiness
+
+    pid = stack.supervisor.programs()["mosquitto"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while stack.supervisor.programs()["mosquitto"]["pid"] in (0, pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    stack._wait("mosquitto", time.monotonic(), lambda: False)
+    readiness.check("mosquitto", stack.layout, stack.ports, stack.secrets)
+
+
+def test_a_second_stack_beside_it_in_a_deep_folder_leaves_nothing_running(tmp_path, stack):
+    deep = tmp_path / ("d" * 60) / ("e" * 60) / "with space"
+    other = Stack(deep, Ports.free(), ("mosquitto", "postgres"), environ={})
+    other.up()
+    try:
+        assert marked(deep)
+        s = other.settings("operator")
+        probes.mqtt(s.mqtt_host, s.mqtt_port, s.mqtt_user, password(s.mqtt_password))
+        probes.postgres(password(s.db_url))
+    finally:
+        other.down()
+    assert marked(deep) == []
+    assert marked(stack.layout.home)
+
+
+def test_a_taken_port_is_told_before_anything_starts(tmp_path):
+    from fleet.errors import ConfigurationError
+
+    ports = Ports.free()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", ports.mqtt))
+        server.listen()
+        other = Stack(tmp_path / "home", ports, ("mosquitto",), environ={})
+        with pytest.raises(ConfigurationError, match=f"mqtt: port {ports.mqtt} is taken by .* \\(pid"):
+            other.up()
+    assert marked(tmp_path / "home") == []

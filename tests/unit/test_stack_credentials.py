@@ -1,0 +1,109 @@
+"""Secrets: made once, private, and each role's own."""
+
+import base64
+import hashlib
+import stat
+
+import pytest
+
+from fleet.settings import Settings, read_env_file
+from stack.credentials import (
+    ROLES,
+    admin_url,
+    ensure_secrets,
+    login_url,
+    mosquitto_hash,
+    owner_url,
+    scram_argument,
+    write_env_files,
+)  # fmt: skip
+from stack.layout import Layout
+from stack.ports import Ports
+
+PORTS = Ports.from_base(7000)
+
+
+@pytest.fixture
+def layout(tmp_path):
+    layout = Layout(tmp_path / "home")
+    layout.make()
+    return layout
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_secrets_are_made_once_and_are_private(layout):
+    first = ensure_secrets(layout)
+    assert ensure_secrets(layout) == first
+    assert mode(layout.env) == 0o700
+    assert mode(layout.env_file("secrets")) == 0o600
+    passwords = [value for key, value in first.items() if not key.endswith("CLUSTER_ID")]
+    assert len(set(passwords)) == len(passwords)
+    assert min(len(value) for value in passwords) >= 32
+    assert len(first["AIRFLOW_JWT"]) >= 64
+
+
+def test_a_secret_that_is_new_in_a_version_is_added(layout):
+    first = ensure_secrets(layout)
+    path = layout.env_file("secrets")
+    path.write_text("".join(f"{k}={v}\n" for k, v in first.items() if k != "SPARK_TOKEN"))
+    second = ensure_secrets(layout)
+    assert {k: v for k, v in second.items() if k != "SPARK_TOKEN"} == {
+        k: v for k, v in first.items() if k != "SPARK_TOKEN"
+    }
+    assert second["SPARK_TOKEN"]
+
+
+def test_env_files_load_and_hold_only_the_own_role(layout):
+    secrets = ensure_secrets(layout)
+    write_env_files(layout, PORTS, secrets, {"WEIR_JAVA_HOME": "/j"}, {"WEIR_LAKE_URI": "file:///lake"})
+    for role in ROLES:
+        path = layout.env_file(role)
+        assert mode(path) == 0o600
+        settings = Settings.load({"WEIR_ENV_FILE": str(path)})
+        assert settings.role == role
+        assert settings.kafka_user == role
+        assert settings.kafka_password.get_secret_value() == secrets[f"KAFKA_{role.upper()}"]
+        assert settings.lake == "file:///lake"
+        text = path.read_text()
+        assert secrets["DB_WEIR"] not in text
+        assert secrets["KAFKA_ADMIN"] not in text
+        for other in ROLES:
+            if other != role:
+                assert secrets[f"KAFKA_{other.upper()}"] not in text
+    assert "WEIR_MQTT_PASSWORD" not in read_env_file(layout.env_file("landing"))
+    assert "WEIR_DB_URL" not in read_env_file(layout.env_file("bridge"))
+    assert "WEIR_SPARK_REMOTE" not in read_env_file(layout.env_file("live"))
+
+
+def test_ports_outlive_the_shell(layout):
+    write_env_files(layout, PORTS, ensure_secrets(layout), {}, {})
+    settings = Settings.load({"WEIR_HOME": str(layout.home)})
+    assert Ports.from_settings(settings, {}) == PORTS
+
+
+def test_a_database_of_the_users_own_is_remembered(layout):
+    url = "postgresql+psycopg2://me:pw@db.example:5433/sensors?sslmode=require"
+    secrets = ensure_secrets(layout, url)
+    assert ensure_secrets(layout) == secrets
+    assert owner_url(secrets, PORTS) == admin_url(secrets, PORTS) == url
+    batch = login_url("weir_batch", secrets, PORTS)
+    assert (
+        batch == f"postgresql+psycopg2://weir_batch:{secrets['DB_WEIR_BATCH']}@db.example:5433/sensors?sslmode=require"
+    )
+    assert login_url("weir_airflow", secrets, PORTS, "weir_airflow").split("?")[0].endswith("/weir_airflow")
+
+
+def test_mosquitto_hash_is_pbkdf2_with_its_salt():
+    _, kind, rounds, salt, digest = mosquitto_hash("secret", b"0123456789ab").split("$")
+    assert (kind, rounds) == ("7", "101")
+    assert base64.b64decode(salt) == b"0123456789ab"
+    assert base64.b64decode(digest) == hashlib.pbkdf2_hmac("sha512", b"secret", b"0123456789ab", 101, 64)
+
+
+def test_kafka_arguments_do_not_show_the_password():
+    told = scram_argument("admin", "very secret", b"0123456789abcdef")
+    assert "very secret" not in told
+    assert told.startswith("SCRAM-SHA-512=[name=admin,iterations=4096,salt=")

@@ -1,0 +1,154 @@
+"""Prerequisites, configuration and the order of starting."""
+
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fleet.catalog import load_catalog
+from fleet.errors import ConfigurationError
+from fleet.settings import Settings
+from stack import configuration, environment, prerequisites, programs, provision
+from stack.credentials import ensure_secrets
+from stack.layout import Layout
+from stack.ports import Ports
+from stack.prefix import Prefix
+from stack.render import for_supervisor, rendered
+from stack.stack import with_needs
+
+
+def test_missing_programs_are_all_named(tmp_path):
+    (problem,) = prerequisites.missing_programs({"PATH": str(tmp_path)})[:1]
+    for name in ("apt-get", "dpkg-deb", "WEIR_DB_URL"):
+        assert name in problem
+
+
+def test_a_database_of_the_users_own_needs_no_apt_but_a_broker(tmp_path):
+    environ = {"PATH": str(tmp_path), "WEIR_DB_URL": "postgresql://x"}
+    assert any("mosquitto" in problem for problem in prerequisites.missing_programs(environ))
+    broker = tmp_path / "mosquitto"
+    broker.write_text("#!/bin/sh\n")
+    broker.chmod(0o755)
+    assert prerequisites.missing_programs(environ) == []
+
+
+def test_too_little_disk_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(prerequisites, "NEEDED_BYTES", 10**18)
+    problem = prerequisites.short_of_disk(tmp_path)
+    assert problem is not None
+    assert "GB free and Weir needs" in problem
+
+
+def test_the_bootstrap_refuses_a_python_that_does_not_fit():
+    done = subprocess.run(
+        [sys.executable, "stack/bootstrap.py"], capture_output=True, text=True, cwd=prerequisites.CHECKOUT,
+        env={"PYTHON": "/bin/false", "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "PYTHON=/bin/false is not a complete Python" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["uv", "setuptools", "pyspark"])
+def test_a_requirement_is_taken_from_the_lock_with_its_hashes(name):
+    for lock in sorted((prerequisites.CHECKOUT / "requirements").glob("py3*.txt")):
+        text = environment.requirement(lock.read_text(), name)
+        assert text.startswith(f"{name}==")
+        assert "--hash=sha256:" in text
+        assert "\n    --hash" in text
+        assert not any(line and not line.startswith((name, " ", "#")) for line in text.splitlines())
+
+
+def test_uv_uses_what_pip_is_configured_to():
+    pip = {"index-url": "https://mirror.example/simple", "cert": "/ca.pem", "find-links": "/a /b"}
+    made = environment.uv_environment({"HOME": "/h", "VIRTUAL_ENV": "/other"}, pip)
+    assert made["UV_DEFAULT_INDEX"] == "https://mirror.example/simple"
+    assert made["SSL_CERT_FILE"] == "/ca.pem"
+    assert made["UV_FIND_LINKS"] == "/a,/b"
+    assert "VIRTUAL_ENV" not in made
+    assert environment.uv_environment({"HOME": "/h", "UV_DEFAULT_INDEX": "mine"}, pip)["UV_DEFAULT_INDEX"] == "mine"
+
+
+def test_supervisord_gets_words_quoted_and_percents_doubled():
+    assert for_supervisor(("a b", "50%")) == "'a b' 50%%"
+    assert for_supervisor('say "x" 5%') == 'say \\"x\\" 5%%'
+
+
+def test_a_value_that_is_missing_is_an_error():
+    from jinja2 import UndefinedError
+
+    with pytest.raises(UndefinedError):
+        rendered("mosquitto/mosquitto.conf.j2", {})
+
+
+def test_every_configuration_is_private_and_without_anonymous_access(tmp_path):
+    layout = Layout(tmp_path / "a deep 100% home")
+    layout.make()
+    secrets, ports = ensure_secrets(layout), Ports.from_base(7000)
+    prefix = Prefix(tmp_path / "prefix", tmp_path / "java")
+    base = programs.base_environment(layout, {"PATH": "/bin", "SECRET": "no"})
+    table = [programs.with_environment(p, base) for p in (
+        programs.kafka(layout, prefix), programs.mosquitto(layout, prefix), programs.postgres(layout, prefix, ()),
+        programs.spark(layout, prefix, ports), programs.airflow("airflow-api-server", layout, ports, {"A": "b"}),
+        programs.service("bridge", layout, {}),
+    )]  # fmt: skip
+    configuration.write(layout, ports, secrets, table, {})
+    for path in (p for folder in (layout.config, layout.postgres / "conf") for p in folder.rglob("*") if p.is_file()):
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert "allow_anonymous false" in (layout.config / "mosquitto.conf").read_text()
+    kafka = (layout.config / "server.properties").read_text()
+    assert "PLAINTEXT:PLAINTEXT" not in kafka
+    assert "allow.everyone.if.no.acl.found=false" in kafka
+    assert "trust" not in (layout.postgres / "conf" / "pg_hba.conf").read_text()
+    parsed = configparser.RawConfigParser()
+    parsed.read(layout.config / "supervisord.conf")
+    assert {s.removeprefix("program:") for s in parsed.sections() if s.startswith("program:")} == {
+        p.name for p in table
+    }
+    assert "SECRET" not in (layout.config / "supervisord.conf").read_text()
+    passwords = (layout.config / "mosquitto.passwd").read_text()
+    assert secrets["MQTT_BRIDGE"] not in passwords
+
+
+def test_airflow_gets_the_batch_role_and_no_other(tmp_path):
+    layout = Layout(tmp_path)
+    layout.make()
+    secrets = ensure_secrets(layout)
+    made = configuration.airflow_environment(layout, Ports.from_base(7000), secrets, {"WEIR_LOG_LEVEL": "DEBUG"})
+    assert made["WEIR_ENV_FILE"] == str(layout.env_file("batch"))
+    assert made["WEIR_LOG_LEVEL"] == "DEBUG"
+    assert made["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].endswith(":7003/weir_airflow")
+    assert secrets["DB_WEIR"] not in str(made)
+
+
+def test_what_the_stack_decides_is_not_passed_on():
+    given = {
+        "WEIR_LANDING_MAX_ROWS": "5",
+        "WEIR_DB_URL": "x",
+        "WEIR_KAFKA_PASSWORD": "y",
+        "WEIR_PORT_BASE": "1",
+        "PATH": "z",
+    }
+    assert configuration.passed_settings(given) == {"WEIR_LANDING_MAX_ROWS": "5"}
+
+
+def test_needs_come_along_in_order():
+    assert with_needs(["live"]) == ("kafka", "postgres", "live")
+    assert with_needs(programs.ALL) == programs.ALL
+    with pytest.raises(ConfigurationError, match="no such service: brdige"):
+        with_needs(["brdige"])
+
+
+def test_nobody_may_write_readings_but_bridge_and_simulator():
+    rights = provision.kafka_rights(load_catalog(Settings().types_dir))
+    writers = {right.user for right in rights if right.operation == "write"}
+    assert writers == {"bridge", "simulator"}
+    assert {r.user for r in rights if r.resource == "topic" and r.name == "*"} == {"batch", "operator"}
+    assert not any(right.operation in ("all", "alter", "delete", "create") for right in rights)
+
+
+def test_the_home_is_short_enough_for_the_sockets_whatever_its_path():
+    text = (Path(configuration.CHECKOUT) / "docker/native/supervisord.conf.j2").read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith("file="))
+    assert len(line.removeprefix("file=")) + len(".99999999") < 107
