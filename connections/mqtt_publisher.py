@@ -8,7 +8,7 @@ from collections import deque
 from struct import pack
 
 from connections.mqtt import Subscriber
-from fleet.errors import Unavailable
+from fleet.errors import Refused, Unavailable
 from fleet.settings import Settings
 
 PUBLISH_QOS1, DUPLICATE, PUBACK = 0x32, 0x08, 0x40
@@ -55,7 +55,8 @@ class BulkPublisher:
     """Not for several threads. Reconnects by itself and sends again, in order, what was not confirmed.
 
     Counts like `Publisher`. `settled` gets (message id, whether the broker took it); ids come round again, so take
-    them out between publishes. Every method may raise Unavailable after AWAY_SECONDS without a broker.
+    them out between publishes. Methods raise Unavailable after AWAY_SECONDS without a broker, and Refused once it has
+    refused a message.
     """
 
     def __init__(self, settings: Settings, client_id: str = "", max_in_flight: int = 1000):
@@ -76,6 +77,8 @@ class BulkPublisher:
 
     def publish(self, topic: str, payload: bytes) -> int:
         """The message's id. Waits while `max_in_flight` are unconfirmed; may be held back until `poll`."""
+        if self.refused:
+            raise self._refusal()
         if len(self._under_way) >= self._max:
             self._wait_for(self._max - 1, AWAY_SECONDS)
         self._mid = self._mid % MAX_IDS + 1
@@ -143,6 +146,8 @@ class BulkPublisher:
         deadline = time.monotonic() + timeout
         while (left := len(self._under_way)) > outstanding:
             self.poll(0.2)
+            if self.refused:  # Mosquitto 2.0.11 leaves what followed a refused message unanswered
+                raise self._refusal()
             if len(self._under_way) < left:
                 deadline = time.monotonic() + timeout
             elif time.monotonic() > deadline:
@@ -150,6 +155,10 @@ class BulkPublisher:
                 raise Unavailable(
                     f"{left:,} of {self.published:,} messages were not confirmed by the MQTT broker at {where}"
                 )
+
+    def _refusal(self) -> Refused:
+        user = self._settings.mqtt_user
+        return Refused(f"the MQTT broker refuses what user {user!r} publishes: {self.last_refusal}; see its ACL")
 
     def close(self, timeout: float = 30.0) -> None:
         """Waits for the confirmations, as long as some come within `timeout` seconds."""

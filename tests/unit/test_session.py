@@ -115,6 +115,16 @@ def test_each_message_goes_when_it_is_due(tmp_path):
     assert clock.us - START == pytest.approx(66_000_000, abs=50_000)
 
 
+def test_verdicts_that_hang_on_the_ingest_clock_are_counted(tmp_path):
+    """Six minutes ahead is refused now, and let in by an ingest that reads it two minutes later."""
+    ahead = Order("file", tmp_path / "f", faults=("clock_skew=1,by=6m",))
+    books = conduct(Settings(), CATALOG, ahead, source(seconds=10), {})["expected"]
+    assert books["rejected"] == {"future_time": books["clock_dependent"]}
+    assert books["clock_dependent"] == 500
+    days_ahead = Order("file", tmp_path / "f", faults=("clock_skew=1,by=30d",))
+    assert "clock_dependent" not in conduct(Settings(), CATALOG, days_ahead, source(seconds=10), {})["expected"]
+
+
 class BrokenFile(FileOutlet):
     """A disk that fills up."""
 
