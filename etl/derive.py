@@ -41,7 +41,8 @@ def derive(spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Iter
     wanted = list(partitions)
     grain = wanted[0].partition.grain
     fated = split.with_fates(spark_frame(spark, lake, spec, wanted), spec, grain).persist()
-    scored = rollup.scored(split.values(fated, spec), spec).persist()
+    values = split.values(fated, spec).persist()
+    scored = rollup.scored(values, spec).persist()
     try:
         counts = {_start(row): row for row in split.counts(fated, spec).toArrow().to_pylist()}
         bad = scored.where(F.col("bad")).select(*split.IDENTITY, "metric", "value", "low", "high")
@@ -53,6 +54,7 @@ def derive(spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Iter
         }
     finally:
         scored.unpersist()
+        values.unpersist()
         fated.unpersist()
     strangers = set(counts) - {p.partition.start for p in wanted}
     if strangers:

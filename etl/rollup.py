@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
-from pyspark.sql.window import Window
 
 from etl.lake_frames import VERSION
 from etl.split import STARTS_AT
@@ -28,22 +27,31 @@ def scored(values: "DataFrame", spec: DeviceType) -> "DataFrame":
     """Values plus `z` (null where there is no score: a state, a counter, too few values, or all of them equal),
     `z_low` and `z_high` (the values at the limits), and `unusual`: |z| is beyond Z_LIMIT. Median and deviation are of
     the device's metric over the partition, without bad values; the order of rows is fixed, so that sums are too."""
-    series = Window.partitionBy(STARTS_AT, "device_id", "metric")
-    in_order = series.orderBy("event_time", "kafka_partition", "kafka_offset", "kafka_topic").rowsBetween(
-        Window.unboundedPreceding, Window.unboundedFollowing
-    )
+    series = [STARTS_AT, "device_id", "metric"]
     gauges = [name for name, metric in spec.metrics.items() if metric.kind == "gauge"]
     sample = F.when(~F.col("bad") & F.col("metric").isin(gauges), F.col("value"))
+    sampled = values.withColumn("_sample", sample)
+    # Aggregates joined back, not windows: a window evaluates a percentile anew for each of its rows.
+    centres = (
+        sampled.where(F.col("_sample").isNotNull())
+        .groupBy(*series)
+        .agg(F.count("*").alias("_n"), F.median("_sample").alias("_median"))
+        .where(F.col("_n") >= MIN_VALUES)
+        .drop("_n")
+    )
+    centred = sampled.join(F.broadcast(centres), series, "left")
+    deviation = F.abs(F.col("_sample") - F.col("_median"))
+    spreads = (
+        centred.where(deviation.isNotNull())
+        .groupBy(*series)
+        .agg(F.median(deviation).alias("_mad"), F.mean(deviation).alias("_mean_deviation"))
+    )
     sigma = F.when(F.col("_mad") > 0, F.col("_mad") * MAD_TO_SIGMA).when(
         F.col("_mean_deviation") > 0, F.col("_mean_deviation") * MEAN_DEVIATION_TO_SIGMA
     )
     return (
-        values.withColumn("_sample", sample)
-        .withColumns({"_n": F.count("_sample").over(series), "_median": F.median("_sample").over(series)})
-        .withColumn("_deviation", F.abs(F.col("_sample") - F.col("_median")))
-        .withColumn("_mad", F.median("_deviation").over(series))
-        .withColumn("_mean_deviation", F.mean("_deviation").over(in_order))
-        .withColumn("_sigma", F.when(F.col("_n") >= MIN_VALUES, sigma))
+        centred.join(F.broadcast(spreads), series, "left")
+        .withColumn("_sigma", sigma)
         .withColumns(
             {
                 "z": (F.col("_sample") - F.col("_median")) / F.col("_sigma"),
@@ -52,7 +60,7 @@ def scored(values: "DataFrame", spec: DeviceType) -> "DataFrame":
             }
         )
         .withColumn("unusual", F.coalesce(F.abs("z") > Z_LIMIT, F.lit(False)))
-        .drop("_sample", "_n", "_median", "_deviation", "_mad", "_mean_deviation", "_sigma")
+        .drop("_sample", "_median", "_mad", "_mean_deviation", "_sigma")
     )
 
 
