@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +29,8 @@ from fleet.manifest import DataFile
 from fleet.settings import Settings
 from streaming.flush import Buffer, Landed
 from streaming.rebalances import Rebalances
-from streaming.service import BACKOFF_SECONDS, Health
+from streaming.service import BACKOFF_SECONDS, Health, Supervised
+from streaming.sweep import sweep
 
 GROUP = "landing"
 MAX_BUFFER_BYTES = 48 * 1024 * 1024
@@ -36,6 +38,7 @@ MAX_BUFFER_BYTES = 48 * 1024 * 1024
 QUIET_SECONDS = 300.0
 """How long heartbeats alone may wait for a manifest: one every 5 minutes and partition, not one a minute."""
 POLL_MS = 250
+SWEEP_SECONDS = 86_400.0
 
 log = logging.getLogger("weir.landing")
 
@@ -87,6 +90,7 @@ class Landing:
             session_timeout_ms=10_000,
         )  # fmt: skip
         consumer.subscribe(self.topics, listener=rebalances)
+        Supervised("sweep", lambda: self._sweep(stop), stop).thread.start()
         log.info("started topics=%s lake=%s", ",".join(self.topics), self.settings.lake)
         try:
             while not stop.is_set():
@@ -95,6 +99,13 @@ class Landing:
         finally:
             consumer.close(autocommit=False)
             health.close()
+
+    def _sweep(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            removed = sweep(self.lake, datetime.now(UTC))
+            if removed:
+                log.info("swept %d files that no manifest names, such as %s", len(removed), removed[0])
+            stop.wait(SWEEP_SECONDS)
 
     def step(self, consumer: Any, rebalances: Rebalances) -> None:
         """One poll, and the flushes that are due."""

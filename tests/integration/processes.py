@@ -14,12 +14,12 @@ from pathlib import Path
 from fleet.settings import Settings
 
 
-def wait_for(reached: Callable[[], object], seconds: float, what: str | Callable[[], str]) -> None:
-    """Looks 20 times a second; fails with `what` after `seconds`."""
+def wait_for(reached: Callable[[], object], seconds: float, what: str | Callable[[], str], every: float = 0.05) -> None:
+    """Looks `every` so many seconds; fails with `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, f"after {seconds:.0f} s: {what if isinstance(what, str) else what()}"
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def free_port() -> int:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ from fleet.errors import Unavailable
 from fleet.reading import Reading, encode_reading
 from fleet.settings import CHECKOUT, Settings
 from streaming.flush import Buffer
-from streaming.landing import Landing, flush
+from streaming.landing import Landing, flush, write_files
+from streaming.sweep import sweep
 
 INTAKE = Intake(load_catalog(CHECKOUT / "fleet" / "types"))
 APPEND_MS = 1_732_985_800_000
@@ -69,8 +71,8 @@ def test_whatever_comes_the_manifest_adds_up(kinds: list[str]) -> None:
         if kind == "gap":
             offset += 3
             continue
-        if kind == "again" and offset > 10:
-            held.take(Record(offset - 1, reading(0)), 0.0)
+        if kind == "again" and expected:
+            held.take(Record(expected - 1, reading(0)), 0.0)
             continue
         marks = {"heartbeat": HEARTBEAT, "control": CONTROL, "strange mark": b"?"}
         headers = [(MARK_HEADER, marks[kind])] if kind in marks else []
@@ -262,6 +264,22 @@ def test_a_manifest_of_another_worker_makes_it_begin_again(tmp_path: Path) -> No
     assert landing.zombies == 1
     assert consumer.at == 8
     assert landing._buffers[place].next_offset == 8
+
+
+def test_what_no_manifest_names_is_swept_when_it_is_old(lake: Lake) -> None:
+    kept, killed = buffer(), buffer(first=2)
+    for n in range(2):
+        kept.take(Record(n, reading(n)), 0.0)
+        killed.take(Record(n + 2, reading(n)), 0.0)
+    assert flush(lake, kept)
+    (orphan,) = write_files(lake, killed.files())
+    lake.write("raw/notes.txt", b"not ours")
+    lake.write(f"_landed/sensor/0/{TEMPORARY}1", b"half a manifest")
+    now = datetime.now(UTC)
+    assert sweep(lake, now) == []
+    before = lake.files("")
+    assert sweep(lake, now + timedelta(hours=2)) == [orphan.path, f"_landed/sensor/0/{TEMPORARY}1"]
+    assert set(before) - set(lake.files("")) == {orphan.path, f"_landed/sensor/0/{TEMPORARY}1"}
 
 
 class Consumer:
