@@ -1,0 +1,36 @@
+"""Landed readings → validated tables. What each step does is in `etl/run.py`; `weir etl run` does the same."""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import Param, dag, task_group
+
+from plugins.sensor_tasks import discover, load, reconcile, systems, validate
+
+RANGE = "2026-11-22, 2026-11-22T03:00, or -2h for two hours ago; UTC"
+
+
+@dag(
+    schedule="*/15 * * * *",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=6),
+    tags=["weir"],
+    doc_md=__doc__,
+    params={
+        "system": Param("all", enum=["all", *systems()], description="Which system's readings"),
+        "from": Param(None, type=["null", "string"], description=f"Only partitions from then on: {RANGE}"),
+        "to": Param(None, type=["null", "string"], description=f"Only partitions before then: {RANGE}"),
+        "force": Param(False, type="boolean", description="Also partitions that did not change"),
+    },
+)
+def sensor_etl() -> None:
+    @task_group
+    def process(batch):  # type: ignore[no-untyped-def]
+        # A batch whose validation failed still loads its other partitions; reconcile fails the run for the one.
+        validate(batch) >> load(batch)
+
+    process.expand(batch=discover()) >> reconcile()
+
+
+sensor_etl()

@@ -1,0 +1,84 @@
+"""The batch job's steps as Airflow tasks. What they do is in `etl/run.py`, which is imported when a task runs."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, get_current_context, task
+
+from fleet.catalog import load_catalog
+from fleet.settings import Settings
+
+if TYPE_CHECKING:
+    from etl.discover import Batch
+    from etl.run import Job
+
+# Trying again helps when a server was away or the task was killed, and never when the data is wrong.
+ATTEMPTS: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay": timedelta(seconds=10),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=10),
+    "retry_policy": ExceptionRetryPolicy(
+        rules=[
+            RetryRule(exception="fleet.errors.Unavailable", action=RetryAction.RETRY),
+            RetryRule(exception="fleet.errors.WeirError", action=RetryAction.FAIL),
+        ]
+    ),
+}
+
+
+def systems() -> list[str]:
+    """For the trigger form. Raises SpecError, which Airflow shows as the DAG's import error."""
+    return list(load_catalog(Settings.load().types_dir).systems)
+
+
+def _job() -> "Job":
+    from etl.discover import Batch
+    from etl.run import Job
+
+    return Job(Settings.load())
+
+
+def _run_id() -> str:
+    return str(get_current_context()["dag_run"].run_id)
+
+
+@task(**ATTEMPTS)
+def discover() -> list[dict[str, Any]]:
+    """The batches of partitions that changed since they were processed."""
+    from etl.run import Request
+
+    params = get_current_context()["params"]
+    system = None if params["system"] == "all" else params["system"]
+    found = _job().begin(_run_id(), Request(system, params["from"], params["to"], params["force"]))
+    for batch in found:
+        print(f"{batch.type}: {batch.rows:,} rows in {', '.join(batch.partitions)}")
+    return [batch.as_json() for batch in found]
+
+
+@task(**ATTEMPTS, map_index_template="{{ batch_name }}")
+def validate(batch: dict[str, Any]) -> dict[str, Any]:
+    """Great Expectations; fails where a partition must not be loaded."""
+    return _job().validate(_run_id(), _named(batch))
+
+
+@task(**ATTEMPTS, pool="spark", trigger_rule="all_done", map_index_template="{{ batch_name }}")
+def load(batch: dict[str, Any]) -> dict[str, Any]:
+    """Split, roll up and flag in Spark; replace the partitions in the warehouse."""
+    return _job().load(_run_id(), _named(batch))
+
+
+@task(**ATTEMPTS, trigger_rule="all_done")
+def reconcile() -> dict[str, Any]:
+    """Do the books balance? Fails the run where they do not, or where a partition did not load."""
+    return _job().finish(_run_id())
+
+
+def _named(batch: dict[str, Any]) -> "Batch":
+    """The batch; its name shows in Airflow's list of mapped tasks."""
+    from etl.discover import Batch
+
+    found = Batch(batch["type"], tuple(batch["partitions"]), batch["rows"])
+    more = f" and {len(found.partitions) - 1} more" if len(found.partitions) > 1 else ""
+    get_current_context()["batch_name"] = f"{found.partitions[0]}{more}"
+    return found
