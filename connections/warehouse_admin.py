@@ -60,7 +60,7 @@ def ensure_database(admin_url: str, name: str, owner: str, connect_too: tuple[st
     with closing(connect(admin_url)) as connection, connection.cursor() as cursor:
         cursor.execute("select 1 from pg_database where datname = %s", (name,))
         if cursor.fetchone() is None:
-            # Since PostgreSQL 16 the maker of a login may grant itself that login, and has to before it gives it things.
+            # Since PostgreSQL 16 the maker of a login may grant it to itself, and has to before giving it things.
             cursor.execute("select current_user <> %s and not pg_has_role(current_user, %s, 'SET')", (owner, owner))
             if cursor.fetchone()[0]:
                 cursor.execute(sql.SQL("grant {} to current_user").format(sql.Identifier(owner)))

@@ -131,7 +131,8 @@ def spark(layout: Layout, prefix: Prefix, ports: Ports) -> Program:
     folder = layout.config / "spark"
     logging = folder / "log4j2.properties"
     command = (
-        spark_home / "bin" / "spark-submit", "--properties-file", folder / "spark-defaults.conf", "--driver-java-options",
+        spark_home / "bin" / "spark-submit", "--properties-file", folder / "spark-defaults.conf",
+        "--driver-java-options",
         f"-XX:+UseSerialGC -XX:-UsePerfData '-Djava.io.tmpdir={layout.tmp}' '-Dlog4j2.configurationFile={logging}'",
         "--jars", jars, "--class", SPARK_SERVER, "spark-internal",
     )  # fmt: skip
