@@ -14,12 +14,12 @@ from stack.ports import LOOPBACK, Ports
 from stack.supervisor import Supervisor
 
 SPARK_POOL = {"name": "spark", "slots": 1, "description": "Spark jobs run one at a time", "include_deferred": False}
-SETTLED_SECONDS = 2
-"""A service of ours that lives this long has its connections: it checks them first and exits when it has none."""
+STARTED = " started "
+"""What a service of ours logs when it has its connections and knows that it has the rights it needs."""
 
 
-def check(name: str, layout: Layout, ports: Ports, secrets: Mapping[str, str]) -> None:
-    """Raises Unavailable (or Refused) until the program is ready."""
+def check(name: str, layout: Layout, ports: Ports, secrets: Mapping[str, str], since: int = 0) -> None:
+    """Raises Unavailable (or Refused) until the program is ready. `since`: how long its log was before this start."""
     match name:
         case "kafka":
             probes.listening(LOOPBACK, ports.kafka)
@@ -39,13 +39,18 @@ def check(name: str, layout: Layout, ports: Ports, secrets: Mapping[str, str]) -
             if health.get(part) != "healthy":
                 raise Unavailable(f"Airflow's {part} is {health.get(part)}")
         case _:
-            settled(name, layout)
+            settled(name, layout, since)
 
 
-def settled(name: str, layout: Layout) -> None:
+def settled(name: str, layout: Layout, since: int) -> None:
     info = Supervisor(layout).programs().get(name, {})
-    if info.get("statename") != "RUNNING" or info["now"] - info["start"] < SETTLED_SECONDS:
+    if info.get("statename") != "RUNNING":
         raise Unavailable(f"{name} is {info.get('statename', 'unknown')}")
+    path = layout.log(name)
+    with path.open(encoding="utf-8", errors="replace") as log:
+        log.seek(since if path.stat().st_size >= since else 0)  # a shorter log was rotated
+        if not any(STARTED in line for line in log):
+            raise Unavailable(f"{name} has not yet logged that it started")
 
 
 def finish_airflow(url: str, secrets: Mapping[str, str]) -> None:

@@ -126,8 +126,7 @@ class Stack:
                 started = time.monotonic()
                 progress(name, "starting", 0)
                 self._prepare(name)
-                self.supervisor.start_program(name)
-                self._wait(name, started, lambda: bool(failures))
+                self._start(name, started, lambda: bool(failures))
                 self._provision(name)
                 progress(name, "up", time.monotonic() - started)
                 done[name].set()
@@ -150,7 +149,13 @@ class Stack:
             postgres.initialise(self.layout, self.prefix, self.drop, self.secrets["DB_SUPERUSER"])
             postgres.hand_over(self.layout, self.drop)
 
-    def _wait(self, name: str, started: float, abandoned: Callable[[], bool]) -> None:
+    def _start(self, name: str, started: float, abandoned: Callable[[], bool]) -> None:
+        log = self.layout.log(name)
+        since = log.stat().st_size if log.is_file() else 0
+        self.supervisor.start_program(name)
+        self._wait(name, started, abandoned, since)
+
+    def _wait(self, name: str, started: float, abandoned: Callable[[], bool], since: int = 0) -> None:
         limit = READY_SECONDS.get(name, 45)
         reason = "it did not answer"
         while time.monotonic() < started + limit:
@@ -162,7 +167,7 @@ class Stack:
                 if info["statename"] != "BACKOFF" or time.monotonic() > started + 6:
                     break
             try:
-                readiness.check(name, self.layout, self.ports, self.secrets)
+                readiness.check(name, self.layout, self.ports, self.secrets, since)
                 return
             except WeirError as error:
                 reason = str(error)
@@ -199,9 +204,7 @@ class Stack:
         """Stop and start one program and wait until it answers."""
         self.secrets = ensure_secrets(self.layout)
         self.supervisor.stop_program(name)
-        started = time.monotonic()
-        self.supervisor.start_program(name)
-        self._wait(name, started, lambda: False)
+        self._start(name, time.monotonic(), lambda: False)
 
     def down(self) -> None:
         """Stop everything; nothing of this stack is running afterwards."""
