@@ -17,6 +17,9 @@ SPARK_POOL = {"name": "spark", "slots": 1, "description": "Spark jobs run one at
 STARTED = " started "
 """What a service of ours logs when it has its connections and knows that it has the rights it needs."""
 
+QUIET_SECONDS = 12
+"""After which a service that lives counts as up even if its log level keeps that line back: without access it exits."""
+
 
 def check(name: str, layout: Layout, ports: Ports, secrets: Mapping[str, str], since: int = 0) -> None:
     """Raises Unavailable (or Refused) until the program is ready. `since`: how long its log was before this start."""
@@ -46,6 +49,8 @@ def settled(name: str, layout: Layout, since: int) -> None:
     info = Supervisor(layout).programs().get(name, {})
     if info.get("statename") != "RUNNING":
         raise Unavailable(f"{name} is {info.get('statename', 'unknown')}")
+    if info["now"] - info["start"] > QUIET_SECONDS:
+        return
     path = layout.log(name)
     with path.open(encoding="utf-8", errors="replace") as log:
         log.seek(since if path.stat().st_size >= since else 0)  # a shorter log was rotated
