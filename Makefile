@@ -43,7 +43,7 @@ generate: env ## Write what is derived from the specs
 
 check: env ## The gate: lint, types, import directions, generated files fresh
 	@.venv/bin/ruff check .
-	@.venv/bin/ruff format --check . || true
+	@.venv/bin/ruff format -q --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@$(WEIR) generate --check
