@@ -33,7 +33,6 @@ def systems() -> list[str]:
 
 
 def _job() -> "Job":
-    from etl.discover import Batch
     from etl.run import Job
 
     return Job(Settings.load())
