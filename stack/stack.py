@@ -171,7 +171,7 @@ class Stack:
                 return
             except WeirError as error:
                 reason = str(error)
-            time.sleep(0.25)
+            time.sleep(min(0.1 + (time.monotonic() - started) / 20, 1.0))  # asking costs CPU that the program wants
         tail = self.log_tail(name)
         seconds = time.monotonic() - started
         raise StartFailed(f"{name} did not come up in {seconds:.0f} s: {reason}\n--- {self.layout.log(name)}\n{tail}")
