@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from fleet.settings import CHECKOUT, Settings
+from stack.layout import Layout
 from stack.ports import Ports
 from stack.stack import Stack
+from stack.supervisor import Supervisor, kill_leftovers
 
 TEST_HOMES = CHECKOUT / "var" / "test"
 
@@ -26,7 +28,8 @@ def own_home() -> Iterator[Path]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 continue
-            Stack(home).down()
+            Supervisor(Layout(home)).shutdown()
+            kill_leftovers(home)
             shutil.rmtree(home, ignore_errors=True)
             yield home
             return
