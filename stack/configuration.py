@@ -18,7 +18,7 @@ from stack.render import write as render
 KEPT = ("WEIR_LAKE_URI", "WEIR_TYPES_DIR", "WEIR_SPARK_MASTER")
 """Settings that every role needs alike: given at set-up, they are written into the env files."""
 _DECIDED_HERE = (
-    "WEIR_ENV_FILE", "WEIR_HOME", "WEIR_ROLE", "WEIR_STACK", "WEIR_PORT_", "WEIR_DB_URL", "WEIR_KAFKA_", "WEIR_MQTT_",
+    "WEIR_ENV_FILE", "WEIR_HOME", "WEIR_ROLE", "WEIR_PORT_", "WEIR_DB_URL", "WEIR_KAFKA_", "WEIR_MQTT_",
     "WEIR_AIRFLOW_", "WEIR_SPARK_REMOTE", "WEIR_SPARK_JARS", "WEIR_JAVA_HOME",
 )  # fmt: skip
 

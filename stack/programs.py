@@ -66,7 +66,7 @@ def base_environment(layout: Layout, environ: Mapping[str, str]) -> dict[str, st
         "HOME": str(layout.user_home),
         "TMPDIR": str(layout.tmp),
         "PATH": f"{BIN}:{environ.get('PATH') or '/usr/bin:/bin'}",
-        "WEIR_STACK": str(layout.home),
+        "STACK_OF_WEIR": str(layout.home),
         "PYTHONUNBUFFERED": "1",
     }
 

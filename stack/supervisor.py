@@ -62,7 +62,7 @@ class Supervisor:
         """Start supervisord with nothing running in it yet."""
         (self.layout.home / SOCKET).unlink(missing_ok=True)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.layout.config / "supervisord.conf")]
-        environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "WEIR_STACK": str(self.layout.home)}
+        environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "STACK_OF_WEIR": str(self.layout.home)}
         done = subprocess.run(
             [sys.executable, "-W", "ignore", *command[1:]],
             cwd=self.layout.home, env=environment, capture_output=True, text=True,
@@ -118,7 +118,7 @@ def _faults(name: str) -> Iterator[None]:
 
 def marked(home: Path) -> list[int]:
     """Every process of the stack with this home, found by the mark in its environment (this process aside)."""
-    mark = b"WEIR_STACK=" + os.fsencode(str(home))
+    mark = b"STACK_OF_WEIR=" + os.fsencode(str(home))
     found = []
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or int(process.name) == os.getpid():

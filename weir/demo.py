@@ -35,7 +35,7 @@ def demo(
     ] = None,
 ) -> None:
     """Start the stack if need be, run two systems faster than real time, load them through Airflow, show the books."""
-    from stack.stack import Stack
+    from weir.stack import _stack
 
     started = time.monotonic()
 
@@ -43,7 +43,7 @@ def demo(
         print(f"{time.monotonic() - started:6.1f} s  {text}", flush=True)
 
     settings = Settings.load()
-    stack = Stack.of(settings, os.environ)
+    stack = _stack()
     stack.up(lambda name, what, took: None if what == "starting" else say(f"{name}: {what} ({took:.1f} s)"))
     settings = stack.settings("operator")
     figures = run(settings, seconds, recording or find_recording(), say)
