@@ -56,13 +56,13 @@ def ensure(folder: Path, environ: Mapping[str, str] = os.environ) -> Path:
     archive = runtime / "lib" / "server" / "classes.jsa"
     if not archive.exists():
         # It comes without its class archive; 1.3 s once saves that and more at every start of a JVM.
-        subprocess.run([runtime / "bin" / "java", "-Xshare:dump"], capture_output=True, check=False)
-    options = ""
+        subprocess.run([runtime / "bin" / "java", "-XX:-UsePerfData", "-Xshare:dump"], capture_output=True, check=False)
+    options = "-XX:-UsePerfData "  # or each JVM leaves a file in /tmp
     trusted = host_authorities(environ)
     if trusted is not None:
         # The packaged runtime brings its own authorities and knows none that this host added.
         truststore(trusted, folder / "authorities.p12")
-        options = f'-Djavax.net.ssl.trustStore="{folder}/authorities.p12" -Djavax.net.ssl.trustStorePassword=changeit '
+        options += f'-Djavax.net.ssl.trustStore="{folder}/authorities.p12" -Djavax.net.ssl.trustStorePassword=changeit '
     java = folder / "bin" / "java"
     java.write_text(WRAPPER.format(java=runtime / "bin" / "java", options=options))
     java.chmod(0o755)
