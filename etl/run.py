@@ -124,7 +124,9 @@ class Job:
         after the others are loaded, where the figures of one do not add up."""
         files = self._files(run_id, batch)
         ready = files if batch.type == REJECTED else self._validated(run_id, batch, files)
-        errors, loaded, newer = [], [], []
+        errors: list[str] = []
+        loaded: list[str] = []
+        newer: list[str] = []
         for partition, store in self._derived(batch, ready, run_id):
             key = partition.partition.key
             try:

@@ -6,6 +6,7 @@
 - Quarantined reading: it carried known values, and each of them is bad.
 """
 
+from collections.abc import Iterable
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -108,8 +109,8 @@ def _finite(metric: str) -> "Column":
     return F.when(F.abs(F.col(metric)) < F.lit(float("inf")), F.col(metric))
 
 
-def _sum(conditions: "list[Column] | object") -> "Column":
-    return reduce(lambda a, b: a + b, [c.cast("int") for c in conditions])  # type: ignore[attr-defined]
+def _sum(conditions: "Iterable[Column]") -> "Column":
+    return reduce(lambda a, b: a + b, [c.cast("int") for c in conditions])
 
 
 def _of_metric(numbers: dict[str, float]) -> "Column":

@@ -85,10 +85,10 @@ def _show(books: "Books", every: bool) -> None:
         if not every and shown[row.partition.type] > LAST and row.status == "loaded":
             continue
         b = row.books
-        figures = (b.landed, b.valid, b.quarantined, b.duplicate) if b else (None,) * 4
+        fates = (b.landed, b.valid, b.quarantined, b.duplicate) if b else (None, None, None, None)
         known = sum(m.known for m in b.metrics) if b else None
         bad = sum(m.quarantined for m in b.metrics) if b else None
-        rows.add_row(row.partition.key, *map(_number, (*figures, known, bad, row.anomalies)), row.status)
+        rows.add_row(row.partition.key, *map(_number, (*fates, known, bad, row.anomalies)), row.status)
     console.print(rows)
     hidden = sum(max(0, n - LAST) for n in shown.values())
     if hidden and not every:
