@@ -207,7 +207,9 @@ class Stack:
         self._start(name, time.monotonic(), lambda: False)
 
     def down(self) -> None:
-        """Stop everything; nothing of this stack is running afterwards."""
+        """Stop everything; nothing of this stack is running afterwards. Clients go first: they may have to flush."""
+        self.supervisor.stop_together(set(programs.ALL) - set(programs.SERVERS))
+        self.supervisor.stop_together(programs.SERVERS)
         self.supervisor.shutdown()
         supervisor.kill_leftovers(self.layout.home)
 

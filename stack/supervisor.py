@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,19 @@ class Supervisor:
     def stop_program(self, name: str) -> None:
         with _faults(name):
             self._rpc().stopProcess(name, True)
+
+    def stop_together(self, names: Iterable[str], seconds: float = 45) -> None:
+        """Stop these at the same time (supervisord by itself takes one after the other), and wait."""
+        wanted = set(names) & set(self.programs())
+        for name in wanted:
+            with contextlib.suppress(xmlrpc.client.Fault, OSError, http.client.HTTPException):
+                self._rpc().stopProcess(name, False)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            states = self.programs()
+            if not any(states[n]["statename"] in ("RUNNING", "STOPPING", "STARTING") for n in wanted if n in states):
+                return
+            time.sleep(0.1)
 
     def shutdown(self, seconds: float = 60) -> None:
         """Stop every program, then supervisord, and wait until it is gone."""
