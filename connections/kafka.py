@@ -53,7 +53,7 @@ def producer(settings: Settings, client_id: str, **overrides: Any) -> KafkaProdu
         "acks": "all",
         "enable_idempotence": True,
         "compression_type": "lz4",
-        "linger_ms": 10,
+        "linger_ms": 20,
         "batch_size": 128 * 1024,
         "max_block_ms": 10_000,
         "delivery_timeout_ms": DELIVERY_TIMEOUT_MS,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from fleet.catalog import Catalog, System
@@ -46,6 +47,7 @@ def command_topic(address: Address) -> str:
     return "/".join(("cmd", *address[:4]))
 
 
+@lru_cache(maxsize=65_536)
 def parse_data_topic(topic: str) -> Address | None:
     """None where the topic is not one of ours."""
     levels = topic.split("/")
