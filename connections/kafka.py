@@ -65,6 +65,16 @@ def producer(settings: Settings, client_id: str, **overrides: Any) -> KafkaProdu
     return _open(KafkaProducer, settings, client_id, options | overrides)
 
 
+def close(client: KafkaProducer, seconds: float = 0) -> None:
+    """Ends a producer, its thread included, whatever was not confirmed: close() alone raises before it ends the
+    thread where records are left, and the thread would send them later, after somebody else has."""
+    try:
+        client.close(timeout=seconds)
+    except KafkaError:
+        client._sender.force_close()
+        client._closed = True
+
+
 def consumer(settings: Settings, client_id: str, group: str | None = None, **overrides: Any) -> KafkaConsumer:
     """Never commits by itself; starts at the earliest record. Subscribe or assign it."""
     options: dict[str, Any] = {

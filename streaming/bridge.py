@@ -93,7 +93,7 @@ class Worker:
             self.connected = False
             self.tallies.in_flight = 0
             subscriber.abandon()
-            producer.close(timeout=0)
+            kafka.close(producer)
 
     def takes(self, topic: str) -> bool:
         """Of the unrouted worker: whether a message is its own. Others get what they subscribed to, and no more."""

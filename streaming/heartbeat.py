@@ -66,7 +66,7 @@ class Heartbeats:
         except KafkaError as error:
             raise kafka.unavailable(self.settings, error) from error
         finally:
-            producer.close(timeout=0)
+            kafka.close(producer)
 
     def watch_broker(self, stop: threading.Event, under_way: Callable[[], None] = lambda: None) -> None:
         """Mosquitto's own count of what it dropped (a full queue), told every few seconds on $SYS."""
