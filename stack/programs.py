@@ -23,7 +23,6 @@ AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor")
 ALL = (*SERVERS, "spark", *AIRFLOW, *SERVICES)
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
-    "spark": (),
     "airflow-api-server": ("postgres",),
     "airflow-scheduler": ("postgres",),
     "airflow-dag-processor": ("postgres",),
@@ -32,6 +31,9 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "live": ("kafka", "postgres"),
 }
 """Program → servers that have to be up and provisioned (topics, users, migrations) before it starts."""
+
+AFTER: Mapping[str, tuple[str, ...]] = {"spark": ("kafka",)}
+"""Not needed, but waited for where both are started: five JVMs and Pythons at once on two cores help nobody."""
 
 PORT_OF: Mapping[str, tuple[str, ...]] = {
     "mosquitto": ("mqtt",),

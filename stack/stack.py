@@ -17,7 +17,8 @@ from stack.ports import LOOPBACK, Ports, check_free
 Progress = Callable[[str, str, float], None]
 """Called with program, what happened (`starting`, `up`, `failed`) and the seconds since its start."""
 
-READY_SECONDS = {"kafka": 90, "spark": 240, **dict.fromkeys(programs.AIRFLOW, 240)}
+READY_SECONDS = 240
+"""On a machine that is busy with other things. A program that stops is noticed at once, not after this time."""
 
 
 class StartFailed(WeirError):
@@ -119,7 +120,7 @@ class Stack:
         def run(name: str) -> None:
             started = time.monotonic()
             try:
-                for needed in programs.NEEDS.get(name, ()):
+                for needed in (*programs.NEEDS.get(name, ()), *programs.AFTER.get(name, ())):
                     while needed in done and not done[needed].wait(0.1):
                         if failures:
                             return
@@ -156,7 +157,7 @@ class Stack:
         self._wait(name, started, abandoned, since)
 
     def _wait(self, name: str, started: float, abandoned: Callable[[], bool], since: int = 0) -> None:
-        limit = READY_SECONDS.get(name, 45)
+        limit = READY_SECONDS
         reason = "it did not answer"
         while time.monotonic() < started + limit:
             if abandoned():
