@@ -40,7 +40,7 @@ OWN_PROCESS = {
 
 @contextlib.contextmanager
 def session(settings: Settings, application: str = "weir") -> Iterator["SparkSession"]:
-    """Ends with the block. Raises Unavailable where no Spark answers, ConfigurationError without Java."""
+    """A session to use in the block. Raises Unavailable where no Spark answers, ConfigurationError without Java."""
     remote = settings.spark_remote.get_secret_value()
     spark = _connect(remote) if remote else _start(settings, application)
     from pyspark.errors import PySparkException
@@ -57,8 +57,10 @@ def session(settings: Settings, application: str = "weir") -> Iterator["SparkSes
             raise
         raise Unavailable(f"Spark Connect at {address(settings)} went away: {_first_line(error)}") from error
     finally:
-        # A Connect server ends the session with its temporary data; a driver of our own ends with its JVM.
-        spark.stop()
+        # A session on a server holds memory there. A driver of our own takes 10 s to start and is kept for the next
+        # block; it ends with this process.
+        if remote:
+            spark.stop()
 
 
 def address(settings: Settings) -> str:
@@ -89,7 +91,7 @@ def _connect(remote: str) -> "SparkSession":
         place = remote.partition("/;")[0]
         raise Unavailable(
             f"no Spark Connect at {place} (is it up, and is WEIR_SPARK_REMOTE's token right?): {_first_line(error)}"
-        ) from (error)
+        ) from error
     return spark
 
 

@@ -1,0 +1,341 @@
+"""The batch job on a real TimescaleDB and a real Spark, over lakes small enough to count by hand."""
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from connections.lake import Lake
+from connections.warehouse import Warehouse
+from etl.discover import Batch
+from etl.run import Job, Request
+from fleet.errors import DataError
+from fleet.settings import CHECKOUT, Settings
+from tests.integration.small_lake import T0, SmallLake
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+TABLES = ("rollups", "anomalies", "quarantine", "validations", "etl_runs", "ledger_topics", "ledger")
+STRICT = """\
+type: boiler
+version: 1
+system: plant
+cadence: 2s
+metrics:
+  pressure: {unit: hectopascal, range: [0, 2000], outside: fail}
+examples:
+  good: [{payload: {device_id: b1, event_time: 1732985789000, values: {pressure: 900}}, values: {pressure: 900}}]
+  bad: [{payload: {device_id: b1, event_time: 1732985789000, values: {pressure: high}}, reason: wrong_type}]
+"""
+
+
+@pytest.fixture
+def settings(settings_for: Callable[[str], Settings], tmp_path: Path) -> Settings:
+    """The batch role on empty tables and an empty lake. Kafka is not asked: these lakes' offsets are our own."""
+    types = tmp_path / "types"
+    types.mkdir()
+    for name in ("weather_station", "room_node"):
+        (types / f"{name}.yaml").write_text((CHECKOUT / "fleet" / "types" / f"{name}.yaml").read_text())
+    (types / "boiler.yaml").write_text(STRICT)
+    found = settings_for("batch").model_copy(
+        update={
+            "home": tmp_path, "lake_uri": f"file://{tmp_path}/lake", "types_dir": types, "kafka_user": "",
+            "spark_remote": SecretStr(""),
+        }
+    )  # fmt: skip
+    warehouse = Warehouse.of(found)
+    with warehouse.transaction() as c:
+        for table in TABLES:
+            c.execute(text(f"DELETE FROM {table}"))
+    warehouse.close()
+    return found
+
+
+@pytest.fixture
+def job(settings: Settings) -> Iterator[Job]:
+    made = Job(settings)
+    yield made
+    made.warehouse.close()
+
+
+@pytest.fixture
+def lake(settings: Settings) -> SmallLake:
+    return SmallLake(Lake(settings.lake))
+
+
+def run(job: Job, run_id: str, **request: Any) -> tuple[list[Batch], dict[str, Any]]:
+    batches = job.begin(run_id, Request(**request))
+    for batch in batches:
+        job.validate(run_id, batch)
+        job.load(run_id, batch)
+    return batches, job.finish(run_id)
+
+
+def keys(batches: list[Batch]) -> set[str]:
+    return {key for batch in batches for key in batch.partitions}
+
+
+def contents(job: Job) -> dict[str, Any]:
+    names = ("rollups", "anomalies", "quarantine", "ledger_metrics", "rejects")
+    return {name: sorted(map(str, job.warehouse.rows(f"SELECT * FROM {name}"))) for name in names}
+
+
+def at(seconds: float) -> dict[str, Any]:
+    return {"event_time": T0 + timedelta(seconds=seconds)}
+
+
+KEY = "weather/weather_station/2026-11-22T03"
+
+
+def test_every_row_and_value_goes_where_it_belongs(job: Job, lake: SmallLake) -> None:
+    weather = job.catalog.type("weather_station")
+    good = [{"device_id": "1", **at(2 * i), "temperature": 20.0 + i % 7 * 0.5, "humidity": 50.0 + i % 5} for i in range(40)]
+    lake.land(weather, good)
+    lake.land(
+        weather,
+        [
+            {**good[0]},                                                          # duplicate: no seq, equal values
+            {**good[0], "humidity": 51.0},                                        # no seq, other values: a reading
+            {"device_id": "2", **at(0), "seq": 1, "temperature": 21.0},
+            {"device_id": "2", **at(0), "seq": 1, "temperature": 22.0},           # duplicate: equal seq and metrics
+            {"device_id": "2", **at(0), "seq": 1, "humidity": 40.0},              # other metrics: a reading
+            {"device_id": "2", **at(0), "seq": 2, "temperature": 23.0},           # other seq: a reading
+            {"device_id": "3", **at(5), "temperature": 99.0, "humidity": 45.0},   # one bad value
+            {"device_id": "3", **at(6), "temperature": 99.0, "humidity": None},   # all known values bad
+            {"device_id": "3", **at(7), "temperature": 99.0, "humidity": 130.0},  # both bad
+            {"device_id": "3", **at(8), "temperature": None},                     # nothing known: valid
+            {"device_id": "1", **at(90), "temperature": 55.0},                    # in range, and far from the rest
+            {"device_id": "1", **at(3600), "temperature": 20.0},                  # the next hour
+        ],
+        kafka_partition=1,
+        heartbeats=2,
+    )  # fmt: skip
+    lake.land_rejects([{"reason": "bad_id"}, {"reason": "bad_id"}, {"reason": "not_utf8", "payload": b"\xff\\"}])
+    batches, figures = run(job, "r1")
+    assert keys(batches) == {KEY, "weather/weather_station/2026-11-22T04", "rejected/rejected/2026-11-22T03"}
+    expected = {"landed": 52, "valid": 48, "quarantined": 2, "duplicate": 2, "quarantined_values": 4,
+                "dead_letters": 3, "problems": []}  # fmt: skip
+    assert {name: figures[name] for name in expected} == expected
+
+    quarantined = job.warehouse.rows(
+        "SELECT what, reason, device_id, metric, value FROM quarantine ORDER BY at, what, metric"
+    )
+    assert [tuple(r.values()) for r in quarantined if r["what"] != "dead_letter"] == [
+        ("value", "out_of_range", "3", "temperature", 99.0),
+        ("reading", "all_values_quarantined", "3", None, None),
+        ("value", "out_of_range", "3", "temperature", 99.0),
+        ("reading", "all_values_quarantined", "3", None, None),
+        ("value", "out_of_range", "3", "humidity", 130.0),
+        ("value", "out_of_range", "3", "temperature", 99.0),
+    ]
+    letters = job.warehouse.rows(
+        "SELECT payload, reason FROM quarantine WHERE what = 'dead_letter' ORDER BY kafka_offset"
+    )
+    assert [(bytes(r["payload"]), r["reason"]) for r in letters] == [
+        (b"{", "bad_id"),
+        (b"{", "bad_id"),
+        (b"\xff\\", "not_utf8"),
+    ]
+    (unusual,) = job.warehouse.rows("SELECT * FROM anomalies WHERE kind = 'zscore'")
+    assert (unusual["device_id"], unusual["value"], unusual["kafka_offset"]) == ("1", 55.0, 10)
+    assert len(job.warehouse.rows("SELECT * FROM anomalies WHERE kind = 'range'")) == 4
+
+    temperatures = [r["temperature"] for r in good] + [good[0]["temperature"], 55.0]
+    (hour,) = job.warehouse.rows(
+        "SELECT * FROM rollups WHERE grain = '1h' AND device_id = '1' AND metric = 'temperature' AND bucket = :t", t=T0
+    )
+    assert (hour["count"], hour["min"], hour["max"], hour["last"]) == (42, 20.0, 55.0, 55.0)
+    assert hour["mean"] == pytest.approx(statistics.fmean(temperatures))
+    assert hour["stddev"] == pytest.approx(statistics.stdev(temperatures))
+    assert hour["anomalies"] == 1
+    (single,) = job.warehouse.rows("SELECT * FROM rollups WHERE grain = '1m' AND device_id = '3'")
+    assert (single["count"], single["mean"], single["stddev"]) == (1, 45.0, None)
+    assert any((job.settings.home / "data-docs").rglob("index.html"))
+
+    before = contents(job)
+    assert run(job, "r2")[0] == []
+    assert contents(job) == before
+    assert keys(run(job, "r3", force=True)[0]) == keys(batches)
+    assert contents(job) == before
+
+
+def test_a_late_file_reprocesses_only_its_partition(job: Job, lake: SmallLake) -> None:
+    weather = job.catalog.type("weather_station")
+    lake.land(weather, [{"device_id": "1", **at(h * 3600), "humidity": 50.0} for h in range(3)])
+    run(job, "r1")
+    lake.land(weather, [{"device_id": "1", **at(3610), "humidity": 60.0}])
+    batches, figures = run(job, "r2")
+    assert keys(batches) == {"weather/weather_station/2026-11-22T04"}
+    assert figures["landed"] == 2
+    runs = {r["partition"]: r["run_id"] for r in job.warehouse.rows("SELECT partition, run_id FROM ledger")}
+    assert sorted(runs.values()) == ["r1", "r1", "r2"]
+
+
+def test_a_run_that_saw_less_does_not_undo_one_that_saw_more(job: Job, lake: SmallLake) -> None:
+    weather = job.catalog.type("weather_station")
+    lake.land(weather, [{"device_id": "1", **at(0), "humidity": 50.0}])
+    (early,) = job.begin("early", Request())
+    lake.land(weather, [{"device_id": "1", **at(2), "humidity": 60.0}])
+    run(job, "later")
+    before = contents(job)
+    job.validate("early", early)
+    assert job.load("early", early)["newer_there"] == [KEY]
+    job.finish("early")
+    assert contents(job) == before
+
+
+def test_older_versions_lack_newer_metrics(job: Job, lake: SmallLake) -> None:
+    weather = job.catalog.type("weather_station")
+    old = weather.model_copy(update={"metrics": {k: v for k, v in weather.metrics.items() if k != "uv_index"}})
+    new = weather.model_copy(update={"version": 2})
+    lake.land(old, [{"device_id": "1", **at(0), "humidity": 50.0}])
+    lake.land(new, [{"device_id": "1", **at(2), "humidity": 52.0, "uv_index": 3.0}])
+    path = job.settings.types_dir / "weather_station.yaml"
+    path.write_text(path.read_text().replace("version: 1", "version: 2"))
+    run(Job(job.settings), "r1")
+    rows = job.warehouse.rows("SELECT metric, count, spec_version FROM rollups WHERE grain = '1h' ORDER BY metric")
+    assert [tuple(r.values()) for r in rows] == [("humidity", 2, 2), ("uv_index", 1, 2)]
+
+
+def test_a_partition_that_fails_holds_back_nobody_else(job: Job, lake: SmallLake) -> None:
+    boiler = job.catalog.type("boiler")
+    lake.land(boiler, [{"device_id": "b1", **at(0), "pressure": 900.0}])
+    run(job, "r0")
+    lake.land(
+        boiler, [{"device_id": "b1", **at(2), "pressure": 9000.0}, {"device_id": "b1", **at(3600), "pressure": 950.0}]
+    )
+    (batch,) = job.begin("r1", Request())
+    with pytest.raises(DataError, match=r"boiler/2026-11-22T03 fails validation: pressure"):
+        job.validate("r1", batch)
+    assert job.load("r1", batch)["loaded"] == 1
+    with pytest.raises(DataError, match="pressure"):
+        job.finish("r1")
+    books = {r["partition"][-2:]: (r["status"], r["landed"]) for r in job.warehouse.rows("SELECT * FROM ledger")}
+    assert books == {"03": ("failed", 1), "04": ("loaded", 1)}
+    assert keys(job.begin("r2", Request())) == {"plant/boiler/2026-11-22T03"}  # until it is put right
+
+
+def test_nothing_loads_that_was_not_validated(job: Job, lake: SmallLake) -> None:
+    lake.land(job.catalog.type("weather_station"), [{"device_id": "1", **at(0), "humidity": 50.0}])
+    (batch,) = job.begin("r1", Request())
+    assert job.load("r1", batch)["held_back"] == 1
+    with pytest.raises(DataError, match="not loaded"):
+        job.finish("r1")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda t: t.drop_columns(["humidity"]), "'humidity' is missing"),
+        (lambda t: t.set_column(t.schema.get_field_index("humidity"), "humidity", pa.array(["wet"])), "is string"),
+        (lambda t: t.append_column("ghost", pa.array([1.0])), "'ghost'"),
+        (lambda t: pa.concat_tables([t, t]), "its manifest says 1"),
+    ],
+    ids=["no column", "wrong type", "strange column", "more rows than promised"],
+)
+def test_a_broken_file_fails_its_partition(job: Job, lake: SmallLake, change: Callable, told: str) -> None:
+    lake.land(job.catalog.type("weather_station"), [{"device_id": "1", **at(0), "humidity": 50.0}])
+    (path,) = lake.lake.files("raw")
+    table = pq.read_table(lake.lake.path(path), partitioning=None)
+    lake.lake.write_table(path, change(table))
+    (batch,) = job.begin("r1", Request())
+    with pytest.raises(DataError, match=told):
+        job.validate("r1", batch)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM rollups WHERE grain = '1m'",
+        "UPDATE rollups SET count = count + 1 WHERE grain = '1h'",
+        "DELETE FROM quarantine",
+        "DELETE FROM anomalies",
+    ],
+)
+def test_a_mismatch_fails_the_run(job: Job, lake: SmallLake, damage: str) -> None:
+    lake.land(job.catalog.type("weather_station"), [{"device_id": "1", **at(0), "humidity": 50.0, "temperature": 99.0}])
+    run(job, "r1")
+    with job.warehouse.transaction() as c:
+        c.execute(text(damage))
+    with pytest.raises(DataError, match="expected"):
+        job.finish("r1")
+
+
+def test_a_gap_in_the_manifests_fails_the_run(job: Job, lake: SmallLake) -> None:
+    weather = job.catalog.type("weather_station")
+    lake.land(weather, [{"device_id": "1", **at(0), "humidity": 50.0}])
+    lake.offsets["sensor", 0] += 3
+    lake.land(weather, [{"device_id": "1", **at(2), "humidity": 50.0}])
+    with pytest.raises(DataError, match="offsets 1 to 3 are in no manifest"):
+        run(job, "r1")
+
+
+@contextmanager
+def _waits(job: Job, lock: str, **parameters: Any) -> Iterator[Callable[[], None]]:
+    """Holds a lock; what it yields waits until somebody else waits for it."""
+    with job.warehouse.transaction() as holder:
+        holder.execute(text(lock), parameters)
+
+        def blocked() -> None:
+            for _ in range(1200):
+                if job.warehouse.rows("SELECT 1 FROM pg_locks WHERE NOT granted"):
+                    return
+                time.sleep(0.1)
+            raise AssertionError("nobody came to wait for the lock")
+
+        yield blocked
+
+
+def test_two_runs_on_a_partition_take_turns(job: Job, lake: SmallLake) -> None:
+    lake.land(job.catalog.type("weather_station"), [{"device_id": "1", **at(0), "humidity": 50.0}])
+    (batch,) = job.begin("r1", Request())
+    job.validate("r1", batch)
+    done: list[dict[str, Any]] = []
+    thread = threading.Thread(target=lambda: done.append(job.load("r1", batch)))
+    with _waits(job, "SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))", key=KEY) as blocked:
+        thread.start()
+        blocked()
+        assert job.warehouse.rows("SELECT * FROM rollups") == []
+    thread.join(60)
+    assert done[0]["loaded"] == 1
+
+
+def test_kill_9_in_mid_load_leaves_the_old_rows(job: Job, lake: SmallLake, settings: Settings) -> None:
+    weather = job.catalog.type("weather_station")
+    lake.land(weather, [{"device_id": "1", **at(0), "humidity": 50.0}])
+    run(job, "r1")
+    before = contents(job)
+    lake.land(weather, [{"device_id": "1", **at(2), "humidity": 60.0}])
+    environ = {
+        **os.environ, "WEIR_ENV_FILE": str(settings.env_file), "WEIR_HOME": str(settings.home),
+        "WEIR_LAKE_URI": settings.lake, "WEIR_TYPES_DIR": str(settings.types_dir), "WEIR_KAFKA_USER": "",
+        "WEIR_SPARK_REMOTE": "",
+    }  # fmt: skip
+    # The load has replaced rollups, anomalies and quarantine and stands before its last statement.
+    with _waits(job, "LOCK TABLE ledger_metrics IN EXCLUSIVE MODE") as blocked:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "weir.main", "etl", "run"], env=environ, cwd=CHECKOUT, start_new_session=True
+        )
+        try:
+            blocked()
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert contents(job) == before
+    assert keys(run(job, "r2")[0]) == {KEY}
+    (hour,) = job.warehouse.rows("SELECT count, mean FROM rollups WHERE grain = '1h'")
+    assert (hour["count"], hour["mean"]) == (2, 55.0)
