@@ -24,7 +24,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from connections.mqtt import Publisher, Subscriber
+from connections.mqtt import Subscriber
+from connections.mqtt_publisher import BulkPublisher
 from fleet.catalog import load_catalog
 from fleet.settings import Settings
 from stack.ports import Ports
@@ -45,10 +46,10 @@ def payload(seq: int) -> bytes:
 
 
 def publish(settings: Settings, first: int, count: int) -> None:
-    with Publisher(settings, max_in_flight=1000) as publisher:
-        for seq in range(first, first + count):
-            publisher.publish(f"dt/weather/field/weather_station/{seq % 100 + 1}", payload(seq))
-        publisher.flush(600)
+    publisher = BulkPublisher(settings)
+    for seq in range(first, first + count):
+        publisher.publish(f"dt/weather/field/weather_station/{seq % 100 + 1}", payload(seq))
+    publisher.close(600)
 
 
 def publish_all(settings: Settings, count: int, publishers: int) -> None:

@@ -1,1 +1,1 @@
-"""The only place that opens Kafka, MQTT, the lake, the warehouse, Spark and Airflow: small clients with honest errors."""
+"""The only place that opens Kafka, MQTT, the lake, the warehouse, Spark and Airflow: small, with honest errors."""
