@@ -110,7 +110,7 @@ def admin(settings: Settings, client_id: str = "weir-admin") -> KafkaAdminClient
 
 def _open(kind: type, settings: Settings, client_id: str, options: dict[str, Any]) -> Any:
     try:
-        return kind(**_common(settings, client_id), **options)
+        return kind(**(_common(settings, client_id) | options))
     except AuthorizationError as error:
         raise Refused(f"Kafka refuses user {settings.kafka_user!r} as {client_id}: {error}") from error
     except KafkaError as error:
