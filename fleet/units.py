@@ -15,7 +15,7 @@ UNITS: dict[str, Unit] = {
     "degC": Unit("°C", "celsius", "temperature"),
     "percent": Unit("%", "percent", "ratio"),
     "ppm": Unit("ppm", "ppm", "concentration"),
-    "ppm_per_min": Unit("ppm/min", "none", "change of concentration"),
+    "ppm_per_sample": Unit("ppm/sample", "none", "change of concentration"),
     "lux": Unit("lx", "lux", "illuminance"),
     "volt": Unit("V", "volt", "voltage"),
     "watt": Unit("W", "watt", "power"),
