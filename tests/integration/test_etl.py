@@ -91,7 +91,7 @@ def keys(batches: list[Batch]) -> set[str]:
 
 def contents(job: Job) -> dict[str, Any]:
     names = ("rollups", "anomalies", "quarantine", "ledger_metrics", "rejects")
-    return {name: sorted(map(str, job.warehouse.rows(f"SELECT * FROM {name}"))) for name in names}
+    return {name: sorted(r["t"] for r in job.warehouse.rows(f"SELECT t::text AS t FROM {name} t")) for name in names}
 
 
 def at(seconds: float) -> dict[str, Any]:
@@ -103,7 +103,9 @@ KEY = "weather/weather_station/2026-11-22T03"
 
 def test_every_row_and_value_goes_where_it_belongs(job: Job, lake: SmallLake) -> None:
     weather = job.catalog.type("weather_station")
-    good = [{"device_id": "1", **at(2 * i), "temperature": 20.0 + i % 7 * 0.5, "humidity": 50.0 + i % 5} for i in range(40)]
+    good = [
+        {"device_id": "1", **at(2 * i), "temperature": 20.0 + i % 7 * 0.5, "humidity": 50.0 + i % 5} for i in range(40)
+    ]
     lake.land(weather, good)
     lake.land(
         weather,
