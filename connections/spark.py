@@ -22,7 +22,10 @@ SESSION = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
     # 200 tasks of 20 ms each are Spark's default; adaptive execution joins these further where they are small.
-    "spark.sql.shuffle.partitions": "8",
+    "spark.sql.shuffle.partitions": "4",
+    # Medians are aggregated in a hash table of objects, which by default gives way to sorting beyond 128 groups; a
+    # batch has a group for each device, metric and partition, 10^3 to 10^5, of some kilobytes.
+    "spark.sql.objectHashAggregate.sortBased.fallbackThreshold": "100000",
 }
 """For each session, wherever it runs."""
 

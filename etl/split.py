@@ -34,7 +34,7 @@ def with_fates(rows: "DataFrame", spec: DeviceType, grain: Grain) -> "DataFrame"
         "device_id",
         "event_time",
         "seq",
-        F.array_sort(F.array_distinct("carried")),
+        F.sort_array(F.array_distinct("carried")),
         F.when(F.col("seq").isNull(), F.struct(*metrics)),
     ).orderBy("kafka_timestamp", "kafka_partition", "kafka_offset", "kafka_topic")
     known = _sum(F.col(m).isNotNull() for m in metrics)
