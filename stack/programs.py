@@ -69,6 +69,8 @@ def base_environment(layout: Layout, environ: Mapping[str, str]) -> dict[str, st
         "TMPDIR": str(layout.tmp),
         "PATH": f"{BIN}:{environ.get('PATH') or '/usr/bin:/bin'}",
         "STACK_OF_WEIR": str(layout.home),
+        # Airflow's processes rename themselves, and would write the new name over the mark.
+        "SPT_NOENV": "1",
         "PYTHONUNBUFFERED": "1",
     }
 

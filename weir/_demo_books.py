@@ -2,10 +2,11 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
+from kafka import TopicPartition
 
 from connections.kafka import consumer, end_offsets
 from connections.lake import Lake
@@ -18,7 +19,7 @@ from simulators.outcome import Observed, Outcome
 
 Offsets = Mapping[tuple[str, int], int]
 """(topic, partition) → the offset that its next record gets."""
-POLL_SECONDS = 0.5
+POLL_SECONDS = 2.0
 
 
 class _TypeOf(msgspec.Struct):
@@ -31,10 +32,11 @@ class _ReasonOf(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Loaded:
-    """Totals of the warehouse, by device type; `rejects` by reason."""
+    """Totals of the warehouse, by device type; `rejects` by reason, `bad_values` quarantined in readings that live."""
 
     types: dict[str, Observed]
     rejects: dict[str, int]
+    bad_values: dict[str, int]
     rollups: int
     anomalies: int
 
@@ -58,7 +60,7 @@ def count_on_kafka(settings: Settings, start: Offsets, end: Offsets) -> tuple[Co
     type_of, reason_of = msgspec.json.Decoder(_TypeOf).decode, msgspec.json.Decoder(_ReasonOf).decode
     client = consumer(settings, "demo-count")
     try:
-        partitions = {tp: end[(tp.topic, tp.partition)] for tp in end_offsets(client, {topic for topic, _ in end})}
+        partitions = {TopicPartition(*key): offset for key, offset in end.items()}
         client.assign(list(partitions))
         for tp in partitions:
             client.seek(tp, start.get((tp.topic, tp.partition), 0))
@@ -81,23 +83,21 @@ def count_on_kafka(settings: Settings, start: Offsets, end: Offsets) -> tuple[Co
     return readings, rejected
 
 
-def wait_until_landed(settings: Settings, end: Offsets, seconds: float, say: Callable[[str], None]) -> None:
-    """Until every offset before `end` is in a manifest. Raises Unavailable saying how far landing came."""
+def wait_until_landed(settings: Settings, end: Offsets, seconds: float) -> None:
+    """Until every reading and dead letter before `end` is in a manifest; heartbeats behind the last of them land
+    when landing finds it worth a file. Raises Unavailable saying how far landing came."""
     lake = Lake(settings.lake)
     deadline = time.monotonic() + seconds
-    waiting = {key for key, offset in end.items() if offset > 0}
-    while waiting:
-        for topic, partition in list(waiting):
-            last = lake.last_manifest(topic, partition)
-            if last is not None and last.last_offset + 1 >= end[(topic, partition)]:
-                waiting.discard((topic, partition))
-        if waiting and time.monotonic() > deadline:
-            raise Unavailable(
-                f"landing did not write {len(waiting)} Kafka partitions within {seconds:.0f} s: {waiting}"
-            )
-        if waiting:
-            say(f"landing: {len(end) - len(waiting)} of {len(end)} Kafka partitions are in the lake")
-            time.sleep(POLL_SECONDS)
+    while True:
+        landed = {key: 0 if (last := lake.last_manifest(*key)) is None else last.last_offset + 1 for key in end}
+        waiting = {key: offset for key, offset in end.items() if landed[key] < offset}
+        readings, rejected = count_on_kafka(settings, landed, waiting) if waiting else (Counter[str](), Counter[str]())
+        left = readings.total() + rejected.total()
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            raise Unavailable(f"landing left {left:,} records unwritten for {seconds:.0f} s: {sorted(waiting)}")
+        time.sleep(POLL_SECONDS)
 
 
 def loaded(settings: Settings) -> Loaded:
@@ -108,6 +108,9 @@ def loaded(settings: Settings) -> Loaded:
             " coalesce(sum(quarantined), 0)::bigint AS quarantined, coalesce(sum(duplicate), 0)::bigint AS duplicate,"
             " coalesce(sum(valid) FILTER (WHERE status = 'loaded'), 0)::bigint AS loaded FROM ledger GROUP BY type"
         )
+        bad = warehouse.rows(
+            "SELECT type, sum(m.quarantined)::bigint AS n FROM ledger_metrics m JOIN ledger USING (partition) GROUP BY type"
+        )
         rejects = warehouse.rows("SELECT reason, sum(rows)::bigint AS rows FROM rejects GROUP BY reason")
         totals = warehouse.rows(
             "SELECT (SELECT count(*) FROM rollups) AS rollups, (SELECT count(*) FROM anomalies) AS anomalies"
@@ -115,7 +118,13 @@ def loaded(settings: Settings) -> Loaded:
     finally:
         warehouse.close()
     types = {row.pop("type"): Observed(bridged=0, **row) for row in rows}
-    return Loaded(types, {r["reason"]: r["rows"] for r in rejects}, totals["rollups"], totals["anomalies"])
+    return Loaded(
+        types,
+        {r["reason"]: r["rows"] for r in rejects},
+        {b["type"]: b["n"] for b in bad},
+        totals["rollups"],
+        totals["anomalies"],
+    )
 
 
 def outcome(readings: Counter[str], rejected: Counter[str], before: Loaded, after: Loaded, types: list[str]) -> Outcome:

@@ -42,7 +42,8 @@ def demo(
     def say(text: str) -> None:
         print(f"{time.monotonic() - started:6.1f} s  {text}", flush=True)
 
-    settings = Settings.load()
+    # A minute's wait for landing's usual 60 s would be most of the demo.
+    os.environ.setdefault("WEIR_LANDING_MAX_SECONDS", "10")
     stack = _stack()
     stack.up(lambda name, what, took: None if what == "starting" else say(f"{name}: {what} ({took:.1f} s)"))
     settings = stack.settings("operator")
@@ -70,17 +71,18 @@ def run(settings: Settings, seconds: float, recording: Path | None, say: Say) ->
     catalog = load_catalog(settings.types_dir)
     started = time.monotonic()
     ends = log_ends(settings, catalog)
-    wait_until_landed(settings, ends, LANDING_SECONDS, say)
+    wait_until_landed(settings, ends, LANDING_SECONDS)
     _etl(settings, say, "what came before")
     before, start = loaded(settings), log_ends(settings, catalog)
     summaries = _simulate(settings, seconds, recording, say)
     published = sum(s["published"] for s in summaries)
-    end = _wait_until_bridged(lambda: log_ends(settings, catalog), start, published, settings, say)
+    end = _wait_until_bridged(lambda: log_ends(settings, catalog), start, published, settings)
     readings, rejected = count_on_kafka(settings, start, end)
     say(
         f"bridge: {readings.total():,} readings and {rejected.total():,} rejects of {published:,} messages are on Kafka"
     )
-    wait_until_landed(settings, end, LANDING_SECONDS, say)
+    wait_until_landed(settings, end, LANDING_SECONDS)
+    say("landing: all of it is in the lake")
     run_id = _etl(settings, say, "the demo's readings")
     after = loaded(settings)
     types = [t.type for t in catalog]
@@ -92,6 +94,7 @@ def run(settings: Settings, seconds: float, recording: Path | None, say: Say) ->
         **{key: sum(getattr(o, key) for o in found.types.values()) for key in vars(next(iter(found.types.values())))},
         "types": {name: vars(o) for name, o in found.types.items()},
         "rejects_loaded": dict(found.rejects_loaded),
+        "bad_values": {name: after.bad_values.get(name, 0) - before.bad_values.get(name, 0) for name in types},
         "rollups": after.rollups - before.rollups,
         "anomalies": after.anomalies - before.anomalies,
         "dag_run": run_id,
@@ -154,7 +157,7 @@ def _simulate(settings: Settings, seconds: float, recording: Path | None, say: S
     return summaries
 
 
-def _wait_until_bridged(ends: Callable[[], Any], start: Any, published: int, settings: Settings, say: Say) -> Any:
+def _wait_until_bridged(ends: Callable[[], Any], start: Any, published: int, settings: Settings) -> Any:
     """Until as many records came in as were published; heartbeats come on top. Returns the log's ends then."""
     from weir._demo_books import count_on_kafka
 
@@ -169,7 +172,6 @@ def _wait_until_bridged(ends: Callable[[], Any], start: Any, published: int, set
             raise Unavailable(
                 f"the bridge put {sum(end.values()) - sum(start.values()):,} records on Kafka for {published:,}"
             )
-        say("bridge: waiting for the last messages")
         time.sleep(1)
 
 
@@ -197,6 +199,7 @@ def _show(figures: dict[str, Any], settings: Settings) -> None:
     table = Table("", *figures["types"], box=None, pad_edge=False, title="Readings", title_justify="left")
     for key in ("bridged", "landed", "valid", "quarantined", "duplicate", "loaded"):
         table.add_row(key, *(f"{of_type[key]:,}" for of_type in figures["types"].values()))
+    table.add_row("bad values", *(f"{figures['bad_values'][name]:,}" for name in figures["types"]))
     for column in table.columns[1:]:
         column.justify = "right"
     console.print()
@@ -206,7 +209,8 @@ def _show(figures: dict[str, Any], settings: Settings) -> None:
     reconciles = "[red]They do not reconcile.[/]" if figures["differences"] else "[green]They reconcile.[/]"
     refused = sum(figures["rejected"].values())
     password = settings.airflow_password.get_secret_value()
-    console.print(f"""
+    console.print(
+        f"""
 Messages     published {figures["published"]:,} = bridged {figures["bridged"]:,} + rejected {refused:,}. {reconciles}
 Rejected     {rejected}
 Rollups      {figures["rollups"]:,} rows new, anomalies {figures["anomalies"]:,}
@@ -215,7 +219,9 @@ Figures      {settings.home / "demo.json"}; the books: weir ledger
 Airflow      {settings.airflow_url}  user {settings.airflow_user}, password {password}
 Data Docs    {settings.home / "data-docs" / "index.html"}
 Database     PGPASSWORD={url.password} psql -h {url.host} -p {url.port} -U {url.username} {url.database}
-Stop         make down""")
+Stop         make down""",
+        soft_wrap=True,
+    )
 
 
 def register(app: typer.Typer) -> None:
