@@ -1,17 +1,13 @@
-"""What tests share: a stack of their own, on ports of their own, with nothing of the user's stack touched."""
+"""What tests share: a home of their own for a stack, with nothing of the user's stack touched."""
 
 import fcntl
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
-from fleet.settings import CHECKOUT, Settings
+from fleet.settings import CHECKOUT
 from stack.layout import Layout
-from stack.ports import Ports
-from stack.stack import Stack
 from stack.supervisor import Supervisor, kill_leftovers
 
 TEST_HOMES = CHECKOUT / "var" / "test"
@@ -34,21 +30,3 @@ def own_home() -> Iterator[Path]:
             yield home
             return
     raise RuntimeError(f"20 test sessions at once hold {TEST_HOMES}")
-
-
-@pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """Mosquitto, Kafka and TimescaleDB, fresh, with Weir's topics, users and tables; down at the end."""
-    with own_home() as home:
-        running = Stack(home, Ports.free(), ("mosquitto", "kafka", "postgres"), environ={})
-        running.up()
-        try:
-            yield running
-        finally:
-            running.down()
-
-
-@pytest.fixture(scope="session")
-def settings_for(stack: Stack) -> Callable[[str], Settings]:
-    """The settings of a role (operator, bridge, landing, live, batch, simulator) on the tests' stack."""
-    return stack.settings

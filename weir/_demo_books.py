@@ -109,7 +109,8 @@ def loaded(settings: Settings) -> Loaded:
             " coalesce(sum(valid) FILTER (WHERE status = 'loaded'), 0)::bigint AS loaded FROM ledger GROUP BY type"
         )
         bad = warehouse.rows(
-            "SELECT type, sum(m.quarantined)::bigint AS n FROM ledger_metrics m JOIN ledger USING (partition) GROUP BY type"
+            "SELECT type, sum(m.quarantined)::bigint AS n FROM ledger_metrics m JOIN ledger USING (partition)"
+            " GROUP BY type"
         )
         rejects = warehouse.rows("SELECT reason, sum(rows)::bigint AS rows FROM rejects GROUP BY reason")
         totals = warehouse.rows(

@@ -36,8 +36,10 @@ def operator(whole_stack: Stack) -> Settings:
 def weir(whole_stack: Stack) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `weir …` as a person would, against the tests' stack; fails the test unless it exits as it should."""
 
-    def command(*arguments: str, code: int = 0, seconds: float = 300) -> subprocess.CompletedProcess[str]:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")}
+    def command(
+        *arguments: str, code: int = 0, seconds: float = 300, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")} | settings
         done = subprocess.run(
             [sys.executable, "-m", "weir.main", *arguments],
             cwd=CHECKOUT,

@@ -1,0 +1,167 @@
+"""From devices to validated tables on the real stack, through Airflow; and whole again after kill -9."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connections.airflow import Airflow
+from connections.warehouse import Warehouse
+from fleet.settings import Settings
+from stack.stack import Stack
+from stack.supervisor import marked
+from weir.demo import DAG, run
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+Weir = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def etl(settings: Settings, **conf: object) -> str:
+    with Airflow.of(settings) as airflow:
+        run_id = airflow.trigger(DAG, conf)
+        state = airflow.wait(DAG, run_id, 300)
+        logs = "" if state == "success" else _failures(airflow, run_id)
+        assert state == "success", logs
+    return run_id
+
+
+def _failures(airflow: Airflow, run_id: str) -> str:
+    failed = [t for t in airflow.tasks(DAG, run_id) if t.state == "failed"]
+    return "\n".join(f"{t.name}\n{airflow.log_tail(DAG, run_id, t)}" for t in failed)
+
+
+def processed(settings: Settings) -> dict[str, datetime]:
+    warehouse = Warehouse.of(settings)
+    rows = warehouse.rows("SELECT partition, processed_at FROM ledger")
+    warehouse.close()
+    return {row["partition"]: row["processed_at"] for row in rows}
+
+
+def contents(settings: Settings) -> dict[str, Any]:
+    """Every derived row, as digests: two equal answers are two equal tables."""
+    warehouse = Warehouse.of(settings)
+    found = {
+        table: warehouse.rows(
+            f"SELECT count(*) AS n, md5(string_agg(t::text, '' ORDER BY t::text)) AS digest FROM {table} t"
+        )
+        for table in ("rollups", "anomalies", "quarantine")
+    }
+    warehouse.close()
+    return found
+
+
+def test_the_demo_reconciles(whole_stack: Stack, weir: Weir) -> None:
+    shown = weir("demo", "--seconds", "20").stdout
+    figures = json.loads((whole_stack.layout.home / "demo.json").read_text())
+    assert figures["differences"] == []
+    assert "They reconcile" in shown
+    assert figures["published"] == figures["bridged"] + sum(figures["rejected"].values())
+    for key in ("bridged", "landed", "valid", "quarantined", "duplicate", "loaded", "rollups", "anomalies"):
+        assert figures[key] > 0, key
+    for of_type in figures["types"].values():
+        assert of_type["loaded"] > 0
+    assert set(figures["rejects_loaded"]) >= {"malformed_json", "not_utf8", "wrong_type", "unknown_metric"}
+    assert any((whole_stack.layout.home / "data-docs").rglob("index.html"))
+
+
+def test_the_books_balance_and_live_has_every_reading(operator: Settings, weir: Weir) -> None:
+    books = json.loads(weir("ledger", "--json").stdout)
+    assert books["imbalances"] == []
+    warehouse = Warehouse.of(operator)
+    live = warehouse.rows("SELECT count(DISTINCT (kafka_topic, kafka_partition, kafka_offset)) AS n FROM readings")
+    landed = warehouse.rows("SELECT sum(landed) AS n FROM ledger WHERE type <> 'rejected'")
+    warehouse.close()
+    assert live[0]["n"] == landed[0]["n"]
+
+
+def test_a_second_run_changes_nothing(operator: Settings) -> None:
+    etl(operator)
+    before, stamps = contents(operator), processed(operator)
+    etl(operator)
+    assert processed(operator) == stamps
+    etl(operator, force=True)
+    assert contents(operator) == before
+    assert all(processed(operator)[key] > stamp for key, stamp in stamps.items())
+
+
+def test_a_late_file_reprocesses_only_its_partition(operator: Settings, weir: Weir) -> None:
+    etl(operator)
+    before = processed(operator)
+    late = datetime.now(UTC).replace(minute=30, second=0, microsecond=0) - timedelta(hours=5)
+    weir("simulate", "weather", "--devices", "3", "--duration", "60", "--speed", "0", "--until", late.isoformat())
+    key = f"weather/weather_station/{late:%Y-%m-%dT%H}"
+    deadline = time.monotonic() + 60
+    while key not in weir("etl", "discover").stdout:
+        assert time.monotonic() < deadline, "the late readings did not land"
+        time.sleep(0.5)
+    etl(operator)
+    after = processed(operator)
+    assert {k for k in after if after[k] != before.get(k)} == {key}
+
+
+def _kill(stack: Stack, name: str) -> None:
+    os.kill(stack.supervisor.programs()[name]["pid"], signal.SIGKILL)
+
+
+TASK = re.compile(r"airflow worker -- [0-9a-f-]{36}")
+"""What the process that runs a task calls itself; its parent's name has LocalExecutor in it."""
+
+
+def _kill_a_task(stack: Stack, seconds: float) -> None:
+    """kill -9 of the first process that runs a task of this stack's Airflow for more than a moment."""
+    deadline, seen = time.monotonic() + seconds, dict[int, float]()
+    while time.monotonic() < deadline:
+        for pid in marked(stack.layout.home):
+            with contextlib.suppress(OSError):
+                name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                if TASK.fullmatch(name) and time.monotonic() - seen.setdefault(pid, time.monotonic()) > 1.0:
+                    os.kill(pid, signal.SIGKILL)
+                    return
+        time.sleep(0.05)
+    raise AssertionError("no task of Airflow's was seen running")
+
+
+def test_kill_minus_nine_of_a_task(whole_stack: Stack, operator: Settings, weir: Weir) -> None:
+    """Airflow tries it again; the tables are as they were, and the books balance."""
+    etl(operator)
+    before = contents(operator)
+    with Airflow.of(operator) as airflow:
+        run_id = airflow.trigger(DAG, {"force": True})
+        _kill_a_task(whole_stack, 60)
+        assert airflow.wait(DAG, run_id, 300) == "success"
+        assert max(task.try_number for task in airflow.tasks(DAG, run_id)) > 1
+    assert contents(operator) == before
+    weir("ledger")
+
+
+def test_kill_minus_nine_of_everything(whole_stack: Stack, operator: Settings) -> None:
+    """Services are killed while the simulators run; the books reconcile all the same."""
+    give_up = threading.Event()
+    killed: list[str] = []
+
+    def killer() -> None:
+        for name in ("landing", "bridge", "live", "landing", "bridge") * 2:
+            if give_up.wait(2.5):
+                return
+            _kill(whole_stack, name)
+            killed.append(name)
+
+    thread = threading.Thread(target=killer)
+    thread.start()
+    try:
+        figures = run(operator, 25, None, killed.append)
+    finally:
+        give_up.set()
+        thread.join()
+    assert {"landing", "bridge", "live"} <= set(killed)
+    assert figures["differences"] == []

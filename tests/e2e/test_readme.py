@@ -1,0 +1,75 @@
+"""Every command of the README is one that works: those of `weir` are run on the stack, those of make exist."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet.settings import CHECKOUT
+from stack.stack import Stack
+from tests.recordings import OCCUPANCY
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+
+
+def commands() -> Iterator[str]:
+    """Without comments, one a line."""
+    for block in BLOCK.findall((CHECKOUT / "README.md").read_text(encoding="utf-8")):
+        for line in block.splitlines():
+            command = re.sub(r"\s+#.*", "", line).strip()
+            if command:
+                yield command
+
+
+MAKE = [c for c in commands() if c.startswith("make")]
+WEIR = [c for c in commands() if c.startswith("weir")]
+
+
+def test_every_command_is_of_a_kind_that_is_tested() -> None:
+    assert MAKE and WEIR
+    assert set(commands()) == set(MAKE) | set(WEIR)
+
+
+@pytest.mark.parametrize("command", MAKE)
+def test_make_targets_exist(command: str) -> None:
+    done = subprocess.run(["make", "-n", *shlex.split(command)[1:]], cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def own_types(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A copy of the specs: a command that writes one must not write into the checkout."""
+    return str(shutil.copytree(CHECKOUT / "fleet" / "types", tmp_path_factory.mktemp("specs") / "types"))
+
+
+@pytest.fixture
+def readings_come_in(whole_stack: Stack) -> Iterator[None]:
+    """Something for a subscriber to see."""
+    command = [sys.executable, "-m", "weir.main", "simulate", "weather", "--devices", "5", "--duration", "120"]
+    environ = {**os.environ, "WEIR_HOME": str(whole_stack.layout.home)}
+    with subprocess.Popen(command, cwd=CHECKOUT, env=environ, stdout=subprocess.DEVNULL) as process:
+        yield
+        process.terminate()
+
+
+@pytest.mark.parametrize("command", WEIR)
+def test_weir_commands_run(
+    command: str, weir: Callable[..., object], tmp_path: Path, own_types: str, request: pytest.FixtureRequest
+) -> None:
+    arguments = shlex.split(command)[1:]
+    if "Occupancy_Estimation.csv" in arguments:
+        if not OCCUPANCY.is_file():
+            pytest.skip(f"the occupancy recording is not at {OCCUPANCY}")
+        arguments[arguments.index("Occupancy_Estimation.csv")] = str(OCCUPANCY)
+    if "truth.jsonl" in arguments:
+        arguments[arguments.index("truth.jsonl")] = str(tmp_path / "truth.jsonl")
+    if arguments[0] == "tail":
+        request.getfixturevalue("readings_come_in")
+    weir(*arguments, **({"WEIR_TYPES_DIR": own_types} if arguments[0] == "types" else {}))
