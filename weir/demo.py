@@ -21,6 +21,8 @@ FAULTS = (
     "spike=0.0005", "out_of_range=0.001", "stuck=0.001", "duplicate=0.002", "reordering=0.002", "clock_skew=0.0005",
     "dropout=0.002", "malformed=0.001",
 )  # fmt: skip
+ROOM_FAULTS = ("out_of_range=0.005", "duplicate=0.005")
+"""A message of the room has one value: where that is bad, nothing of the reading lives, and it is quarantined whole."""
 DAG = "sensor_etl"
 RUN_SECONDS = 600
 LANDING_SECONDS = 180
@@ -121,6 +123,7 @@ def _simulate(settings: Settings, seconds: float, recording: Path | None, say: S
     speed = ["--duration", f"{OCCUPANCY_HOURS}h", "--speed", str(OCCUPANCY_HOURS * 3600 / seconds)]
     room = ["replay", "occupancy", str(recording), *speed] if recording else ["simulate", "occupancy", *speed]
     source = "the real recording" if recording else "simulated"
+    room += [part for fault in ROOM_FAULTS for part in ("--fault", fault)]
     say(
         f"simulators: {WEATHER_MINUTES} minutes of 100 weather stations with faults, and {OCCUPANCY_HOURS} hours of a"
         f" room ({source}), in {seconds:.0f} s"
