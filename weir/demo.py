@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,7 +50,7 @@ def demo(
     stack = _stack()
     stack.up(lambda name, what, took: None if what == "starting" else say(f"{name}: {what} ({took:.1f} s)"))
     settings = stack.settings("operator")
-    figures = run(settings, seconds, recording or find_recording(), say)
+    figures = run(settings, seconds, recording or find_recording(), say, stack.log_tail)
     (settings.home / "demo.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     _show(figures, settings)
     if figures["differences"]:
@@ -64,8 +65,19 @@ def find_recording() -> Path | None:
     return None
 
 
-def run(settings: Settings, seconds: float, recording: Path | None, say: Say) -> dict[str, Any]:
-    """The figures of one run. Raises WeirError with the failing part's last words."""
+@contextmanager
+def _blaming(part: str, log_tail: Callable[[str], str]) -> Iterator[None]:
+    """An error in the block ends with the part's last words."""
+    try:
+        yield
+    except WeirError as error:
+        raise type(error)(f"{error}\n--- the log of {part} ends:\n{log_tail(part)}") from error
+
+
+def run(
+    settings: Settings, seconds: float, recording: Path | None, say: Say, log_tail: Callable[[str], str] = lambda _: ""
+) -> dict[str, Any]:
+    """The figures of one run. Raises WeirError with the failing part's last words, by `log_tail`."""
     from fleet.catalog import load_catalog
     from simulators.outcome import differences
     from weir._demo_books import count_on_kafka, loaded, log_ends, outcome, wait_until_landed
@@ -73,17 +85,20 @@ def run(settings: Settings, seconds: float, recording: Path | None, say: Say) ->
     catalog = load_catalog(settings.types_dir)
     started = time.monotonic()
     ends = log_ends(settings, catalog)
-    wait_until_landed(settings, ends, LANDING_SECONDS)
+    with _blaming("landing", log_tail):
+        wait_until_landed(settings, ends, LANDING_SECONDS)
     _etl(settings, say, "what came before")
     before, start = loaded(settings), log_ends(settings, catalog)
     summaries = _simulate(settings, seconds, recording, say)
     published = sum(s["published"] for s in summaries)
-    end = _wait_until_bridged(lambda: log_ends(settings, catalog), start, published, settings)
+    with _blaming("bridge", log_tail):
+        end = _wait_until_bridged(lambda: log_ends(settings, catalog), start, published, settings)
     readings, rejected = count_on_kafka(settings, start, end)
     say(
         f"bridge: {readings.total():,} readings and {rejected.total():,} rejects of {published:,} messages are on Kafka"
     )
-    wait_until_landed(settings, end, LANDING_SECONDS)
+    with _blaming("landing", log_tail):
+        wait_until_landed(settings, end, LANDING_SECONDS)
     say("landing: all of it is in the lake")
     run_id = _etl(settings, say, "the demo's readings")
     after = loaded(settings)
