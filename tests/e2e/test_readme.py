@@ -70,6 +70,8 @@ def test_weir_commands_run(
         arguments[arguments.index("Occupancy_Estimation.csv")] = str(OCCUPANCY)
     if "truth.jsonl" in arguments:
         arguments[arguments.index("truth.jsonl")] = str(tmp_path / "truth.jsonl")
+    if "--duration" in arguments:  # the same, of less
+        arguments[arguments.index("--duration") + 1] = "40s"
     if arguments[0] == "tail":
         request.getfixturevalue("readings_come_in")
     weir(*arguments, **({"WEIR_TYPES_DIR": own_types} if arguments[0] == "types" else {}))
