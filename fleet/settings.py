@@ -29,6 +29,8 @@ class Settings(BaseModel):
     """Where these settings came from; None when there was no file."""
     role: str = "operator"
     types_dir: Path = CHECKOUT / "fleet" / "types"
+    data_dir: Path = CHECKOUT.parent / "shared" / "data"
+    """Real recordings, for the demo and the tests; both do without them."""
     log_level: str = "INFO"
 
     kafka_bootstrap: str = "127.0.0.1:29092"

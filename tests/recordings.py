@@ -1,12 +1,9 @@
-"""Where the real recordings are: TEST_DATA, else `shared/data` beside the checkout. Tests skip without them."""
-
-import os
-from pathlib import Path
+"""Where the real recordings are: in the folder that WEIR_DATA_DIR names. Tests skip without them."""
 
 import pytest
 
-from fleet.settings import CHECKOUT
+from fleet.settings import Settings
 
-FOLDER = Path(os.environ.get("TEST_DATA") or CHECKOUT.parent / "shared" / "data")
+FOLDER = Settings.load().data_dir
 OCCUPANCY = FOLDER / "room-occupancy-estimation" / "Occupancy_Estimation.csv"
 needs_occupancy = pytest.mark.skipif(not OCCUPANCY.is_file(), reason=f"the occupancy recording is not at {OCCUPANCY}")

@@ -50,19 +50,17 @@ def demo(
     stack = _stack()
     stack.up(lambda name, what, took: None if what == "starting" else say(f"{name}: {what} ({took:.1f} s)"))
     settings = stack.settings("operator")
-    figures = run(settings, seconds, recording or find_recording(), say, stack.log_tail)
+    figures = run(settings, seconds, recording or find_recording(Settings.load()), say, stack.log_tail)
     (settings.home / "demo.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     _show(figures, settings)
     if figures["differences"]:
         raise DataError("the figures do not reconcile:\n" + "\n".join(figures["differences"]))
 
 
-def find_recording() -> Path | None:
-    """$WEIR_DATA, or a folder `shared/data` beside the checkout."""
-    for folder in (os.environ.get("WEIR_DATA_DIR"), CHECKOUT.parent / "shared" / "data"):
-        if folder and (Path(folder) / RECORDING).is_file():
-            return Path(folder) / RECORDING
-    return None
+def find_recording(settings: Settings) -> Path | None:
+    """The room's recording in the folder that WEIR_DATA_DIR names, where it is there."""
+    path = settings.data_dir / RECORDING
+    return path if path.is_file() else None
 
 
 @contextmanager

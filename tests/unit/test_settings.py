@@ -41,3 +41,13 @@ def test_a_line_that_is_no_setting(tmp_path: Path) -> None:
     file.write_text("WEIR_KAFKA_USER=x\nnonsense\n")
     with pytest.raises(ConfigurationError, match=r"a\.env:2"):
         Settings.load({"WEIR_ENV_FILE": str(file)})
+
+
+def test_the_recordings_folder_is_a_setting(tmp_path: Path) -> None:
+    from weir.demo import RECORDING, find_recording
+
+    settings = Settings.load({"WEIR_HOME": str(tmp_path), "WEIR_DATA_DIR": str(tmp_path)})
+    assert find_recording(settings) is None
+    (tmp_path / RECORDING).parent.mkdir()
+    (tmp_path / RECORDING).touch()
+    assert find_recording(settings) == tmp_path / RECORDING
