@@ -18,7 +18,7 @@ def missing(environ: Mapping[str, str], checkout: Path = CHECKOUT, with_ports: b
     """One line for each thing that is missing: what, and what to do about it. Empty when all is there."""
     problems = []
     if sys.platform != "linux":
-        return [f"the native stack runs on Linux, this is {sys.platform}: use docker/compose.yaml"]
+        return [f"Weir's servers run on Linux, this is {sys.platform}: use a Debian-like machine or container"]
     if not os.access(checkout, os.W_OK):
         problems.append(f"{checkout} cannot be written by this user: use a checkout of your own")
     elif not finished(checkout) and (problem := short_of_disk(checkout)):

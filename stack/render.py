@@ -1,4 +1,4 @@
-"""Configuration from the templates under `docker/`, which the compose file shares."""
+"""Configuration from the templates under `docker/`."""
 
 import shlex
 from collections.abc import Mapping
