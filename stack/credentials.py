@@ -69,7 +69,7 @@ def mosquitto_hash(password: str, salt: bytes | None = None) -> str:
 
 
 def scram_argument(user: str, password: str, salt: bytes | None = None, iterations: int = 4096) -> str:
-    """For Kafka's format tool: salt and salted password, since its arguments are for all to see."""
+    """A user for Kafka's format tool. The salted password is as good as the password: keep it off command lines."""
     salt = salt or secrets.token_bytes(16)
     salted = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, iterations)
     fields = f"name={user},iterations={iterations},salt={base64.b64encode(salt).decode()}"

@@ -2,28 +2,43 @@
 
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from fleet.errors import ConfigurationError
-from stack.credentials import scram_argument
+from stack.credentials import scram_argument, write_private
 from stack.layout import Layout
 from stack.prefix import Prefix
 from stack.programs import jvm
 
 
+def argument_file(arguments: Iterable[str | Path]) -> str:
+    """A command line for `java @FILE`: the launcher takes the main class and all that follows it from there, too."""
+    words = (str(argument).replace("\\", "\\\\").replace('"', '\\"') for argument in arguments)
+    return "".join(f'"{word}"\n' for word in words)
+
+
 def initialise(layout: Layout, prefix: Prefix, secrets: Mapping[str, str]) -> None:
+    """Format the storage once, with the two users that may do all. What a command line says is for every user of the
+    machine to read, and a salted password serves to log in as well as the password: java reads its arguments from a
+    file that is ours alone."""
     folder = layout.data / "kafka"
     if (folder / "bootstrap.checkpoint").is_file() or (folder / "meta.properties").is_file():
         return
     shutil.rmtree(folder, ignore_errors=True)
-    command = [
-        *jvm(prefix, layout, "128m"), "-XX:TieredStopAtLevel=1", "-cp", f"{prefix.kafka_jars}/*",
+    arguments = [
+        *jvm(prefix, layout, "128m")[1:], "-XX:TieredStopAtLevel=1", "-cp", f"{prefix.kafka_jars}/*",
         "kafka.tools.StorageTool", "format", "--standalone", "-t", secrets["KAFKA_CLUSTER_ID"],
         "-c", layout.config / "server.properties",
         "--add-scram", scram_argument("broker", secrets["KAFKA_BROKER"]),
         "--add-scram", scram_argument("admin", secrets["KAFKA_ADMIN"]),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=layout.home)
+    told = layout.tmp / "kafka-format.args"
+    write_private(told, argument_file(arguments))
+    try:
+        done = subprocess.run([prefix.java, f"@{told}"], capture_output=True, text=True, cwd=layout.home)
+    finally:
+        told.unlink()
     if done.returncode:
         shutil.rmtree(folder, ignore_errors=True)
         raise ConfigurationError(

@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from fleet.settings import Settings, read_env_file
+from stack import kafka
 from stack.credentials import (
     ROLES,
     admin_url,
@@ -14,11 +15,11 @@ from stack.credentials import (
     login_url,
     mosquitto_hash,
     owner_url,
-    scram_argument,
     write_env_files,
 )  # fmt: skip
 from stack.layout import Layout
 from stack.ports import Ports
+from stack.prefix import Prefix
 
 PORTS = Ports.from_base(7000)
 
@@ -103,7 +104,21 @@ def test_mosquitto_hash_is_pbkdf2_with_its_salt():
     assert base64.b64decode(digest) == hashlib.pbkdf2_hmac("sha512", b"secret", b"0123456789ab", 101, 64)
 
 
-def test_kafka_arguments_do_not_show_the_password():
-    told = scram_argument("admin", "very secret", b"0123456789abcdef")
-    assert "very secret" not in told
-    assert told.startswith("SCRAM-SHA-512=[name=admin,iterations=4096,salt=")
+def test_kafka_is_formatted_with_nothing_secret_on_the_command_line(layout, tmp_path):
+    """A stand-in for java keeps what it was told: on its command line, and in the file named there."""
+    java = tmp_path / "prefix/java/bin/java"
+    java.parent.mkdir(parents=True)
+    java.write_text(f'#!/bin/sh\ncd {tmp_path}\necho "$@" >line\nstat -c %a "${{1#@}}" >mode\ncp "${{1#@}}" file\n')
+    java.chmod(0o755)
+    secrets = ensure_secrets(layout)
+    kafka.initialise(layout, Prefix(tmp_path / "prefix", tmp_path / "prefix/java"), secrets)
+    line, told = (tmp_path / "line").read_text(), (tmp_path / "file").read_text()
+    assert line == f"@{layout.tmp}/kafka-format.args\n"
+    assert not list(layout.tmp.iterdir())
+    assert (tmp_path / "mode").read_text() == "600\n"
+    assert '"SCRAM-SHA-512=[name=admin,iterations=4096,salt=' in told
+    assert "saltedpassword=" in told
+
+
+def test_an_argument_file_keeps_blanks_quotes_and_backslashes():
+    assert kafka.argument_file(["a b", 'say "x"', "c\\d"]) == '"a b"\n"say \\"x\\""\n"c\\\\d"\n'
