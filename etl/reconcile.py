@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from connections.warehouse import Warehouse
 from etl.lake_index import LakeIndex, PartitionFiles
@@ -160,8 +160,8 @@ def reconcile(
     return report
 
 
-def write_topics(warehouse: Warehouse, topics: Iterable[TopicBooks]) -> None:
-    """Leaves them where dashboards and the next run find them."""
+def write_topics(c: Connection, topics: Iterable[TopicBooks]) -> None:
+    """Leaves them where dashboards and the next run find them, in the caller's transaction."""
     statement = text(
         "INSERT INTO ledger_topics (kafka_topic, kafka_partition, first_offset, landed_to, end_offset, rows,"
         " unreadable, heartbeats, controls, missing) VALUES (:topic, :partition, :first_offset, :landed_to,"
@@ -172,9 +172,8 @@ def write_topics(warehouse: Warehouse, topics: Iterable[TopicBooks]) -> None:
         " controls = excluded.controls, missing = excluded.missing, checked_at = now()"
     )
     names = ("topic", "partition", "first_offset", "landed_to", "end_offset", "rows", "unreadable", "heartbeats")
-    with warehouse.transaction() as c:
-        for t in sorted(topics, key=lambda t: t.name):
-            c.execute(statement, {n: getattr(t, n) for n in (*names, "controls", "missing")})
+    for t in sorted(topics, key=lambda t: t.name):
+        c.execute(statement, {n: getattr(t, n) for n in (*names, "controls", "missing")})
 
 
 def known_losses(warehouse: Warehouse) -> dict[str, int]:

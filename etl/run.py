@@ -149,20 +149,22 @@ class Job:
         ledger = read_ledger(self.warehouse, run["partitions"])
         lost_before = known_losses(self.warehouse)
         report = reconcile(self.warehouse, topics, ledger, index.partitions)
-        write_topics(self.warehouse, topics)
-        problems = _problems(run_id, run["partitions"], report, lost_before)
+        problems = _problems(run["partitions"], index.partitions, report, lost_before)
         figures = {**_figures(report), "problems": problems}
+        # Together: a loss is known from the moment that a run has said so, and not before.
         with self.warehouse.transaction() as c:
-            c.execute(
-                text(
-                    "UPDATE etl_runs SET status = :status, figures = CAST(:figures AS jsonb), finished_at = now()"
-                    " WHERE run_id = :run_id"
-                ),
-                {"run_id": run_id, "status": "failed" if problems else "succeeded", "figures": json.dumps(figures)},
-            )
+            write_topics(c, topics)
+            _write_end(c, run_id, figures)
         if problems:
             raise DataError(f"run {run_id} failed:\n" + "\n".join(problems))
         return figures
+
+    def fail_if_open(self, run_id: str, why: str) -> None:
+        """Ends a run that broke off, for callers that do not try again; one that has ended keeps its own words."""
+        with self.warehouse.transaction() as c:
+            running = text("SELECT 1 FROM etl_runs WHERE run_id = :run_id AND status = 'running' FOR UPDATE")
+            if c.execute(running, {"run_id": run_id}).scalar():
+                _write_end(c, run_id, {"problems": [why]})
 
     # What the steps share
 
@@ -236,16 +238,40 @@ def _write_validation(
     )  # fmt: skip
 
 
-def _problems(run_id: str, planned: list[str], report: Report, lost_before: Mapping[str, int]) -> list[str]:
-    """Why the run failed, a line each; none when it did not."""
+def _write_end(c: Connection, run_id: str, figures: Mapping[str, Any]) -> None:
+    c.execute(
+        text(
+            "UPDATE etl_runs SET status = :status, figures = CAST(:figures AS jsonb), finished_at = now()"
+            " WHERE run_id = :run_id"
+        ),
+        {
+            "run_id": run_id,
+            "status": "failed" if figures["problems"] else "succeeded",
+            "figures": json.dumps(figures),
+        },
+    )
+
+
+def _problems(
+    planned: list[str], seen: Mapping[str, PartitionFiles], report: Report, lost_before: Mapping[str, int]
+) -> list[str]:
+    """Why the run failed, a line each; none when it did not. `seen` is the lake as the run saw it."""
     rows = {row.partition.key: row for row in report.partitions}
     problems = []
     for key in planned:
-        row = rows.get(key)
-        if row is None:
+        row, files = rows.get(key), seen.get(key)
+        if files is None:
+            problems.append(f"{key}: the lake no longer has what this run saw of it")
+        elif row is None:
             problems.append(f"{key}: not loaded; see the task that had it")
         elif row.status == "failed":
             problems.append(f"{key}: {row.failure}")
+        elif row.digest != files.digest and (row.books is None or row.books.landed <= files.rows):
+            # More rows than this run saw are a newer run's; any other difference is a load that did not happen.
+            problems.append(
+                f"{key}: only an older state of it is loaded (by {row.run_id}), without files that came since;"
+                " see the task that had it"
+            )
     problems += [str(imbalance) for imbalance in report.imbalances]
     for name, lost in sorted(report.lost.items()):
         new = lost - lost_before.get(name, 0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from etl.discover import Batch
     from etl.run import Job, Request
 
 etl = typer.Typer(no_args_is_help=True, help="The batch job without Airflow: the same steps in one process.")
@@ -58,21 +59,31 @@ def run(
     system: System = "all", start: From = None, to: To = None, force: Force = False, as_json: AsJson = False
 ) -> None:  # fmt: skip
     """Process what changed: validate, split, roll up, load, reconcile. Exit 1 when something is wrong."""
-    from fleet.errors import DataError
+    from fleet.errors import WeirError
 
     job = open_job()
     say: Callable[[str], None] = (lambda _: None) if as_json else typer.echo
     run_id = f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
     batches = job.begin(run_id, _request(system, start, to, force))
     say(f"{sum(len(b.partitions) for b in batches)} partitions to process, in {len(batches)} batches")
+    try:
+        _process(job, run_id, batches, say)
+        figures = job.finish(run_id)
+    except WeirError as error:
+        job.fail_if_open(run_id, f"{type(error).__name__}: {error}")
+        raise
+    typer.echo(json.dumps({"run_id": run_id, **figures}) if as_json else _line(figures))
+
+
+def _process(job: "Job", run_id: str, batches: "list[Batch]", say: Callable[[str], None]) -> None:
+    from fleet.errors import DataError
+
     for batch in batches:
         for step in (job.validate, job.load):
             try:
                 say(f"{batch.type}: {step.__name__}: {_line(step(run_id, batch))}")
             except DataError as error:  # finish() says it again and fails the run; other partitions go on
                 say(f"{batch.type}: {step.__name__}: {error}")
-    figures = job.finish(run_id)
-    typer.echo(json.dumps({"run_id": run_id, **figures}) if as_json else _line(figures))
 
 
 @etl.command()

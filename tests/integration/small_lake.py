@@ -66,16 +66,22 @@ class SmallLake:
         self.commit(topic, 0, {rejected_partition_of(at): table}, version=1)
 
     def commit(
-        self, topic: str, kafka_partition: int, tables: Mapping[Partition, pa.Table], version: int, heartbeats: int = 0
+        self,
+        topic: str,
+        kafka_partition: int,
+        tables: Mapping[Partition, pa.Table],
+        version: int,
+        heartbeats: int = 0,
+        missing: int = 0,
     ) -> None:
         first = self.offsets.get((topic, kafka_partition), 0)
         rows = sum(t.num_rows for t in tables.values())
-        last = first + rows + heartbeats - 1
+        last = first + rows + heartbeats + missing - 1
         files = []
         for partition, table in tables.items():
             path = f"{partition.folder(version)}/{data_file_name(topic, kafka_partition, first, last)}"
             size = self.lake.write_table(path, table)
             files.append(DataFile(path, partition.key, version, table.num_rows, size))
-        manifest = Manifest(topic, kafka_partition, first, last, rows, 0, heartbeats, 0, 0, 0, 0, files)
+        manifest = Manifest(topic, kafka_partition, first, last, rows, 0, heartbeats, 0, missing, 0, 0, files)
         assert self.lake.commit(manifest)
         self.offsets[topic, kafka_partition] = last + 1

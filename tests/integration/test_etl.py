@@ -23,7 +23,7 @@ from connections.lake import Lake
 from connections.warehouse import Warehouse
 from etl.discover import Batch
 from etl.run import Job, Request
-from fleet.errors import DataError
+from fleet.errors import DataError, Unavailable
 from fleet.settings import CHECKOUT, Settings
 from tests.integration.small_lake import T0, SmallLake
 
@@ -237,6 +237,53 @@ def test_nothing_loads_that_was_not_validated(job: Job, lake: SmallLake) -> None
     assert job.load("r1", batch)["held_back"] == 1
     with pytest.raises(DataError, match="not loaded"):
         job.finish("r1")
+
+
+def test_what_came_late_and_did_not_load_fails_the_run(job: Job, lake: SmallLake) -> None:
+    weather = job.catalog.type("weather_station")
+    lake.land(weather, [{"device_id": "1", **at(0), "humidity": 50.0}])
+    run(job, "r1")
+    lake.land(weather, [{"device_id": "1", **at(2), "humidity": 60.0}])
+    job.begin("r2", Request())  # and then its tasks are killed
+    with pytest.raises(DataError, match=r"only an older state of it is loaded \(by r1\)"):
+        job.finish("r2")
+    (row,) = job.warehouse.rows("SELECT status FROM etl_runs WHERE run_id = 'r2'")
+    assert row["status"] == "failed"
+    assert keys(run(job, "r3")[0]) == {KEY}
+
+
+def test_a_loss_is_told_by_one_run_even_if_it_is_killed_telling(
+    job: Job, lake: SmallLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weather = job.catalog.type("weather_station")
+    lake.land(weather, [{"device_id": "1", **at(0), "humidity": 50.0}], missing=3)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("etl.run._write_end", killed)
+        run(job, "r1")
+    with pytest.raises(DataError, match="sensor/0: 3 records were gone from Kafka"):
+        job.finish("r1")
+    assert run(job, "r2")[1]["lost"] == 3  # known by now
+
+
+def test_a_run_of_the_command_that_breaks_off_is_a_failed_run(
+    job: Job, lake: SmallLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from weir import etl
+
+    def away(*_: object) -> None:
+        raise Unavailable("nothing answers")
+
+    lake.land(job.catalog.type("weather_station"), [{"device_id": "1", **at(0), "humidity": 50.0}])
+    monkeypatch.setattr(job, "load", away)
+    monkeypatch.setattr(etl, "open_job", lambda: job)
+    with pytest.raises(Unavailable):
+        etl.run()
+    (row,) = job.warehouse.rows("SELECT status, figures FROM etl_runs")
+    assert row == {"status": "failed", "figures": {"problems": ["Unavailable: nothing answers"]}}
 
 
 @pytest.mark.parametrize(
