@@ -6,6 +6,7 @@ taken there as null.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -35,7 +36,7 @@ REASONS = {
     "unknown_type": "the topic names a device type that no spec defines",
     "bad_topic": "the MQTT topic is not dt/<system>/<site>/<type>/<device_id>[/<metric>]",
     "bad_id": "a device id or site has characters that no topic can have",
-    "bad_time": "the event time cannot be read, or lies before 2000",
+    "bad_time": "the event time cannot be read, or lies before 2000 or beyond 9999",
     "future_time": "the event time lies more than 5 minutes ahead",
     "identity_mismatch": "the message says it is from another device, type or site than its topic",
     "contract_error": "the contract itself failed: a defect of Weir, not of the device",
@@ -71,22 +72,31 @@ class Contract:
         own_name = {metric: key for key, metric in adapter.rename.items()}
         self._keys = {metric: own_name.get(metric, metric) for metric in spec.metrics}
         """Metric → its key in the message."""
-        metric_fields = [(f"m{i}", Value | msgspec.UnsetType, msgspec.UNSET) for i in range(len(self._keys))]
+        self._boolean = {m for m, metric in spec.metrics.items() if metric.kind == "state" or metric.unit == "bool"}
+        """Metrics that may be true or false; of the others that is a mistake, such as a sensor read as a switch."""
+        metric_fields: list[Any] = [
+            (f"m{i}", self._value_type(metric) | msgspec.UnsetType, msgspec.UNSET)
+            for i, metric in enumerate(self._keys)
+        ]
         metric_names = {f"m{i}": key for i, key in enumerate(self._keys.values())}
         self._slots = [(f"m{i}", metric) for i, metric in enumerate(self._keys)]
         common: list[Any] = [("id", str | int), ("time", int | float | str), ("seq", int | None, None)]
         names = {"id": adapter.device_id, "time": adapter.event_time, "seq": adapter.seq}
+        self._decoders: dict[str | None, Callable[[bytes], Any]] = {}
+        """By metric where a message has one, else for None."""
         if adapter.form == "flat":
-            fields, names = [*common, *metric_fields], {**names, **metric_names}
+            self._decoders[None] = _decoder([*common, *metric_fields], {**names, **metric_names})
         elif adapter.form == "feature":
-            fields, names = [*common, ("value", Value)], {**names, "value": adapter.value}
+            names["value"] = adapter.value
+            for metric in self._keys:
+                self._decoders[metric] = _decoder([*common, ("value", self._value_type(metric))], names)
         else:
             values = msgspec.defstruct("Values", metric_fields, rename=metric_names, forbid_unknown_fields=True)
             fields = [*common, ("values", values), ("device_type", str | None, None), ("site", str | None, None)]
-        # Fields without a default must stand first in a struct.
-        fields.sort(key=len)
-        message = msgspec.defstruct("Message", fields, rename=names, forbid_unknown_fields=True)
-        self._decode = msgspec.json.Decoder(message).decode
+            self._decoders[None] = _decoder(fields, names)
+
+    def _value_type(self, metric: str) -> Any:
+        return float | bool | None if metric in self._boolean else float | None
 
     def read(self, payload: bytes, address: Address, now_us: int) -> Reading | Reject:
         """A device's message as a reading. `now_us` is the ingest's clock, for times that lie in the future."""
@@ -98,7 +108,7 @@ class Contract:
             if len(payload) > MAX_PAYLOAD_BYTES:
                 raise _Refused("oversized", f"{len(payload):,} bytes; at most {MAX_PAYLOAD_BYTES:,}")
             try:
-                message: Any = self._decode(payload)
+                message: Any = self._decoders[address.metric](payload)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return self._read_slowly(payload, address, now_us)
             return self._reading(
@@ -166,6 +176,8 @@ class Contract:
         if epoch_us < EARLIEST_US:
             unit = self.spec.adapter.event_time_unit
             raise _Refused("bad_time", f"{time!r:.80} lies before 2000; numbers are epoch {unit} for this type")
+        if epoch_us >= LATEST_US:
+            raise _Refused("bad_time", f"{str(time)[:80]} lies beyond the year 9999")
         if epoch_us > now_us + MAX_FUTURE_US:
             ahead = (epoch_us - now_us) / 1e6
             raise _Refused("future_time", f"{time!r:.80} lies {ahead:,.0f} s ahead; at most 300 s")
@@ -200,8 +212,15 @@ class Contract:
         if data:
             known = ", ".join(self._keys.values())
             raise _Refused("unknown_metric", f"{next(iter(data))[:80]!r} is no field of {self.spec.type} ({known})")
-        values = {metric: _number(value, self._keys[metric]) for metric, value in sources.items()}
+        # Of form `feature`, the value's key is the adapter's, whatever the metric.
+        keys = dict.fromkeys(sources, adapter.value) if form == "feature" else self._keys
+        values = {metric: _number(value, keys[metric], metric in self._boolean) for metric, value in sources.items()}
         return self._reading(device_id, time, seq, values, address, now_us, device_type, site)
+
+
+def _decoder(fields: list[Any], names: dict[str, str]) -> Callable[[bytes], Any]:
+    fields = sorted(fields, key=len)  # fields without a default must stand first in a struct
+    return msgspec.json.Decoder(msgspec.defstruct("Message", fields, rename=names, forbid_unknown_fields=True)).decode
 
 
 def _parse_leniently(payload: bytes) -> dict[str, Any]:
@@ -226,11 +245,14 @@ def _optional_text(value: Any, key: str) -> str | None:
     return None if value is None else str(_typed(value, (str,), key, "text"))
 
 
-def _number(value: Any, key: str) -> float | None:
+def _number(value: Any, key: str, boolean: bool) -> float | None:
     """NaN and infinities are carried, and unknown."""
     if value is None:
         return None
-    _typed(value, (int, float, bool), key, "a number, true, false or null")
+    if boolean:
+        _typed(value, (int, float, bool), key, "a number, true, false or null")
+    else:
+        _typed(value, (int, float), key, "a number or null")
     try:
         number = float(value)
     except OverflowError:

@@ -32,6 +32,9 @@ REJECTED = [
     ("malformed_json", WEATHER, b"9" * 10_000),
     ("wrong_type", WEATHER, weather(temperature="34.92")),
     ("wrong_type", WEATHER, weather(temperature=[1])),
+    ("wrong_type", WEATHER, weather(temperature=True)),
+    ("wrong_type", WEATHER, weather(temperature=True, humidity=float("nan"))),
+    ("wrong_type", CO2, b'{"device_id": "s5", "event_time": 1732985789000, "value": false}'),
     ("wrong_type", WEATHER, weather(sensor_id=79.5)),
     ("wrong_type", WEATHER, weather(sensor_id=True)),
     ("wrong_type", WEATHER, weather(timestamp=None)),
@@ -53,6 +56,13 @@ REJECTED = [
     ("bad_time", WEATHER, weather(timestamp="yesterday")),
     ("bad_time", WEATHER, weather(timestamp="2024-11-30T16:56:29")),
     ("bad_time", CO2, b'{"device_id": "s5", "event_time": 1732985789, "value": 1}'),
+    ("bad_time", WEATHER, b'{"sensor_id": 79, "temperature": 1, "timestamp": 1' + b"0" * 400 + b"}"),
+    ("bad_time", CO2, b'{"device_id": "s5", "event_time": 1' + b"0" * 400 + b', "value": 1}'),
+    ("bad_time", WEATHER, weather(timestamp=1e300)),
+    ("bad_time", WEATHER, weather(timestamp=-1e300)),
+    ("wrong_type", WEATHER, b'{"sensor_id": 79, "temperature": 1, "timestamp": 1, "seq": 1' + b"0" * 400 + b"}"),
+    ("bad_id", WEATHER, b'{"sensor_id": 1' + b"0" * 400 + b', "temperature": 1, "timestamp": 1732985789}'),
+    ("malformed_json", WEATHER, b'{"sensor_id": 79, "temperature": 1, "timestamp": 1' + b"0" * 9000 + b"}"),
     ("bad_time", WEATHER, b'{"sensor_id": 79, "temperature": 1, "timestamp": NaN}'),
     ("future_time", WEATHER, weather(timestamp=NOW_US / 1e6 + 301)),
     ("identity_mismatch", WEATHER, weather(sensor_id=80)),
@@ -86,7 +96,6 @@ def test_foreign_topics_are_bad(topic: str) -> None:
 READ = [
     ("plain", weather(), {"temperature": 34.92, "uv_index": 4.69}),
     ("null", weather(temperature=None), {"temperature": None, "uv_index": 4.69}),
-    ("boolean", weather(temperature=True), {"temperature": 1.0, "uv_index": 4.69}),
     ("whole number", weather(temperature=-3), {"temperature": -3.0, "uv_index": 4.69}),
     ("NaN is carried and unknown", weather(temperature=float("nan")), {"temperature": None, "uv_index": 4.69}),
     ("infinity", weather(temperature=float("-inf")), {"temperature": None, "uv_index": 4.69}),
@@ -111,6 +120,14 @@ def test_an_edge_node_sends_for_others() -> None:
         NOW_US,
     )
     assert reading == Reading("s5", "room_node", "room-1", 1_732_985_789_500_000, {"co2": 412.0}, 3, 1)
+
+
+@pytest.mark.parametrize(("said", "value"), [("true", 1.0), ("false", 0.0), ("1", 1.0), ("null", None)])
+def test_a_switch_says_true_or_false(said: str, value: float | None) -> None:
+    payload = f'{{"device_id": "s6", "event_time": 1732985789000, "value": {said}}}'.encode()
+    reading = INTAKE.read_message(data_topic(CO2._replace(metric="pir")), payload, NOW_US)
+    assert isinstance(reading, Reading)
+    assert reading.values == {"pir": value}
 
 
 @pytest.mark.parametrize("event_time_us", [1_732_985_789_438_000, 1_732_985_789_438_001, 1_732_985_789_438_999])
