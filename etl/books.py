@@ -13,7 +13,9 @@ from etl.lake_index import PartitionFiles, read_index
 from etl.reconcile import Report, kafka_end_offsets, read_ledger, read_topics, reconcile
 from fleet.catalog import load_catalog
 from fleet.channels import REJECTED as REJECTED_TOPIC
+from fleet.errors import WeirError
 from fleet.lake_layout import REJECTED
+from fleet.ledger import Verdict
 from fleet.settings import Settings
 
 
@@ -27,12 +29,34 @@ class SeqGaps:
 
 
 @dataclass(frozen=True)
+class MqttDrops:
+    """What the broker threw away for any of its subscribers, as it counts since its start: such messages are on no
+    log, so no other figure knows of them. Where `dropped` is None, `unknown` says why, or is empty for a role that
+    has no MQTT user."""
+
+    dropped: int | None
+    unknown: str = ""
+
+
+@dataclass(frozen=True)
 class Books:
     report: Report
     unprocessed: dict[str, int]
     """Key of a partition that changed since it was loaded → rows in its files."""
     rejects: dict[str, int]
     seq: dict[str, SeqGaps]
+    mqtt: MqttDrops = MqttDrops(None)
+
+    @property
+    def verdict(self) -> Verdict:
+        report = self.report
+        return Verdict(
+            imbalances=len(report.imbalances),
+            lost=sum(report.lost.values()),
+            failed=sum(row.status == "failed" for row in report.partitions),
+            unprocessed=sum(self.unprocessed.values()),
+            pending=sum(max(0, t.pending or 0) for t in report.topics),
+        )
 
 
 def read_books(settings: Settings, system: str | None, now: datetime) -> Books:
@@ -63,7 +87,21 @@ def read_books(settings: Settings, system: str | None, now: datetime) -> Books:
         {key: p.rows for key, p in partitions.items() if digests.get(key) != p.digest},
         dict(sorted(rejects.items())),
         _seq_gaps(lake, partitions),
+        _mqtt_drops(settings),
     )
+
+
+def _mqtt_drops(settings: Settings) -> MqttDrops:
+    """A broker that is away is no reason not to show the rest."""
+    if not settings.mqtt_user:
+        return MqttDrops(None)
+    from connections.mqtt import dropped_messages
+
+    try:
+        dropped = dropped_messages(settings)
+    except WeirError as error:
+        return MqttDrops(None, str(error))
+    return MqttDrops(dropped, "" if dropped is not None else "it does not say")
 
 
 def _seq_gaps(lake: Lake, partitions: dict[str, PartitionFiles]) -> dict[str, SeqGaps]:

@@ -180,3 +180,34 @@ def stored_imbalances(
             total = stored.rolled.get((metric, grain), 0) + kept
             compare(f"{key} {metric}", f"known values against the {grain} rollups table + quarantine", m.known, total)
     return found
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The books in a word. What waits (`pending`, `unprocessed`: rows and records) is said and is no error."""
+
+    imbalances: int
+    lost: int
+    failed: int
+    unprocessed: int
+    pending: int
+
+    @property
+    def balance(self) -> bool:
+        return self.imbalances == 0
+
+    @property
+    def good(self) -> bool:
+        return self.balance and not self.lost and not self.failed
+
+    def __str__(self) -> str:
+        if not self.balance:
+            return f"the books do not balance ({self.imbalances:,} imbalances)"
+        told = (
+            (self.lost, "records lost"),
+            (self.failed, "partitions failed"),
+            (self.unprocessed, "rows not yet processed"),
+            (self.pending, "records not yet landed"),
+        )
+        but = ", ".join(f"{n:,} {what}" for n, what in told if n)
+        return f"the books balance, but: {but}" if but else "the books balance"

@@ -24,13 +24,14 @@ def ledger(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
-    """The books: what each topic wrote and landed, and what became of the rows. Exit 1 on an imbalance."""
+    """The books: what each topic wrote and landed, and what became of the rows. Exit 1 where they do not balance,
+    records were lost or a partition failed; what is not yet landed or processed is said, and is no error."""
     from etl.books import read_books
     from fleet.settings import Settings
 
     books = read_books(Settings.load(), None if system == "all" else system, datetime.now(UTC))
     typer.echo(json.dumps(_as_json(books))) if as_json else _show(books, all_)
-    if books.report.imbalances:
+    if not books.verdict.good:
         raise typer.Exit(1)
 
 
@@ -48,10 +49,12 @@ def _as_json(books: "Books") -> dict[str, Any]:
             }
             for row in report.partitions
         ],
+        "mqtt_dropped": books.mqtt.dropped,
         "unprocessed": books.unprocessed,
         "rejects": books.rejects,
         "lost": report.lost,
         "seq": {name: asdict(gaps) for name, gaps in books.seq.items()},
+        "verdict": {"text": str(books.verdict), "good": books.verdict.good, **asdict(books.verdict)},
         "imbalances": [str(i) for i in report.imbalances],
     }
 
@@ -60,7 +63,8 @@ def _show(books: "Books", every: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console, report = Console(width=max(Console().width, 130)), books.report
+    # No markup: names and failures are other people's text, in which [/x] would be an error.
+    console, report = Console(width=max(Console().width, 130), markup=False), books.report
 
     def table(title: str, *columns: str) -> Table:
         made = Table(title=title, title_justify="left", box=None, pad_edge=False)
@@ -76,6 +80,10 @@ def _show(books: "Books", every: bool) -> None:
         figures = (t.end_offset, t.landed_to, t.rows, t.unreadable, t.heartbeats, t.controls, t.missing, t.pending)
         topics.add_row(t.name, *map(_number, figures))
     console.print(topics)
+    if books.mqtt.dropped is not None:
+        console.print(f"dropped by the MQTT broker since its start: {books.mqtt.dropped:,}", highlight=False)
+    elif books.mqtt.unknown:
+        console.print(f"dropped by the MQTT broker: not known ({books.mqtt.unknown})", highlight=False)
 
     rows = table("Lake → warehouse", "partition", "landed", "valid", "quarantined", "duplicate", "values", "bad values",
                  "anomalies", "status")  # fmt: skip
@@ -108,13 +116,13 @@ def _show(books: "Books", every: bool) -> None:
     for key, n in books.unprocessed.items():
         console.print(f"not yet processed: {key}, {n:,} rows")
     for name, lost in report.lost.items():
-        console.print(f"[yellow]lost before landing: {name}, {lost:,} records (Kafka's retention ran out)[/]")
+        console.print(f"lost before landing: {name}, {lost:,} records (Kafka's retention ran out)", style="yellow")
     for row in report.partitions:
         if row.status == "failed":
-            console.print(f"[red]failed: {row.partition.key}: {row.failure}[/]", highlight=False)
+            console.print(f"failed: {row.partition.key}: {row.failure}", style="red", highlight=False)
     for imbalance in report.imbalances:
-        console.print(f"[red]imbalance: {imbalance}[/]", highlight=False)
-    console.print("[red]the books do not balance[/]" if report.imbalances else "the books balance")
+        console.print(f"imbalance: {imbalance}", style="red", highlight=False)
+    console.print(str(books.verdict), style=None if books.verdict.good else "red", highlight=False)
 
 
 def _number(value: int | None) -> str:
