@@ -8,29 +8,42 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fleet.errors import ConfigurationError
+from fleet.settings import Settings, read_env_file
 from stack.cache import CHECKOUT
 from stack.credentials import MQTT_ROLES, login_url, mosquitto_hash, write_private
 from stack.layout import Layout
 from stack.ports import LOOPBACK, Ports
-from stack.programs import Program, open_files, own_name
+from stack.programs import Program, on_this_machine, open_files, own_name
 from stack.render import write as render
 
 KEPT = ("WEIR_LAKE_URI", "WEIR_TYPES_DIR", "WEIR_SPARK_MASTER")
-"""Settings that every role needs alike: given at set-up, they are written into the env files."""
+"""Settings that every role needs alike: given at set-up, they are written into the env files, and stay there until
+others (or empty ones) are given."""
 _DECIDED_HERE = (
     "WEIR_ENV_FILE", "WEIR_HOME", "WEIR_ROLE", "WEIR_PORT_", "WEIR_DB_URL", "WEIR_KAFKA_", "WEIR_MQTT_",
     "WEIR_AIRFLOW_", "WEIR_SPARK_REMOTE", "WEIR_SPARK_JARS", "WEIR_JAVA_HOME",
 )  # fmt: skip
 
 
+def kept_settings(layout: Layout, environ: Mapping[str, str]) -> dict[str, str]:
+    """What the env files keep: as given now, else as given to an earlier set-up. A folder is made absolute."""
+    path = layout.env_file("operator")
+    earlier = read_env_file(path) if path.is_file() else {}
+    kept = {name: environ.get(name, earlier.get(name, "")) for name in KEPT}
+    if kept["WEIR_TYPES_DIR"]:
+        kept["WEIR_TYPES_DIR"] = str(Path(kept["WEIR_TYPES_DIR"]).absolute())
+    return {name: value for name, value in kept.items() if value}
+
+
 def passed_settings(environ: Mapping[str, str]) -> dict[str, str]:
     """The user's own `WEIR_*` that services should see: all but what the stack itself decides."""
-    return {k: v for k, v in environ.items() if k.startswith("WEIR_") and not k.startswith(_DECIDED_HERE)}
+    return {k: v for k, v in environ.items() if k.startswith("WEIR_") and not k.startswith((*_DECIDED_HERE, *KEPT))}
 
 
 def write(
-    layout: Layout, ports: Ports, secrets: Mapping[str, str], programs: Iterable[Program], environ: Mapping[str, str]
+    layout: Layout, ports: Ports, secrets: Mapping[str, str], programs: Iterable[Program], settings: Settings
 ) -> None:
+    """`settings`: of the role `batch`; its `spark_master` is where the Connect server runs its jobs."""
     programs = list(programs)
     values = {
         "home": layout.home, "logs": layout.logs, "run": layout.run, "config": layout.config, "data": layout.data,
@@ -41,6 +54,7 @@ def write(
         "postgres_bind": LOOPBACK, "postgres_port": ports.postgres, "postgres_clients": "127.0.0.1/32",
         "postgres_data": layout.postgres / "data", "postgres_conf": layout.postgres / "conf",
         "spark_port": ports.spark, "spark_bind": LOOPBACK, "tmp": layout.tmp, "spark_home": layout.home / "spark",
+        "spark_master": settings.spark_master, "spark_on_this_machine": on_this_machine(settings.spark_master),
     }  # fmt: skip
     names = {program.name for program in programs}
     render("native/supervisord.conf.j2", layout.config / "supervisord.conf", values)

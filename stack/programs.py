@@ -118,7 +118,12 @@ def service(name: str, layout: Layout, passed: Mapping[str, str]) -> Program:
     return Program(name, (BIN / "weir", "service", name), layout.home, environment)
 
 
-def spark(layout: Layout, prefix: Prefix, ports: Ports) -> Program:
+def on_this_machine(spark_master: str) -> bool:
+    """`local[2]` and its like, as opposed to a cluster (`spark://…`, `yarn`, `k8s://…`)."""
+    return spark_master.partition("[")[0] == "local"
+
+
+def spark(layout: Layout, prefix: Prefix, spark_master: str) -> Program:
     import pyspark
 
     spark_home = Path(pyspark.__file__).parent
@@ -126,11 +131,12 @@ def spark(layout: Layout, prefix: Prefix, ports: Ports) -> Program:
         "JAVA_HOME": str(prefix.java_home),
         "SPARK_HOME": str(spark_home),
         "SPARK_CONF_DIR": str(prefix.root / "no-spark-conf"),  # all is said by options: nothing else is picked up
-        "SPARK_LOCAL_IP": LOOPBACK,
         "SPARK_LOCAL_DIRS": str(layout.tmp),
         "SPARK_NO_DAEMONIZE": "1",
         "PYSPARK_PYTHON": str(BIN / "python"),
     }
+    if on_this_machine(spark_master):
+        environment["SPARK_LOCAL_IP"] = LOOPBACK
     jars = ",".join(str(path) for path in prefix.spark_jars)
     folder = layout.config / "spark"
     logging = folder / "log4j2.properties"

@@ -62,10 +62,10 @@ class Stack:
             "WEIR_JAVA_HOME": str(self.prefix.java_home),
             "WEIR_SPARK_JARS": ",".join(str(path) for path in self.prefix.spark_jars),
         }
-        kept = {k: v for k, v in self.environ.items() if k in configuration.KEPT and v}
+        kept = configuration.kept_settings(self.layout, self.environ)
         write_env_files(self.layout, self.ports, self.secrets, java, kept)
         self.drop = postgres.drop_root(self.prefix) if "postgres" in self.services else ()
-        configuration.write(self.layout, self.ports, self.secrets, self.program_table(), self.environ)
+        configuration.write(self.layout, self.ports, self.secrets, self.program_table(), self.settings("batch"))
 
     def program_table(self) -> list[programs.Program]:
         return [self._program(name) for name in self.services]
@@ -80,7 +80,7 @@ class Stack:
             case "postgres":
                 program = programs.postgres(self.layout, self.prefix, self.drop)
             case "spark":
-                program = programs.spark(self.layout, self.prefix, self.ports)
+                program = programs.spark(self.layout, self.prefix, self.settings("batch").spark_master)
             case _ if name in programs.AIRFLOW:
                 environment = configuration.airflow_environment(self.layout, self.ports, self.secrets, self.environ)
                 program = programs.airflow(name, self.layout, self.ports, environment)
@@ -181,7 +181,7 @@ class Stack:
         if name == "kafka":
             from fleet.catalog import load_catalog
 
-            catalog = load_catalog(Settings().types_dir)
+            catalog = load_catalog(self.settings("operator").types_dir)
             provision.provision_kafka(f"{LOOPBACK}:{self.ports.kafka}", self.secrets, catalog)
         elif name == "postgres":
             self._provision_database()

@@ -11,7 +11,7 @@ from fleet.catalog import load_catalog
 from fleet.errors import ConfigurationError
 from fleet.settings import Settings
 from stack import configuration, environment, prerequisites, programs, provision
-from stack.credentials import ensure_secrets
+from stack.credentials import ensure_secrets, write_env_files
 from stack.layout import Layout
 from stack.ports import Ports
 from stack.prefix import Prefix
@@ -90,10 +90,10 @@ def test_every_configuration_is_private_and_without_anonymous_access(tmp_path):
     base = programs.base_environment(layout, {"PATH": "/bin", "SECRET": "no"})
     table = [programs.with_environment(p, base) for p in (
         programs.kafka(layout, prefix), programs.mosquitto(layout, prefix), programs.postgres(layout, prefix, ()),
-        programs.spark(layout, prefix, ports), programs.airflow("airflow-api-server", layout, ports, {"A": "b"}),
+        programs.spark(layout, prefix, "local[2]"), programs.airflow("airflow-api-server", layout, ports, {"A": "b"}),
         programs.service("bridge", layout, {}),
     )]  # fmt: skip
-    configuration.write(layout, ports, secrets, table, {})
+    configuration.write(layout, ports, secrets, table, Settings())
     for path in (p for folder in (layout.config, layout.postgres / "conf") for p in folder.rglob("*") if p.is_file()):
         assert path.stat().st_mode & 0o077 == 0, path
     assert "allow_anonymous false" in (layout.config / "mosquitto.conf").read_text()
@@ -120,6 +120,31 @@ def test_airflow_gets_the_batch_role_and_no_other(tmp_path):
     assert made["WEIR_LOG_LEVEL"] == "DEBUG"
     assert made["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].endswith(":7003/weir_airflow")
     assert secrets["DB_WEIR"] not in str(made)
+
+
+@pytest.mark.parametrize(
+    ("master", "here"), [("local[3]", True), ("local", True), ("local-cluster[2,1,512]", False), ("spark://a:7", False)]
+)
+def test_spark_runs_where_the_setting_says(tmp_path, master, here):
+    layout = Layout(tmp_path)
+    layout.make()
+    program = programs.spark(layout, Prefix(tmp_path / "prefix", tmp_path / "java"), master)
+    settings = Settings(spark_master=master)
+    configuration.write(layout, Ports.from_base(7000), ensure_secrets(layout), [program], settings)
+    text = (layout.config / "spark" / "spark-defaults.conf").read_text()
+    assert f"spark.master {master}\n" in text
+    assert ("spark.driver.host 127.0.0.1\n" in text) == here == ("SPARK_LOCAL_IP" in program.environment)
+    assert "spark.connect.grpc.binding.address 127.0.0.1\n" in text
+
+
+def test_what_all_roles_share_stays_until_it_is_given_anew(tmp_path):
+    layout = Layout(tmp_path)
+    layout.make()
+    first = configuration.kept_settings(layout, {"WEIR_TYPES_DIR": "types", "WEIR_LAKE_URI": "s3://b"})
+    assert first == {"WEIR_TYPES_DIR": str(Path("types").absolute()), "WEIR_LAKE_URI": "s3://b"}
+    write_env_files(layout, Ports.from_base(7000), ensure_secrets(layout), {}, first)
+    assert configuration.kept_settings(layout, {}) == first
+    assert configuration.kept_settings(layout, {"WEIR_LAKE_URI": ""}) == {"WEIR_TYPES_DIR": first["WEIR_TYPES_DIR"]}
 
 
 def test_what_the_stack_decides_is_not_passed_on():
