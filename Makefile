@@ -35,8 +35,8 @@ logs: ## A program's log: make logs S=bridge
 	@$(WEIR) logs $(S)
 
 clean: ## Stop and delete data, secrets, native parts and .venv; the download cache stays
-	@if [ -x $(WEIR) ]; then $(WEIR) clean --yes; fi
-	@rm -rf .venv var
+	@if [ -x $(WEIR) ]; then $(WEIR) clean --yes; else rm -rf var; fi
+	@rm -rf .venv var/prefix var/prefix.lock; rmdir var 2>/dev/null || true
 
 generate: env ## Write what is derived from the specs
 	@$(WEIR) generate

@@ -1,7 +1,18 @@
 """Where a stack keeps its things: one home folder (`var/`, or a test's own), nothing outside it."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
+from fleet.errors import ConfigurationError
+
+MARK = ".weir"
+"""The file by which a home is known as Weir's own."""
+MADE_ELSEWHERE = (
+    "prefix", "prefix.lock", "cache", "test", "test.lock", "lake", "data-docs", "validations", "demo", "demo.json",
+    "spark",
+)  # fmt: skip
+"""What else of Weir lies in a home: native parts, downloads without a cache folder, tests, what the jobs write."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +65,48 @@ class Layout:
     def log(self, program: str) -> Path:
         return self.logs / f"{program}.log"
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return (self.logs, self.postgres, *self._private)
+
+    @property
+    def _private(self) -> tuple[Path, ...]:
+        return (self.env, self.config, self.data, self.run, self.tmp, self.user_home, self.airflow)
+
+    def is_weirs(self) -> bool:
+        return (self.home / MARK).is_file() or self.env_file("secrets").is_file()
+
     def make(self) -> None:
-        private = (self.env, self.config, self.data, self.run, self.tmp, self.user_home, self.airflow)
-        for folder in (self.home, self.logs, self.postgres, *private):
+        """Raises ConfigurationError where the home has something in it that is not Weir's."""
+        if self.home.is_dir() and not self.is_weirs():
+            foreign = sorted({path.name for path in self.home.iterdir()} - set(MADE_ELSEWHERE))
+            if foreign:
+                told = f"WEIR_HOME: {self.home} is not empty (it has {', '.join(foreign[:3])})"
+                raise ConfigurationError(f"{told} and no home of Weir's; name a new or an empty folder")
+        self.home.mkdir(parents=True, exist_ok=True)
+        (self.home / MARK).touch()
+        for folder in self.folders:
             folder.mkdir(parents=True, exist_ok=True)
-        for folder in private:
+        for folder in self._private:
             folder.chmod(0o700)
+
+    def delete(self) -> list[str]:
+        """Delete all that is Weir's in the home, and the home when nothing is left; returns the names of what stays.
+
+        Raises ConfigurationError for a folder that is not a home of Weir's."""
+        if not self.home.is_dir():
+            return []
+        if not self.is_weirs():
+            raise ConfigurationError(
+                f"{self.home} is no home of Weir's (it has no file {MARK}), so nothing in it was deleted"
+            )
+        for path in (*self.folders, *(self.home / name for name in MADE_ELSEWHERE)):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        left = sorted(path.name for path in self.home.iterdir() if path.name != MARK)
+        (self.home / MARK).unlink(missing_ok=True)
+        if not left:
+            self.home.rmdir()
+        return left

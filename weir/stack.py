@@ -95,17 +95,18 @@ def logs(
 
 def clean(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Stop the stack and delete all it made: data, lake, secrets, native parts. The download cache stays."""
-    import shutil
-
     from stack.cache import cache_folder
 
     stack = _stack()
     home = stack.layout.home
+    if home.is_dir() and not stack.layout.is_weirs():
+        stack.layout.delete()  # says why it does not
     if not yes:
         typer.confirm(f"Delete {home} with all data, the lake and the secrets?", abort=True)
     stack.down()
-    shutil.rmtree(home, ignore_errors=True)
-    print(f"{home} is gone. Downloads stay in {cache_folder()}; delete that folder to free their space.")
+    left = stack.layout.delete()
+    print(f"{home} is gone." if not left else f"What was Weir's in {home} is gone; this is not: {', '.join(left)}.")
+    print(f"Downloads stay in {cache_folder()}; delete that folder to free their space.")
 
 
 def register(app: typer.Typer) -> None:
