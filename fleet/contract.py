@@ -6,6 +6,7 @@ taken there as null.
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +17,7 @@ import msgspec
 from fleet.catalog import Catalog
 from fleet.channels import LEVEL, Address, parse_data_topic
 from fleet.reading import Reading, decode_reading, to_epoch_us
-from fleet.spec import DeviceType
+from fleet.spec import MAX_VERSION, DeviceType
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 MAX_FUTURE_US = 5 * 60 * 1_000_000
@@ -24,6 +25,7 @@ EARLIEST_US = 946_684_800 * 1_000_000
 """2000-01-01: an earlier time is a clock that was never set, or seconds taken for milliseconds."""
 LATEST_US = 253_402_300_800 * 1_000_000
 """The year 10000, where datetime ends."""
+TYPE_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 UNKNOWN = "unknown"
 
 REASONS = {
@@ -53,6 +55,11 @@ class Reject:
     system: str = UNKNOWN
     device_type: str = UNKNOWN
     version: int = 0
+
+
+class NotYetKnown(Reject):
+    """A canonical record of a type, or of a version of it, that this catalog does not have: another process may be
+    ahead of it. Who cannot wait for a newer catalog takes it for `unreadable`, which is its reason."""
 
 
 class _Refused(Exception):
@@ -282,34 +289,50 @@ class Intake:
             return Reject("unknown_type", f"no device type {address.type!r} in system {address.system!r}", system)
         return contract.read(payload, address, now_us)
 
-    def read_record(self, kafka_topic: str, value: bytes) -> Reading | Reject:
-        """A record of a readings topic: canonical, or `unreadable`. Times were checked when it came in."""
+    def read_record(self, kafka_topic: str, value: bytes, append_ms: int | None = None) -> Reading | Reject:
+        """A record of a readings topic: canonical, `unreadable`, or NotYetKnown. With its append time (epoch ms, the
+        broker's clock) also `future_time`, which any writer of the topic can cause and any reader decides alike."""
         try:
             reading = decode_reading(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, OverflowError, RecursionError) as error:
             return Reject("unreadable", str(error)[:200])
-        spec = self.catalog.types.get(reading.device_type)
-        if spec is None or spec.topic != kafka_topic:
-            return Reject("unreadable", f"no device type {reading.device_type[:80]!r} on topic {kafka_topic}")
-        problem = _record_problem(reading, spec)
+        problem = _form_problem(reading)
         if problem:
-            return Reject("unreadable", problem, spec.system, spec.type, reading.version)
+            return Reject("unreadable", problem)
+        spec = self.catalog.types.get(reading.device_type)
+        known = f"{reading.device_type} version {reading.version}"
+        if spec is None and self._system_of(kafka_topic):
+            return NotYetKnown("unreadable", f"{known} is not known here", self._system_of(kafka_topic))
+        if spec is None or spec.topic != kafka_topic:
+            return Reject("unreadable", f"no device type {reading.device_type!r} on topic {kafka_topic}")
+        identity = spec.system, spec.type, reading.version
+        if reading.version > spec.version:
+            return NotYetKnown("unreadable", f"{known} is not known here; the newest is {spec.version}", *identity)
+        for metric in reading.values:
+            if metric not in spec.metrics:
+                return Reject("unreadable", f"{metric[:80]!r} is no metric of {spec.type}", *identity)
+        if append_ms is not None and reading.event_time_us > append_ms * 1000 + MAX_FUTURE_US:
+            ahead = reading.event_time_us / 1e6 - append_ms / 1e3
+            return Reject("future_time", f"the event time lies {ahead:,.0f} s after the append time", *identity)
         return reading
 
+    def _system_of(self, kafka_topic: str) -> str:
+        """Whose readings the topic has; empty: nobody's."""
+        return next((s.name for s in self.catalog.systems.values() if s.topic == kafka_topic), "")
 
-def _record_problem(reading: Reading, spec: DeviceType) -> str:
-    """What keeps a canonical record from being a reading of its type; empty when nothing does."""
-    for metric in reading.values:
-        if metric not in spec.metrics:
-            return f"{metric[:80]!r} is no metric of {spec.type}"
+
+def _form_problem(reading: Reading) -> str:
+    """What keeps a record from being a canonical reading of any type, whatever the catalog; empty: nothing does."""
+    if not TYPE_NAME.fullmatch(reading.device_type):
+        return f"{reading.device_type[:80]!r} cannot be the name of a device type"
     if not reading.values:
         return "carries no metric"
     if not (LEVEL.fullmatch(reading.device_id) and LEVEL.fullmatch(reading.site)):
         return "device id or site has characters that are not allowed"
     if not EARLIEST_US <= reading.event_time_us < LATEST_US:
-        return f"event time {reading.event_time_us} µs is out of range"
+        return "the event time is out of range"
     if reading.seq is not None and not -(2**63) <= reading.seq < 2**63:
         return "seq does not fit 64 bits"
-    if not 1 <= reading.version <= spec.version:
-        return f"spec version {reading.version} is not known; the newest is {spec.version}"
+    if not 1 <= reading.version <= MAX_VERSION:
+        return f"the spec version is not between 1 and {MAX_VERSION:,}"
     return ""

@@ -25,6 +25,9 @@ RESERVED = {
 """Names that mean something else in the lake, in rule tests or in conditions."""
 
 
+MAX_VERSION = 1_000_000
+
+
 class Range(Strict):
     """Both bounds belong to the range."""
 
@@ -158,7 +161,7 @@ class DeviceType(Strict):
     """One device type. `version` bumps on any change of meaning and travels with every derived row."""
 
     type: Identifier
-    version: int = Field(ge=1)
+    version: int = Field(ge=1, le=MAX_VERSION)
     system: Identifier
     title: str = ""
     description: str = ""

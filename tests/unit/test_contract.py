@@ -6,7 +6,7 @@ import pytest
 
 from fleet.catalog import load_catalog
 from fleet.channels import Address, data_topic
-from fleet.contract import MAX_PAYLOAD_BYTES, REASONS, Intake, Reject
+from fleet.contract import MAX_PAYLOAD_BYTES, REASONS, Intake, NotYetKnown, Reject
 from fleet.dead_letter import dead_letter_of_message, decode_dead_letter, encode_dead_letter
 from fleet.reading import Reading, decode_reading, encode_reading
 from fleet.settings import CHECKOUT
@@ -140,8 +140,8 @@ def test_canonical_form_keeps_microseconds(event_time_us: int) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"device_type": "other"}, {"device_type": "room_node"}, {"values": {}}, {"values": {"x": 1.0}}, {"version": 2},
-        {"version": 0}, {"event_time_us": 5}, {"device_id": "a/b"}, {"site": ""}, {"seq": 2**63},
+        {"device_type": "Other"}, {"device_type": "room_node"}, {"values": {}}, {"values": {"x": 1.0}},
+        {"version": 2**20}, {"version": 0}, {"event_time_us": 10**18}, {"event_time_us": 5}, {"device_id": "a/b"}, {"site": ""}, {"seq": 2**63},
     ],
     ids=str,
 )  # fmt: skip
@@ -155,8 +155,34 @@ def test_records_that_no_contract_can_read(changes: dict) -> None:
     }
     value = encode_reading(Reading(**{**fields, **changes}))
     reject = INTAKE.read_record("sensor", value)
-    assert isinstance(reject, Reject)
+    assert isinstance(reject, Reject) and not isinstance(reject, NotYetKnown)
     assert reject.reason == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("device_type", "version", "metric", "waits"),
+    [
+        ("weather_station", 2, "humidity", True), ("weather_station", 2, "pressure", True),
+        ("rain_gauge", 1, "level", True), ("weather_station", 1, "pressure", False), ("room_node", 2, "co2", False),
+    ],
+)  # fmt: skip
+def test_a_record_ahead_of_the_catalog_is_not_yet_known(
+    device_type: str, version: int, metric: str, waits: bool
+) -> None:
+    value = encode_reading(Reading("79", device_type, "field", NOW_US, {metric: 1.0}, 1, version))
+    result = INTAKE.read_record("sensor", value)
+    assert isinstance(result, Reject)
+    assert isinstance(result, NotYetKnown) == waits
+    assert isinstance(INTAKE.read_record("nobodys.topic", value), Reject)
+    assert not isinstance(INTAKE.read_record("nobodys.topic", value), NotYetKnown)
+
+
+@pytest.mark.parametrize(("ahead_us", "reason"), [(300_000_000, None), (300_000_001, "future_time")])
+def test_a_record_is_at_most_five_minutes_ahead_of_its_append_time(ahead_us: int, reason: str | None) -> None:
+    value = encode_reading(Reading("79", "weather_station", "field", NOW_US + ahead_us, {"humidity": 1.0}))
+    result = INTAKE.read_record("sensor", value, NOW_US // 1000)
+    assert (result.reason if isinstance(result, Reject) else None) == reason
+    assert isinstance(INTAKE.read_record("sensor", value), Reading)
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"\xff\xfe", b"[]", b'{"device_id": 1}', b"[" * 50_000])
