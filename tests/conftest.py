@@ -6,9 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 from fleet.settings import CHECKOUT
 from stack.layout import Layout
 from stack.supervisor import Supervisor, kill_leftovers
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+settings.register_profile("weir", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("weir")
 
 TEST_HOMES = CHECKOUT / "var" / "test"
 
