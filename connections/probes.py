@@ -71,6 +71,16 @@ def airflow(url: str, seconds: float = 5) -> dict[str, str]:
     return health
 
 
+def service(url: str, seconds: float = 5) -> None:
+    """One of Weir's own services says that it does its work. Raises Unavailable with what it says instead."""
+    try:
+        urllib.request.urlopen(f"{url}/ready", timeout=seconds).close()  # noqa: S310
+    except urllib.error.HTTPError as error:
+        raise Unavailable(f"{url}/ready: {error.code} {error.read().decode(errors='replace').strip()}") from None
+    except OSError as error:
+        raise Unavailable(f"{url}/ready: {error}") from None
+
+
 def listening(host: str, port: int, seconds: float = 1) -> None:
     try:
         socket.create_connection((host, port), timeout=seconds).close()

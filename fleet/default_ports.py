@@ -7,5 +7,8 @@ DEFAULT_PORTS = {
     "postgres": 25432,
     "airflow": 28080,
     "spark": 25002,
+    "bridge_metrics": 29101,
+    "landing_metrics": 29102,
+    "live_metrics": 29103,
 }
 """In the order in which they follow WEIR_PORT_BASE."""

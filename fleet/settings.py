@@ -70,6 +70,9 @@ class Settings(BaseModel):
     port_postgres: int = DEFAULT_PORTS["postgres"]
     port_airflow: int = DEFAULT_PORTS["airflow"]
     port_spark: int = DEFAULT_PORTS["spark"]
+    port_bridge_metrics: int = DEFAULT_PORTS["bridge_metrics"]
+    port_landing_metrics: int = DEFAULT_PORTS["landing_metrics"]
+    port_live_metrics: int = DEFAULT_PORTS["live_metrics"]
 
     bridge_max_in_flight: int = 2000
     """Readings between the MQTT broker and Kafka's confirmation, per topic worker."""
@@ -78,7 +81,7 @@ class Settings(BaseModel):
     landing_max_seconds: float = 60.0
     live_max_seconds: float = 1.0
     bridge_metrics_port: int = 0
-    """Prometheus metrics of each service on 127.0.0.1, `/metrics`; 0 = none."""
+    """Prometheus metrics (`/metrics`) and readiness (`/ready`) of each service on 127.0.0.1; 0 = none."""
     landing_metrics_port: int = 0
     live_metrics_port: int = 0
     service_instance: str = "1"

@@ -10,7 +10,7 @@ from pathlib import Path
 from fleet.errors import ConfigurationError
 from fleet.settings import Settings, read_env_file
 from stack.cache import CHECKOUT
-from stack.credentials import MQTT_ROLES, login_url, mosquitto_hash, write_private
+from stack.credentials import MQTT_ROLES, SERVICES, login_url, mosquitto_hash, write_private
 from stack.layout import Layout
 from stack.ports import LOOPBACK, Ports
 from stack.programs import Program, on_this_machine, open_files, own_name
@@ -22,6 +22,7 @@ others (or empty ones) are given."""
 _DECIDED_HERE = (
     "WEIR_ENV_FILE", "WEIR_HOME", "WEIR_ROLE", "WEIR_PORT_", "WEIR_DB_URL", "WEIR_KAFKA_", "WEIR_MQTT_",
     "WEIR_AIRFLOW_", "WEIR_SPARK_REMOTE", "WEIR_SPARK_JARS", "WEIR_JAVA_HOME",
+    *(f"WEIR_{service.upper()}_METRICS_PORT" for service in SERVICES),
 )  # fmt: skip
 
 

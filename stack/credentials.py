@@ -18,6 +18,7 @@ MQTT_ROLES = ("operator", "bridge", "simulator")
 DB_ROLE = {"operator": "weir_reader", "live": "weir_live", "batch": "weir_batch"}
 """Role → its login in the warehouse. The owner, `weir`, is for migrations alone."""
 DB_LOGINS = ("weir", "weir_live", "weir_batch", "weir_reader", "weir_airflow")
+SERVICES = ("bridge", "landing", "live")
 SERVER_KEYS = (
     "KAFKA_BROKER", "KAFKA_ADMIN", "KAFKA_CONTROLLER", "DB_SUPERUSER", "AIRFLOW_ADMIN", "AIRFLOW_BATCH",
     "AIRFLOW_API_SECRET", "SPARK_TOKEN",
@@ -120,6 +121,8 @@ def role_settings(
     if role in DB_ROLE:
         login = DB_ROLE[role]
         values["WEIR_DB_URL"] = login_url(login, known, ports)
+    if role in SERVICES:
+        values[f"WEIR_{role.upper()}_METRICS_PORT"] = str(getattr(ports, f"{role}_metrics"))
     if role == "batch":
         values["WEIR_SPARK_REMOTE"] = f"sc://localhost:{ports.spark}/;token={known['SPARK_TOKEN']}"
         values |= java

@@ -21,6 +21,9 @@ class Ports:
     postgres: int
     airflow: int
     spark: int
+    bridge_metrics: int
+    landing_metrics: int
+    live_metrics: int
 
     @classmethod
     def from_base(cls, base: int) -> "Ports":

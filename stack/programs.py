@@ -41,6 +41,7 @@ PORT_OF: Mapping[str, tuple[str, ...]] = {
     "postgres": ("postgres",),
     "airflow-api-server": ("airflow",),
     "spark": ("spark",),
+    **{service: (f"{service}_metrics",) for service in SERVICES},
 }
 
 # A desktop's and a container's environment hold much that a server must not depend on.

@@ -9,20 +9,13 @@ from typing import Any
 
 from connections import probes
 from fleet.errors import Refused, Unavailable
-from stack.layout import Layout
 from stack.ports import LOOPBACK, Ports
-from stack.supervisor import Supervisor
 
 SPARK_POOL = {"name": "spark", "slots": 1, "description": "Spark jobs run one at a time", "include_deferred": False}
-STARTED = " started "
-"""What a service of ours logs when it has its connections and knows that it has the rights it needs."""
-
-QUIET_SECONDS = 12
-"""After which a service that lives counts as up even if its log level keeps that line back: without access it exits."""
 
 
-def check(name: str, layout: Layout, ports: Ports, secrets: Mapping[str, str], since: int = 0) -> None:
-    """Raises Unavailable (or Refused) until the program is ready. `since`: how long its log was before this start."""
+def check(name: str, ports: Ports, secrets: Mapping[str, str]) -> None:
+    """Raises Unavailable (or Refused) until the program is ready."""
     match name:
         case "kafka":
             probes.listening(LOOPBACK, ports.kafka)
@@ -42,20 +35,7 @@ def check(name: str, layout: Layout, ports: Ports, secrets: Mapping[str, str], s
             if health.get(part) != "healthy":
                 raise Unavailable(f"Airflow's {part} is {health.get(part)}")
         case _:
-            settled(name, layout, since)
-
-
-def settled(name: str, layout: Layout, since: int) -> None:
-    info = Supervisor(layout).programs().get(name, {})
-    if info.get("statename") != "RUNNING":
-        raise Unavailable(f"{name} is {info.get('statename', 'unknown')}")
-    if info["now"] - info["start"] > QUIET_SECONDS:
-        return
-    path = layout.log(name)
-    with path.open(encoding="utf-8", errors="replace") as log:
-        log.seek(since if path.stat().st_size >= since else 0)  # a shorter log was rotated
-        if not any(STARTED in line for line in log):
-            raise Unavailable(f"{name} has not yet logged that it started")
+            probes.service(f"http://{LOOPBACK}:{getattr(ports, f'{name}_metrics')}")
 
 
 def finish_airflow(url: str, secrets: Mapping[str, str]) -> None:

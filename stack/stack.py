@@ -151,12 +151,10 @@ class Stack:
             postgres.hand_over(self.layout, self.drop)
 
     def _start(self, name: str, started: float, abandoned: Callable[[], bool]) -> None:
-        log = self.layout.log(name)
-        since = log.stat().st_size if log.is_file() else 0
         self.supervisor.start_program(name)
-        self._wait(name, started, abandoned, since)
+        self._wait(name, started, abandoned)
 
-    def _wait(self, name: str, started: float, abandoned: Callable[[], bool], since: int = 0) -> None:
+    def _wait(self, name: str, started: float, abandoned: Callable[[], bool]) -> None:
         limit = READY_SECONDS
         reason = "it did not answer"
         while time.monotonic() < started + limit:
@@ -168,7 +166,7 @@ class Stack:
                 if info["statename"] != "BACKOFF" or time.monotonic() > started + 6:
                     break
             try:
-                readiness.check(name, self.layout, self.ports, self.secrets, since)
+                readiness.check(name, self.ports, self.secrets)
                 return
             except WeirError as error:
                 reason = str(error)

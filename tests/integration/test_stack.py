@@ -175,7 +175,7 @@ def test_a_killed_server_comes_back(stack):
     while stack.supervisor.programs()["mosquitto"]["pid"] in (0, pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     stack._wait("mosquitto", time.monotonic(), lambda: False)
-    readiness.check("mosquitto", stack.layout, stack.ports, stack.secrets)
+    readiness.check("mosquitto", stack.ports, stack.secrets)
 
 
 def test_a_second_stack_beside_it_in_a_deep_folder_leaves_nothing_running(tmp_path, stack):

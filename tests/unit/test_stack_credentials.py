@@ -10,6 +10,7 @@ from fleet.settings import Settings, read_env_file
 from stack import kafka
 from stack.credentials import (
     ROLES,
+    SERVICES,
     admin_url,
     ensure_secrets,
     login_url,
@@ -68,6 +69,9 @@ def test_env_files_load_and_hold_only_the_own_role(layout):
         assert settings.kafka_user == role
         assert settings.kafka_password.get_secret_value() == secrets[f"KAFKA_{role.upper()}"]
         assert settings.lake == "file:///lake"
+        for service in SERVICES:
+            own = getattr(PORTS, f"{service}_metrics") if role == service else 0
+            assert getattr(settings, f"{service}_metrics_port") == own
         text = path.read_text()
         assert secrets["DB_WEIR"] not in text
         assert secrets["KAFKA_ADMIN"] not in text

@@ -153,6 +153,7 @@ def test_what_the_stack_decides_is_not_passed_on():
         "WEIR_DB_URL": "x",
         "WEIR_KAFKA_PASSWORD": "y",
         "WEIR_PORT_BASE": "1",
+        "WEIR_LIVE_METRICS_PORT": "7",
         "PATH": "z",
     }
     assert configuration.passed_settings(given) == {"WEIR_LANDING_MAX_ROWS": "5"}
