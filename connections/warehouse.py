@@ -102,16 +102,41 @@ def error_of(code: str | None, message: str, disconnected: bool) -> type[WeirErr
     return None
 
 
+class _RowText(io.TextIOBase):
+    """Rows as COPY reads them, made while it reads."""
+
+    def __init__(self, rows: Iterable[Sequence[object]]):
+        self.count = 0
+        self.error: Exception | None = None
+        self._rows = iter(rows)
+
+    def read(self, size: int | None = -1, /) -> str:
+        parts, length = [], 0
+        try:
+            while size is None or size < 0 or length < size:
+                parts.append("\t".join(map(_copy_text, next(self._rows))) + "\n")
+                length += len(parts[-1])
+                self.count += 1
+        except StopIteration:
+            pass
+        except Exception as error:
+            self.error = error
+            raise
+        return "".join(parts)
+
+
 def copy_rows(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
-    """COPY of rows (numbers, texts, aware times, bytes; None is null) into a table. Returns how many."""
-    buffer, count = io.StringIO(), 0
-    for row in rows:
-        buffer.write("\t".join(map(_copy_text, row)) + "\n")
-        count += 1
-    buffer.seek(0)
+    """COPY of rows (numbers, texts, aware times, bytes; None is null) into a table, which are made one by one as the
+    server takes them. Returns how many."""
+    stream = _RowText(rows)
     with _cursor(connection) as cursor:
-        cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN", buffer)
-    return count
+        try:
+            cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN", stream)
+        except psycopg2.Error:
+            if stream.error is not None:  # what made the rows failed, not the server
+                raise stream.error from None
+            raise
+    return stream.count
 
 
 ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})

@@ -9,6 +9,8 @@ from fleet.lake_layout import REJECTED
 
 MAX_BATCH_ROWS = 1_000_000
 """Rows that one task reads: about 2 s of Spark and 0.5 GB in pandas. A partition of more is a batch of its own."""
+MAX_BATCH_BYTES = 256 * 1024 * 1024
+"""In the lake; for dead letters, of which a few may be as large as a million readings."""
 MAX_BATCH_PARTITIONS = 48
 MAX_BATCHES = 200
 """Fewer than Airflow's map limit (1024), so that a long backlog is worked off in several runs, oldest first."""
@@ -70,7 +72,11 @@ def batches(partitions: Iterable[PartitionFiles]) -> list[Batch]:
     for candidate in partitions:
         name = candidate.partition.type
         group = open_.setdefault(name, [])
-        full = len(group) >= MAX_BATCH_PARTITIONS or sum(c.rows for c in group) + candidate.rows > MAX_BATCH_ROWS
+        full = (
+            len(group) >= MAX_BATCH_PARTITIONS
+            or sum(c.rows for c in group) + candidate.rows > MAX_BATCH_ROWS
+            or sum(c.bytes for c in group) + candidate.bytes > MAX_BATCH_BYTES
+        )
         if group and full:
             close(name)
         open_.setdefault(name, []).append(candidate)

@@ -1,6 +1,7 @@
 """Data files of the lake as Arrow tables and Spark frames, with what the files promise checked."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -68,24 +69,44 @@ def arrow_tables(lake: Lake, spec: DeviceType, partition: PartitionFiles) -> Ite
         yield pa.Table.from_arrays(arrays, schema=schema)
 
 
-def reject_tables(lake: Lake, partition: PartitionFiles) -> Iterator[pa.Table]:
-    schema = arrow_schema(REJECTED_COLUMNS)
+REJECTS_AT_ONCE = 64
+"""Rows; MQTT's largest packet is 1 MiB."""
+
+
+def reject_batches(
+    lake: Lake, partition: PartitionFiles, names: Iterable[str] = tuple(REJECTED_COLUMNS)
+) -> Iterator[pa.RecordBatch]:
+    """Dead letters in small batches, with these columns, file by file. Raises DataError as arrow_tables."""
+    schema, wanted = arrow_schema(REJECTED_COLUMNS), list(names)
     for file in partition.files:
-        table = _read(lake, file)
-        _check_columns(table.schema, schema, file, current=True)
-        yield table.select(schema.names)
+        with _damage_told(lake, file):
+            found = pq.ParquetFile(pa.BufferReader(lake.read(file.path)))
+            _check_rows(found.metadata.num_rows, lake, file)
+            _check_columns(found.schema_arrow, schema, file, current=True)
+            for batch in found.iter_batches(REJECTS_AT_ONCE, columns=wanted):
+                yield batch.select(wanted)
 
 
 def _read(lake: Lake, file: DataFile) -> pa.Table:
-    try:
+    with _damage_told(lake, file):
         table = pq.read_table(pa.BufferReader(lake.read(file.path)), partitioning=None)
+    _check_rows(table.num_rows, lake, file)
+    return table
+
+
+@contextmanager
+def _damage_told(lake: Lake, file: DataFile) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise DataError(f"{lake.url(file.path)} is in a manifest and not in the lake") from None
     except pa.ArrowException as error:
         raise DataError(f"{lake.url(file.path)} is no Parquet file that can be read: {error}") from error
-    if table.num_rows != file.rows:
-        raise DataError(f"{lake.url(file.path)} has {table.num_rows:,} rows, its manifest says {file.rows:,}")
-    return table
+
+
+def _check_rows(found: int, lake: Lake, file: DataFile) -> None:
+    if found != file.rows:
+        raise DataError(f"{lake.url(file.path)} has {found:,} rows, its manifest says {file.rows:,}")
 
 
 def _check_columns(found: pa.Schema, wanted: pa.Schema, file: DataFile, current: bool) -> None:

@@ -27,6 +27,11 @@ class PartitionFiles:
         return sum(file.rows for file in self.files)
 
     @property
+    def bytes(self) -> int:
+        """As they are in the lake, compressed."""
+        return sum(file.bytes for file in self.files)
+
+    @property
     def versions(self) -> dict[int, list[DataFile]]:
         """By spec version, oldest first."""
         found: dict[int, list[DataFile]] = {}

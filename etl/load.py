@@ -25,6 +25,7 @@ OUT_OF_RANGE = "out_of_range"
 QUARANTINE_COLUMNS = (
     "at", "partition", "what", "reason", "detail", "system", "type", "site", "device_id", "metric", "value", "seq",
     "spec_version", "kafka_topic", "kafka_partition", "kafka_offset", "source", "payload",
+    "payload_bytes", "payload_sha256",
 )  # fmt: skip
 
 
@@ -64,8 +65,8 @@ def load_rejects(warehouse: Warehouse, rejects: Rejects, run_id: str) -> bool:
         rows = (
             (r["kafka_timestamp"], books.key, "dead_letter", r["reason"], r["detail"], r["system"], r["device_type"],
              None, None, None, None, None, r["version"], r["kafka_topic"], r["kafka_partition"], r["kafka_offset"],
-             source_of(r), r["payload"])
-            for r in rejects.rows
+             source_of(r), r["payload"], r["payload_bytes"], r["payload_sha256"])
+            for r in rejects.rows()
         )  # fmt: skip
         copy_rows(c, "quarantine", QUARANTINE_COLUMNS, rows)
         _write_ledger(c, rejects.files, books, run_id, {"anomalies": 0, "rollups": 0, "spec_version": None})
@@ -152,7 +153,7 @@ def _quarantined(partition: Partition, spec: DeviceType, derived: Derived):  # t
         return (
             r["event_time"], partition.key, what, reason, detail, spec.system, spec.type, r["site"], r["device_id"],
             metric, value, r["seq"], r["spec_version"], r["kafka_topic"], r["kafka_partition"], r["kafka_offset"],
-            None, None,
+            None, None, None, None,
         )  # fmt: skip
 
     for r in derived.bad_values.to_pylist():

@@ -3,8 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
-from etl.discover import MAX_BATCH_PARTITIONS, MAX_BATCH_ROWS, Processed, batches, changed
+from etl.discover import MAX_BATCH_BYTES, MAX_BATCH_PARTITIONS, MAX_BATCH_ROWS, Processed, batches, changed
 from etl.lake_index import PartitionFiles, by_partition
 from etl.window import Window, parse_window
 from fleet.errors import ConfigurationError
@@ -93,3 +94,10 @@ def test_batches_hold_one_type_and_are_bounded() -> None:
 def test_a_partition_larger_than_a_batch_stands_alone() -> None:
     big = part(3, "a", rows=MAX_BATCH_ROWS * 2)
     assert [b.rows for b in batches([big, FOUR])] == [MAX_BATCH_ROWS * 2, 5]
+
+
+def test_a_batch_is_bounded_in_bytes_too() -> None:
+    large = [
+        PartitionFiles(p.partition, tuple(replace(f, bytes=MAX_BATCH_BYTES) for f in p.files)) for p in (THREE, FOUR)
+    ]
+    assert [b.partitions for b in batches(large)] == [(THREE.partition.key,), (FOUR.partition.key,)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from connections.warehouse import _copy_text, drift, error_of
+from connections.warehouse import _copy_text, _RowText, drift, error_of
 from fleet.errors import DataError, Refused, Unavailable
 
 A, B, C = "0001_a.sql", "0002_b.sql", "0003_c.sql"
@@ -52,3 +52,19 @@ def test_errors_by_sqlstate(code: str | None, message: str, disconnected: bool, 
 )
 def test_copy_text(value: object, text: str) -> None:
     assert _copy_text(value) == text
+
+
+def test_rows_become_text_as_they_are_read() -> None:
+    made = []
+
+    def rows():  # type: ignore[no-untyped-def]
+        for i in range(1000):
+            made.append(i)
+            yield (i, "x" * 96)
+
+    stream = _RowText(rows())
+    assert len(stream.read(100)) >= 100
+    assert len(made) < 5
+    rest = list(iter(lambda: stream.read(8192), ""))
+    assert (stream.count, len(made)) == (1000, 1000)
+    assert len(rest) > 10
