@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, REJECTED, mark_of
-from fleet.contract import LATEST_US, Intake, Reject
+from fleet.contract import LATEST_US, Intake, NotYetKnown, Reject
 from fleet.dead_letter import DeadLetter, dead_letter_of_record, decode_dead_letter
 from fleet.lake_layout import (
     REJECTED_COLUMNS,
@@ -68,6 +68,11 @@ class Buffer:
     def offsets(self) -> int:
         return self.next_offset - self.first_offset
 
+    @property
+    def groups(self) -> int:
+        """How many files a flush would write."""
+        return len(self._groups)
+
     def skip_to(self, offset: int, now: float) -> None:
         """The log begins later than where we stand: what lies between is missing."""
         if offset > self.next_offset:
@@ -75,44 +80,43 @@ class Buffer:
             self.next_offset = offset
             self._opened(now)
 
-    def take(self, record: Any, now: float) -> None:
-        """A record as kafka-python gives it. Records before `next_offset` were taken before and are passed over."""
-        offset = record.offset
-        if offset != self.next_offset:
-            if offset < self.next_offset:
-                return
-            self.missing += offset - self.next_offset
+    def take(self, record: Any, now: float) -> bool:
+        """A record as kafka-python gives it. Records before `next_offset` were taken before and are passed over.
+        False, with nothing taken, where the catalog does not know the record's type or version yet."""
+        offset, mark, value = record.offset, mark_of(record.headers), record.value or b""
+        if offset < self.next_offset:
+            return True
+        result: Reading | Reject | None = None
+        if mark is None and self.topic != REJECTED:
+            result = self.intake.read_record(self.topic, value, record.timestamp)
+            if isinstance(result, NotYetKnown):
+                return False
+        self.missing += offset - self.next_offset
         self.next_offset = offset + 1
         timestamp = record.timestamp
         if self.first_append_ms < 0:
             self.first_append_ms = timestamp
         self.last_append_ms = timestamp
         self._opened(now)
-        mark = mark_of(record.headers)
         if mark == HEARTBEAT:
             self.heartbeats += 1
-            return
-        if mark == CONTROL:
+        elif mark == CONTROL:
             self.controls += 1
-            return
-        value = record.value or b""
-        self.held_bytes += len(value) + 100
-        if self.rows_since is None:
-            self.rows_since = now
-        if self.topic == REJECTED:
-            self._take_dead_letter(record, value)
         else:
-            self._take_reading(record, value, mark)
+            self.held_bytes += len(value) + 100
+            if self.rows_since is None:
+                self.rows_since = now
+            if self.topic == REJECTED:
+                self._take_dead_letter(record, value)
+            else:
+                self._take_reading(record, value, result or Reject(UNREADABLE, f"header {MARK_HEADER} is {mark!r:.80}"))
+        return True
 
     def _opened(self, now: float) -> None:
         if self.opened_at is None:
             self.opened_at = now
 
-    def _take_reading(self, record: Any, value: bytes, mark: bytes | None) -> None:
-        if mark is not None:
-            self._reject(record, value, Reject(UNREADABLE, f"header {MARK_HEADER} is {mark!r:.80}"))
-            return
-        result = self.intake.read_record(self.topic, value)
+    def _take_reading(self, record: Any, value: bytes, result: Reading | Reject) -> None:
         if isinstance(result, Reject):
             self._reject(record, value, result)
             return

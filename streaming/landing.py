@@ -21,20 +21,21 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from connections import kafka
 from connections.lake import Lake, arrow_schema
-from fleet.catalog import load_catalog
 from fleet.channels import REJECTED
-from fleet.contract import Intake
 from fleet.errors import DataError, Unavailable
 from fleet.manifest import DataFile
 from fleet.settings import Settings
 from streaming.flush import Buffer, Landed
-from streaming.rebalances import Rebalances
+from streaming.newcomers import Newcomers
+from streaming.rebalances import Rebalances, pause, resume, seek
 from streaming.service import BACKOFF_SECONDS, Health, Supervised
 from streaming.sweep import sweep
 
 GROUP = "landing"
 MAX_BUFFER_BYTES = 48 * 1024 * 1024
 """Of record values in one partition's buffer; about four times as much in memory."""
+MAX_GROUPS = 500
+"""Files in one flush. Devices whose clocks run wild would make one for each hour they name."""
 QUIET_SECONDS = 300.0
 """How long heartbeats alone may wait for a manifest: one every 5 minutes and partition, not one a minute."""
 POLL_MS = 250
@@ -63,10 +64,9 @@ def flush(lake: Lake, buffer: Buffer) -> bool:
 class Landing:
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.catalog = load_catalog(settings.types_dir)
-        self.topics = [*(s.topic for s in self.catalog.systems.values()), REJECTED]
+        self._newcomers = Newcomers(settings.types_dir)
+        self.topics = [*(s.topic for s in self._newcomers.catalog.systems.values()), REJECTED]
         self.lake = Lake(settings.lake)
-        self._intake = Intake(self.catalog)
         self._buffers: dict[TopicPartition, Buffer] = {}
         self._retry_at: dict[TopicPartition, float] = {}
         """Partitions whose flush failed, and when to try again; they are paused until it succeeds."""
@@ -80,7 +80,7 @@ class Landing:
 
     def run(self, stop: threading.Event) -> None:
         kafka.check_access(self.settings, kafka.READ, self.topics)
-        health = Health(self.settings.landing_metrics_port, lambda: self._problem)
+        health = Health(self.settings.landing_metrics_port, self.problem)
         health.registry.register(self)
         rebalances = Rebalances()
         consumer = kafka.consumer(
@@ -127,13 +127,42 @@ class Landing:
                 continue  # fetched before we knew where to begin
             if batch[0].offset > buffer.next_offset and not self._is_real(consumer, place, batch[0].offset):
                 continue
-            for record in batch:
-                buffer.take(record, now)
+            self._take(consumer, place, batch, now)
         for place in gained:
             self._adopt(consumer, place)
         self._flush_due(consumer, time.monotonic())
         if self._buffers and not self._retry_at and not self._blocked:
             self._problem = ""
+
+    def problem(self) -> str:
+        return "; ".join(filter(None, (self._problem, self._newcomers.problem)))
+
+    def _take(self, consumer: Any, place: TopicPartition, batch: list[Any], now: float) -> None:
+        """Into the buffer, which is flushed where it is full of groups. Where the batch cannot be taken to its end,
+        the rest of it is read again."""
+        for record in batch:
+            buffer = self._buffers[place]
+            if buffer.take(record, now):
+                if buffer.groups < MAX_GROUPS or self._flush(consumer, place, buffer):
+                    continue
+            elif self._newcomers.is_known(place, record, now):
+                self._renew(consumer, place)
+            else:
+                pause(consumer, place)
+            if place in self._buffers:
+                seek(consumer, place, self._buffers[place].next_offset)
+            return
+
+    def _renew(self, consumer: Any, place: TopicPartition) -> None:
+        """The catalog has changed: a new one for what comes. What is held was read by the old one, and is flushed."""
+        buffer = self._buffers.get(place)
+        if buffer is not None and buffer.offsets:
+            self._flush(consumer, place, buffer)
+        elif buffer is not None:
+            self._buffers[place] = self._buffer(place, buffer.next_offset)
+
+    def _buffer(self, place: TopicPartition, offset: int) -> Buffer:
+        return Buffer(place.topic, place.partition, offset, self._newcomers.intake)
 
     def _is_real(self, consumer: Any, place: TopicPartition, offset: int) -> bool:
         """Whether the log really goes on at `offset`: a gap counts as missing when a second reading shows it too."""
@@ -142,7 +171,7 @@ class Landing:
             log.error("%s-%d offsets %d to %d are not in Kafka: missing", *place, gap[0], gap[1] - 1)
             return True
         self._gaps[place] = gap
-        consumer.seek(place, gap[0])
+        seek(consumer, place, gap[0])
         return False
 
     def _adopt(self, consumer: Any, place: TopicPartition) -> None:
@@ -163,14 +192,14 @@ class Landing:
                 " Weir the Kafka that this lake belongs to"
             )
             self._say(self._blocked[place])
-            consumer.pause(place)
+            pause(consumer, place)
             return
-        buffer = self._buffers[place] = Buffer(place.topic, place.partition, position, self._intake)
+        buffer = self._buffers[place] = self._buffer(place, position)
         if begin > position:
             log.error("%s-%d offsets %d to %d are gone from Kafka: missing", *place, position, begin - 1)
             buffer.skip_to(begin, time.monotonic())
-        consumer.seek(place, buffer.next_offset)
-        consumer.resume(place)
+        seek(consumer, place, buffer.next_offset)
+        resume(consumer, place)
         log.info("partition=%s-%d from=%d end=%d", *place, buffer.next_offset, end)
 
     def _drop(self, place: TopicPartition) -> None:
@@ -178,6 +207,7 @@ class Landing:
         self._retry_at.pop(place, None)
         self._failures.pop(place, None)
         self._blocked.pop(place, None)
+        self._newcomers.forget(place)
 
     def _flush_due(self, consumer: Any, now: float) -> None:
         for place, at in list(self._retry_at.items()):
@@ -186,11 +216,17 @@ class Landing:
             if place not in self._buffers:  # adopting it failed
                 del self._retry_at[place]
                 self._adopt(consumer, place)
+        for place in self._newcomers.now_known(now):
+            self._renew(consumer, place)
+            if place not in self._retry_at and place not in self._blocked:
+                resume(consumer, place)
         for place, buffer in list(self._buffers.items()):
             if self._retry_at.get(place, now) <= now and self.is_due(buffer, now):
                 self._flush(consumer, place, buffer)
 
     def is_due(self, buffer: Buffer, now: float) -> bool:
+        if buffer.groups >= MAX_GROUPS:
+            return True
         if buffer.rows + buffer.unreadable >= self.settings.landing_max_rows or buffer.held_bytes >= MAX_BUFFER_BYTES:
             return True
         if buffer.rows_since is not None:
@@ -198,19 +234,20 @@ class Landing:
         quiet = max(QUIET_SECONDS, self.settings.landing_max_seconds)
         return buffer.opened_at is not None and now - buffer.opened_at >= quiet
 
-    def _flush(self, consumer: Any, place: TopicPartition, buffer: Buffer) -> None:
+    def _flush(self, consumer: Any, place: TopicPartition, buffer: Buffer) -> bool:
+        """Whether it is done, and a new buffer in its place. If not, it waits for the next try, or is not ours."""
         began = time.monotonic()
         try:
             ours = flush(self.lake, buffer)
         except Unavailable as error:
             self.failed_flushes += 1
             self._put_off(consumer, place, str(error))
-            return
+            return False
         if not ours:
             self.zombies += 1
             log.warning("%s-%d offset %d was landed by another worker; reading again", *place, buffer.first_offset)
             self._adopt(consumer, place)
-            return
+            return False
         self.flushes += 1
         self.landed += buffer.rows
         self.unreadable += buffer.unreadable
@@ -220,18 +257,19 @@ class Landing:
             *place, buffer.first_offset, buffer.next_offset - 1, buffer.rows, buffer.unreadable, buffer.heartbeats,
             buffer.missing, 1000 * (time.monotonic() - began),
         )  # fmt: skip
-        if self._retry_at.pop(place, None) is not None:
-            consumer.resume(place)
+        if self._retry_at.pop(place, None) is not None and place not in self._newcomers:
+            resume(consumer, place)
         self._failures.pop(place, None)
-        self._buffers[place] = Buffer(place.topic, place.partition, buffer.next_offset, self._intake)
+        self._buffers[place] = self._buffer(place, buffer.next_offset)
+        return True
 
     def _put_off(self, consumer: Any, place: TopicPartition, reason: str) -> None:
         """The buffer stays, the partition is paused: memory is bounded and nothing is lost."""
         failures = self._failures[place] = self._failures.get(place, 0) + 1
-        pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
-        self._retry_at[place] = time.monotonic() + pause
-        consumer.pause(place)
-        self._say(f"{place.topic}-{place.partition} waits, again in {pause:.1f} s: {reason}")
+        seconds = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
+        self._retry_at[place] = time.monotonic() + seconds
+        pause(consumer, place)
+        self._say(f"{place.topic}-{place.partition} waits, again in {seconds:.1f} s: {reason}")
 
     def _say(self, problem: str) -> None:
         self._problem = problem

@@ -1,6 +1,7 @@
 """Which partitions a consumer gained and lost, told to its own loop instead of in the middle of a call."""
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, TopicPartition
@@ -31,3 +32,22 @@ class Rebalances(ConsumerRebalanceListener):
             lost, gained = self._lost, self._gained
             self._lost, self._gained = set(), set()
             return lost, gained
+
+
+def pause(consumer: Any, *places: TopicPartition) -> None:
+    """A partition may be revoked on kafka-python's I/O thread before `take` tells of it: then there is nothing left to
+    pause, and kafka-python raises KeyError. The same holds for `resume` and, with ValueError, for `seek`."""
+    for place in places:
+        with suppress(KeyError):
+            consumer.pause(place)
+
+
+def resume(consumer: Any, *places: TopicPartition) -> None:
+    for place in places:
+        with suppress(KeyError):
+            consumer.resume(place)
+
+
+def seek(consumer: Any, place: TopicPartition, offset: int) -> None:
+    with suppress(KeyError, ValueError):
+        consumer.seek(place, offset)

@@ -141,7 +141,8 @@ def test_canonical_form_keeps_microseconds(event_time_us: int) -> None:
     "changes",
     [
         {"device_type": "Other"}, {"device_type": "room_node"}, {"values": {}}, {"values": {"x": 1.0}},
-        {"version": 2**20}, {"version": 0}, {"event_time_us": 10**18}, {"event_time_us": 5}, {"device_id": "a/b"}, {"site": ""}, {"seq": 2**63},
+        {"version": 2**20}, {"version": 0}, {"event_time_us": 10**18},
+        {"event_time_us": 5}, {"device_id": "a/b"}, {"site": ""}, {"seq": 2**63},
     ],
     ids=str,
 )  # fmt: skip

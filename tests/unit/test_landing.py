@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from fleet.reading import Reading, encode_reading
 from fleet.settings import CHECKOUT, Settings
 from streaming.flush import Buffer
 from streaming.landing import Landing, flush, write_files
+from streaming.rebalances import resume, seek
 from streaming.sweep import sweep
 
 INTAKE = Intake(load_catalog(CHECKOUT / "fleet" / "types"))
@@ -264,6 +266,124 @@ def test_a_manifest_of_another_worker_makes_it_begin_again(tmp_path: Path) -> No
     assert landing.zombies == 1
     assert consumer.at == 8
     assert landing._buffers[place].next_offset == 8
+
+
+def ahead(seq: int) -> bytes:
+    """What a bridge with version 2 of the spec writes: a metric more."""
+    return encode_reading(
+        Reading("7", "weather_station", "field", APPEND_MS * 1000, {"humidity": 50.0, "pressure": 1013.0}, seq, 2)
+    )
+
+
+def newer_spec(folder: Path) -> None:
+    text = (CHECKOUT / "fleet" / "types" / "weather_station.yaml").read_text(encoding="utf-8")
+    newer = text.replace("version: 1", "version: 2").replace(
+        "metrics:\n", "metrics:\n  pressure: {unit: hectopascal}\n"
+    )
+    (folder / "weather_station.yaml").write_text(newer, encoding="utf-8")
+
+
+@pytest.fixture
+def types_dir(tmp_path: Path) -> Path:
+    shutil.copytree(CHECKOUT / "fleet" / "types", tmp_path / "types")
+    return tmp_path / "types"
+
+
+@pytest.mark.parametrize("when", ["before the record", "while it waits"])
+def test_a_newer_spec_than_landings_loses_nothing(tmp_path: Path, types_dir: Path, when: str) -> None:
+    landing = Landing(Settings(home=tmp_path, types_dir=types_dir, landing_max_rows=2))
+    consumer, place = Consumer(), Consumer.place
+    landing._adopt(consumer, place)
+    log = [Record(0, reading(0)), Record(1, b"junk"), Record(2, ahead(2)), Record(3, reading(3)), Record(4, ahead(4))]
+    if when == "before the record":
+        newer_spec(types_dir)
+    landing._take(consumer, place, log, 0.0)
+    assert consumer.at == 2
+    if when == "while it waits":
+        assert consumer.paused == {place}
+        assert "sensor-0 stands at offset 2: weather_station version 2 is not known" in landing.problem()
+        landing._flush_due(consumer, 0.1)  # what came before the record lands all the same
+        last = landing.lake.last_manifest(*place)
+        assert last is not None and (last.last_offset, last.rows, last.unreadable) == (1, 1, 1)
+        assert consumer.paused == {place}
+        (types_dir / "weather_station.yaml").write_text("half a spec", encoding="utf-8")
+        landing._flush_due(consumer, 100.0)
+        assert "weather_station.yaml:1" in landing.problem()
+        newer_spec(types_dir)
+        landing._flush_due(consumer, 200.0)
+    assert landing._newcomers.problem == ""
+    assert consumer.paused == set()
+    landing._take(consumer, place, log[consumer.at :], 201.0)
+    landing._flush_due(consumer, 201.0)
+    manifests = landing.lake.manifests(*place)
+    assert [m.last_offset for m in manifests] == [1, 4]
+    assert sum(m.unreadable for m in manifests) == 1
+    found = rows(landing.lake, [f.path for m in manifests for f in m.files])
+    assert [(row["kafka_offset"], row.get("pressure")) for row in found] == [
+        (0, None), (1, None), (2, 1013.0), (3, None), (4, 1013.0),
+    ]  # fmt: skip
+
+
+GROUPS = 20
+
+
+def test_a_broken_clock_makes_no_flush_of_thousands_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming.landing.MAX_GROUPS", GROUPS)
+    landing = Landing(Settings(home=tmp_path, landing_max_seconds=3600))
+    consumer, place = Consumer(end=10_000), Consumer.place
+    landing._adopt(consumer, place)
+    log = [Record(n, reading(n, hour=-n)) for n in range(2 * GROUPS + 10)]
+    landing._take(consumer, place, log, 0.0)
+    manifests = landing.lake.manifests(*place)
+    assert [(m.first_offset, m.rows, len(m.files)) for m in manifests] == [
+        (0, GROUPS, GROUPS), (GROUPS, GROUPS, GROUPS),
+    ]  # fmt: skip
+    assert landing._buffers[place].offsets == 10
+
+
+def test_a_full_disk_amid_a_broken_clock_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming.landing.MAX_GROUPS", GROUPS)
+    landing = Landing(Settings(home=tmp_path, landing_max_seconds=3600))
+    consumer, place = Consumer(end=10_000), Consumer.place
+    landing._adopt(consumer, place)
+    log = [Record(n, reading(n, hour=-n)) for n in range(GROUPS + 10)]
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        landing._take(consumer, place, log, 0.0)
+    assert (consumer.at, consumer.paused) == (GROUPS, {place})
+    landing._flush_due(consumer, 1e12)
+    assert consumer.paused == set()
+    landing._take(consumer, place, log[consumer.at :], 0.0)
+    assert [(m.first_offset, m.rows) for m in landing.lake.manifests(*place)] == [(0, GROUPS)]
+    assert landing._buffers[place].next_offset == len(log)
+
+
+def test_a_clock_that_runs_ahead_is_rejected_by_the_brokers_time() -> None:
+    held = buffer()
+    held.take(Record(0, reading(0, hour=1)), 0.0)
+    (file,) = held.files()
+    assert file.cells["reason"] == ["future_time"]
+    assert (held.rows, held.unreadable) == (0, 1)
+
+
+def test_a_partition_revoked_in_the_meantime_stops_nothing(tmp_path: Path) -> None:
+    """kafka-python's own consumer, which nobody assigned the partition to: as after a revocation on its I/O thread."""
+    from kafka import KafkaConsumer
+    from kafka.consumer.subscription_state import SubscriptionState
+
+    consumer = KafkaConsumer.__new__(KafkaConsumer)
+    consumer._subscription = SubscriptionState()
+    landing = Landing(Settings(home=tmp_path))
+    with pytest.raises(KeyError):
+        consumer.pause(Consumer.place)
+    landing._put_off(consumer, Consumer.place, "the lake is away")
+    resume(consumer, Consumer.place)
+    seek(consumer, Consumer.place, 3)
+    consumer._closed = True
 
 
 def test_what_no_manifest_names_is_swept_when_it_is_old(lake: Lake) -> None:
