@@ -53,15 +53,14 @@ def validate(
     wanted = list(partitions)
     by_key = {p.partition.key: p for p in wanted}
 
-    def check(piece: Piece, number: int) -> Verdict:
-        name = _piece_name(piece, number)
+    def check(piece: Piece, name: str) -> Verdict:
         frame = _frame(pa.concat_tables(piece.tables))
         verdict = validator.validate(suite(spec), frame, f"{run_id}-{name}".replace(":", "").replace("/", "-"))
         outcome.validations.append(Validation(name, tuple(piece.partitions), verdict))
         return verdict
 
     for number, piece in enumerate(_pieces(lake, spec, wanted, outcome)):
-        verdict = check(piece, number)
+        verdict = check(piece, _piece_name(piece, number))
         if verdict.success:
             continue
         if len(piece.partitions) == 1:
@@ -69,7 +68,7 @@ def validate(
             continue
         for key in piece.partitions:
             alone = Piece(list(arrow_tables(lake, spec, by_key[key])), [key])
-            verdict = check(alone, 0)
+            verdict = check(alone, f"{_time_of(key)}-alone")
             if not verdict.success:
                 outcome.failed[key] = _reason(verdict)
     return outcome
@@ -89,13 +88,13 @@ def _pieces(lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles], 
             for table in arrow_tables(lake, spec, partition):
                 if piece.tables and piece.rows + table.num_rows > MAX_PIECE_ROWS:
                     yield piece
-                    piece = before = Piece([], [])
+                    piece, before = Piece([], []), Piece([], [])
                 piece.tables.append(table)
                 piece.partitions = [*dict.fromkeys([*piece.partitions, key])]
         except DataError as error:
             outcome.failed[key] = str(error)
             broken = Unmet("readable file of the lake", "", CRITICAL, 0, str(error))
-            outcome.validations.append(Validation(_time_of(key), (key,), Verdict(0, 1, (broken,), "")))
+            outcome.validations.append(Validation(f"{_time_of(key)}-broken", (key,), Verdict(0, 1, (broken,), "")))
             piece = before
     if piece.tables:
         yield piece
