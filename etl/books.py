@@ -69,15 +69,15 @@ def read_books(settings: Settings, system: str | None, now: datetime) -> Books:
     index = type(index)({key: found for key, found in index.manifests.items() if key[0] in topics})
     ends = kafka_end_offsets(settings, topics) if settings.kafka_user else {}
     oldest = {t.type: now - t.retention.rollups for t in catalog}
+    oldest[REJECTED] = min(oldest.values(), default=now)
+    every = read_ledger(warehouse, system=system)
     rows = [
-        row
-        for row in read_ledger(warehouse, system=system)
-        if row.partition.type not in oldest or row.partition.start >= oldest[row.partition.type]
+        row for row in every if row.partition.type not in oldest or row.partition.start >= oldest[row.partition.type]
     ]
     partitions = index.partitions
     report = reconcile(warehouse, read_topics(index, ends), rows, partitions)
     warehouse.close()
-    digests = {row.partition.key: row.digest for row in rows if row.status == "loaded"}
+    digests = {row.partition.key: row.digest for row in every if row.status == "loaded"}
     rejects: dict[str, int] = {}
     for row in rows:
         for reason, n in ((row.books and row.books.rejects) or {}).items():

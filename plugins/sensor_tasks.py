@@ -1,6 +1,6 @@
 """The batch job's steps as Airflow tasks. What they do is in `etl/run.py`, which is imported when a task runs."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, get_current_context, task
@@ -71,6 +71,15 @@ def load(batch: dict[str, Any]) -> dict[str, Any]:
 def reconcile() -> dict[str, Any]:
     """Do the books balance? Fails the run where they do not, or where a partition did not load."""
     return _job().finish(_run_id())
+
+
+@task(**ATTEMPTS)
+def expire() -> dict[str, dict[str, int]]:
+    """Deletes from the warehouse what is older than its type's retention, by event time; rows by type and table."""
+    from etl.retention import expire as remove
+
+    job = _job()
+    return remove(job.warehouse, job.catalog, datetime.now(UTC))
 
 
 def _named(batch: dict[str, Any]) -> "Batch":

@@ -1,5 +1,6 @@
 """The batch job on a real TimescaleDB and a real Spark, over lakes small enough to count by hand."""
 
+import hashlib
 import os
 import signal
 import statistics
@@ -21,7 +22,9 @@ from sqlalchemy import text
 
 from connections.lake import Lake
 from connections.warehouse import Warehouse
+from etl.books import read_books
 from etl.discover import Batch
+from etl.retention import expire
 from etl.run import Job, Request
 from fleet.errors import DataError, Unavailable
 from fleet.settings import CHECKOUT, Settings
@@ -175,6 +178,31 @@ def test_every_row_and_value_goes_where_it_belongs(job: Job, lake: SmallLake) ->
     assert contents(job) == before
 
 
+def test_a_large_dead_letter_is_cut_in_the_warehouse_and_whole_in_the_lake(job: Job, lake: SmallLake) -> None:
+    large = bytes(range(256)) * 1024
+    lake.land_rejects([{"reason": "oversized", "payload": large}, {"reason": "bad_id"}])
+    lake.land_rejects([{"reason": "bad_id", "payload": b""}] * 200)
+    assert run(job, "r1")[1]["dead_letters"] == 202
+    rows = job.warehouse.rows(
+        "SELECT payload, payload_bytes, payload_sha256 FROM quarantine ORDER BY payload_bytes DESC"
+    )
+    told = [(bytes(r["payload"]), r["payload_bytes"], bytes(r["payload_sha256"])) for r in rows]
+    assert told[:2] == [(large[:65536], 262_144, hashlib.sha256(large).digest()), (b"{", 1, told[1][2])]
+    assert {(payload, size) for payload, size, _ in told[2:]} == {(b"", 0)}
+
+
+@pytest.mark.parametrize(
+    "change", [lambda t: t.drop_columns(["detail"]), lambda t: pa.concat_tables([t, t])], ids=["no column", "more rows"]
+)
+def test_a_broken_file_of_dead_letters_fails_their_hour(job: Job, lake: SmallLake, change: Callable) -> None:
+    lake.land_rejects([{"reason": "bad_id"}])
+    (path,) = lake.lake.files("rejected")
+    lake.lake.write_table(path, change(pq.read_table(lake.lake.path(path), partitioning=None)))
+    (batch,) = job.begin("r1", Request())
+    with pytest.raises(DataError, match=r"missing|its manifest says"):
+        job.load("r1", batch)
+
+
 def test_a_late_file_reprocesses_only_its_partition(job: Job, lake: SmallLake) -> None:
     weather = job.catalog.type("weather_station")
     lake.land(weather, [{"device_id": "1", **at(h * 3600), "humidity": 50.0} for h in range(3)])
@@ -306,6 +334,27 @@ def test_a_broken_file_fails_its_partition(job: Job, lake: SmallLake, change: Ca
         job.validate("r1", batch)
 
 
+def test_a_broken_later_file_of_a_partition_in_pieces_fails_it_by_name(
+    job: Job, lake: SmallLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etl.validate.MAX_PIECE_ROWS", 2)
+    for i in range(3):
+        lake.land(
+            job.catalog.type("weather_station"),
+            [{"device_id": "1", **at(4 * i), "humidity": 50.0}, {"device_id": "1", **at(4 * i + 2), "humidity": 51.0}],
+        )
+    path = max(lake.lake.files("raw"))
+    lake.lake.write(path, b"no Parquet")
+    (batch,) = job.begin("r1", Request())
+    with pytest.raises(DataError, match="no Parquet file"):
+        job.validate("r1", batch)
+    (row,) = job.warehouse.rows("SELECT status, failure FROM ledger")
+    assert row["status"] == "failed"
+    assert "no Parquet file" in row["failure"]
+    pieces = [r["piece"] for r in job.warehouse.rows("SELECT piece FROM validations ORDER BY piece")]
+    assert pieces == ["2026-11-22T03", "2026-11-22T03-broken"]
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -331,6 +380,22 @@ def test_a_gap_in_the_manifests_fails_the_run(job: Job, lake: SmallLake) -> None
     lake.land(weather, [{"device_id": "1", **at(2), "humidity": 50.0}])
     with pytest.raises(DataError, match="offsets 1 to 3 are in no manifest"):
         run(job, "r1")
+
+
+def test_what_is_expired_is_neither_off_nor_to_be_processed(job: Job, lake: SmallLake) -> None:
+    weather = job.catalog.type("weather_station")
+    old = T0 - 2 * max(t.retention.rollups for t in job.catalog)
+    lake.land(weather, [{"device_id": "1", **at(0), "humidity": 50.0}])
+    lake.land(weather, [{"device_id": "1", "event_time": old, "humidity": 50.0}])
+    lake.land_rejects([{"reason": "bad_id"}], at=old)
+    run(job, "r1")
+    expire(job.warehouse, job.catalog, T0)
+    rows = job.warehouse.rows("SELECT min(bucket) AS first FROM rollups")
+    assert rows[0]["first"] == T0
+    assert job.warehouse.rows("SELECT 1 FROM quarantine") == []
+    books = read_books(job.settings, None, T0)
+    assert str(books.verdict) == "the books balance"
+    assert run(job, "r2")[0] == []
 
 
 @contextmanager
