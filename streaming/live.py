@@ -8,7 +8,8 @@ memory and nothing more is read.
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from kafka import TopicPartition
@@ -18,14 +19,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from sqlalchemy import text
 
 from connections import kafka
+from connections.copy_apart import RefusedRows, copy_apart
 from connections.warehouse import Warehouse, copy_rows
-from fleet.catalog import load_catalog
 from fleet.channels import mark_of
-from fleet.contract import Intake, Reject
-from fleet.errors import Unavailable
-from fleet.reading import to_datetime
+from fleet.contract import Intake, NotYetKnown
+from fleet.errors import DataError, Unavailable
+from fleet.reading import Reading, to_datetime
 from fleet.settings import Settings
-from streaming.rebalances import Rebalances
+from streaming.newcomers import Newcomers
+from streaming.rebalances import Rebalances, pause, resume, seek
 from streaming.service import BACKOFF_SECONDS, Health
 
 GROUP = "live"
@@ -44,34 +46,44 @@ class Batch:
     """Rows of the table, and for each Kafka partition how far they reach: from → to."""
 
     def __init__(self, intake: Intake):
-        self._intake = intake
+        self.intake = intake
         self.rows: list[tuple[object, ...]] = []
         self.reach: dict[TopicPartition, tuple[int, int]] = {}
         self.readings = self.expired = self.unreadable = self.passed_over = 0
         self.opened_at: float | None = None
 
     def take(self, place: TopicPartition, position: int, records: list[Any], now: float, now_us: int) -> int:
-        """Returns the position after the records. Records before `position` were taken already."""
+        """Returns the position after the records, or that of the first one whose type or version the catalog does not
+        know yet. Records before `position` were taken already."""
         begin = self.reach.get(place, (position, position))[0]
         for record in records:
             if record.offset < position:
                 continue
+            if not self._add(record, now_us):
+                position = record.offset
+                break
             position = record.offset + 1
-            self._add(record, now_us)
         self.reach[place] = (begin, position)
         if self.opened_at is None:
             self.opened_at = now
         return position
 
-    def _add(self, record: Any, now_us: int) -> None:
+    def _add(self, record: Any, now_us: int) -> bool:
+        """False, with nothing added, where the record is not yet known."""
         if mark_of(record.headers) is not None:  # heartbeats and control records; landing keeps account of all of them
             self.passed_over += 1
-            return
-        reading = self._intake.read_record(record.topic, record.value or b"")
-        if isinstance(reading, Reject):
+            return True
+        reading = self.intake.read_record(record.topic, record.value or b"", record.timestamp)
+        if isinstance(reading, NotYetKnown):
+            return False
+        if isinstance(reading, Reading):
+            self._add_reading(record, reading, now_us)
+        else:
             self.unreadable += 1
-            return
-        spec = self._intake.catalog.types[reading.device_type]
+        return True
+
+    def _add_reading(self, record: Any, reading: Reading, now_us: int) -> None:
+        spec = self.intake.catalog.types[reading.device_type]
         if reading.event_time_us < now_us - spec.retention.readings.total_seconds() * 1e6:
             self.expired += 1
             return
@@ -86,8 +98,17 @@ class Overtaken(Exception):
     """Another worker has moved the positions: the partition is no longer ours."""
 
 
-def write(warehouse: Warehouse, batch: Batch) -> None:
-    """Rows and positions, or neither. Raises Unavailable, or Overtaken."""
+def write(warehouse: Warehouse, batch: Batch) -> list[RefusedRows]:
+    """Rows and positions, or neither; returns the records that the table refuses for what they say. Without that one
+    of them would hold up its partition for good. Raises Unavailable, or Overtaken."""
+    try:
+        _write(warehouse, batch, apart=False)
+        return []
+    except DataError:
+        return _write(warehouse, batch, apart=True)
+
+
+def _write(warehouse: Warehouse, batch: Batch, apart: bool) -> list[RefusedRows]:
     with warehouse.transaction() as connection:
         for place, (begin, end) in batch.reach.items():
             moved = connection.execute(
@@ -99,8 +120,17 @@ def write(warehouse: Warehouse, batch: Batch) -> None:
             )
             if moved.rowcount != 1:
                 raise Overtaken(f"{place.topic}-{place.partition} is not at {begin} any more")
+        if apart:
+            records = [list(rows) for _, rows in groupby(batch.rows, key=record_of)]
+            return copy_apart(connection, "readings", COLUMNS, records)
         if batch.rows:
             copy_rows(connection, "readings", COLUMNS, batch.rows)
+        return []
+
+
+def record_of(row: Sequence[object]) -> tuple[object, ...]:
+    """(topic, partition, offset): what a row of the table comes from."""
+    return tuple(row[-3:])
 
 
 def position(warehouse: Warehouse, place: TopicPartition, begin: int) -> int:
@@ -123,23 +153,22 @@ def position(warehouse: Warehouse, place: TopicPartition, begin: int) -> int:
 class Live:
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.catalog = load_catalog(settings.types_dir)
-        self.topics = [s.topic for s in self.catalog.systems.values()]
+        self._newcomers = Newcomers(settings.types_dir)
+        self.topics = [s.topic for s in self._newcomers.catalog.systems.values()]
         self.warehouse = Warehouse.of(settings)
-        self._intake = Intake(self.catalog)
         self._positions: dict[TopicPartition, int] = {}
         self._waiting: set[TopicPartition] = set()
         """Ours, and their position is not known yet."""
-        self._batch = Batch(self._intake)
+        self._batch = Batch(self._newcomers.intake)
         self._failures = 0
         self._retry_at = 0.0
         self._problem = "starting"
-        self.rows = self.readings = self.expired = self.unreadable = 0
+        self.rows = self.readings = self.expired = self.unreadable = self.refused = 0
 
     def run(self, stop: threading.Event) -> None:
         kafka.check_access(self.settings, kafka.READ, self.topics)
         self.warehouse.rows("SELECT 1 FROM live_offsets LIMIT 1")
-        health = Health(self.settings.live_metrics_port, lambda: self._problem)
+        health = Health(self.settings.live_metrics_port, self.problem)
         health.registry.register(self)
         rebalances = Rebalances()
         consumer = kafka.consumer(
@@ -176,12 +205,36 @@ class Live:
         now, now_us = time.monotonic(), time.time_ns() // 1000
         for place, batch in records.items():
             if place in self._positions and not (lost or gained):
-                self._positions[place] = self._batch.take(place, self._positions[place], batch, now, now_us)
+                self._take(consumer, place, batch, now, now_us)
+        self._go_on(consumer, now)
         if now >= self._retry_at:
             if self._waiting:
                 self._locate(consumer)
             elif self._is_due(now):
                 self._write(consumer)
+
+    def problem(self) -> str:
+        return "; ".join(filter(None, (self._problem, self._newcomers.problem)))
+
+    def _take(self, consumer: Any, place: TopicPartition, records: list[Any], now: float, now_us: int) -> None:
+        """Into the batch. Where the catalog does not know a record the partition begins there again: at once with a
+        newer catalog, or when one is there."""
+        at = self._positions[place] = self._batch.take(place, self._positions[place], records, now, now_us)
+        ahead = next((record for record in records if record.offset == at), None)
+        if ahead is None:
+            return
+        if self._newcomers.is_known(place, ahead, now):
+            self._batch.intake = self._newcomers.intake
+        else:
+            pause(consumer, place)
+        seek(consumer, place, at)
+
+    def _go_on(self, consumer: Any, now: float) -> None:
+        """Partitions whose record a newer catalog knows."""
+        for place in self._newcomers.now_known(now):
+            self._batch.intake = self._newcomers.intake
+            if not self._failures:  # else when the database is back
+                resume(consumer, place)
 
     def _is_due(self, now: float) -> bool:
         opened = self._batch.opened_at
@@ -190,10 +243,11 @@ class Live:
         return len(self._batch.rows) >= MAX_ROWS or now - opened >= self.settings.live_max_seconds
 
     def _begin_anew(self, consumer: Any) -> None:
-        self._batch = Batch(self._intake)
+        self._batch = Batch(self._newcomers.intake)
+        for place in self._positions:
+            self._newcomers.forget(place)
         self._positions = {}
-        if self._waiting:
-            consumer.pause(*self._waiting)
+        pause(consumer, *self._waiting)
 
     def _locate(self, consumer: Any) -> None:
         """Positions from the table, for all that is ours."""
@@ -211,7 +265,7 @@ class Live:
                     )
                     return
                 self._positions[place] = at
-                consumer.seek(place, at)
+                seek(consumer, place, at)
                 log.info("partition=%s-%d from=%d end=%d", *place, at, ends[place])
         except (Unavailable, KafkaError) as error:
             self._fail(str(error))
@@ -223,9 +277,9 @@ class Live:
         batch = self._batch
         if batch.reach:
             try:
-                write(self.warehouse, batch)
+                refused = write(self.warehouse, batch)
             except Unavailable as error:
-                consumer.pause(*self._positions)
+                pause(consumer, *self._positions)
                 self._fail(str(error))
                 return
             except Overtaken as error:
@@ -233,29 +287,34 @@ class Live:
                 self._waiting = set(self._positions)
                 self._begin_anew(consumer)
                 return
+            for rows, why in refused:
+                log.error("%s-%d offset %d is refused by the table and passed over: %s", *record_of(rows[0]), why)
+            self.refused += len(refused)
+            self.readings -= len(refused)
+            self.rows -= sum(len(rows) for rows, _ in refused)
         self.rows += len(batch.rows)
         self.readings += batch.readings
         self.expired += batch.expired
         self.unreadable += batch.unreadable
-        self._batch = Batch(self._intake)
+        self._batch = Batch(self._newcomers.intake)
         self._well(consumer)
 
     def _well(self, consumer: Any) -> None:
         self._failures, self._problem = 0, ""
-        if self._positions:
-            consumer.resume(*self._positions)
+        resume(consumer, *(place for place in self._positions if place not in self._newcomers))
 
     def _fail(self, problem: str) -> None:
-        pause = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
+        seconds = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
         self._failures += 1
-        self._retry_at = time.monotonic() + pause
+        self._retry_at = time.monotonic() + seconds
         self._problem = problem
-        log.error("again in %.1f s: %s", pause, problem)
+        log.error("again in %.1f s: %s", seconds, problem)
 
     def collect(self) -> Iterator[Metric]:
         yield CounterMetricFamily("weir_live_readings", "Readings written to the warehouse", value=self.readings)
         yield CounterMetricFamily("weir_live_rows", "Rows written: one a metric", value=self.rows)
         yield CounterMetricFamily("weir_live_expired", "Readings older than their type's retention", value=self.expired)
+        yield CounterMetricFamily("weir_live_refused", "Readings that the table refused", value=self.refused)
         yield CounterMetricFamily("weir_live_unreadable", "Records no contract can read", value=self.unreadable)
         at = GaugeMetricFamily("weir_live_position", "Next offset to be read", labels=["topic", "partition"])
         for place, offset in list(self._positions.items()):

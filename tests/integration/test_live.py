@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
+from connections import kafka
 from connections.warehouse import Warehouse
 from fleet.contract import Intake, Reject
-from fleet.reading import Reading
+from fleet.reading import Reading, encode_reading
 from fleet.settings import Settings
+from stack.credentials import owner_url
 from stack.stack import Stack
 from tests.integration.logs import readings
 from tests.integration.processes import Process, wait_for
@@ -73,4 +76,36 @@ def test_kill_9_and_a_database_restart(settings_for: Callable[[str], Settings], 
         )
         assert live.stop() == 0
     assert in_table(warehouse, site) == rows
+    warehouse.close()
+
+
+def test_a_record_that_the_table_refuses_is_passed_over_alone(
+    settings_for: Callable[[str], Settings], stack: Stack, tmp_path: Path
+) -> None:
+    owner, warehouse = Warehouse(owner_url(stack.secrets, stack.ports), "tests"), Warehouse.of(settings_for("operator"))
+    producer = kafka.producer(settings_for("simulator"), "tests")
+    site, poison, now_us = "live-poison", (3, 40, 41, 99), time.time_ns() // 1000
+    live = Process("live", settings_for("live"), tmp_path / "live.log", WEIR_LIVE_MAX_SECONDS=1)
+    with owner.transaction() as connection:
+        connection.execute(
+            text("ALTER TABLE readings ADD CONSTRAINT poison CHECK (site <> 'live-poison' OR value < 1e9)")
+        )
+    try:
+        for n in range(100):
+            values = {"humidity": 2e9 if n in poison else 50.0, "temperature": float(n)}
+            reading = Reading("1", "weather_station", site, now_us, values, n)
+            producer.send("sensor", encode_reading(reading), b"1")
+        producer.flush(20)
+        with live:
+            live.start()
+            wait_for(lambda: count(warehouse, site) >= 2 * (100 - len(poison)), 30, live.log.read_text)
+            assert live.stop() == 0
+    finally:
+        producer.close(5)
+        with owner.transaction() as connection:
+            connection.execute(text("ALTER TABLE readings DROP CONSTRAINT poison"))
+        owner.close()
+    found = warehouse.rows("SELECT seq, count(*) AS n FROM readings WHERE site = :site GROUP BY seq", site=site)
+    assert {row["seq"]: row["n"] for row in found} == {n: 2 for n in range(100) if n not in poison}
+    assert live.log.read_text().count("is refused by the table and passed over") == len(poison)
     warehouse.close()
