@@ -8,6 +8,8 @@ from pydantic import BeforeValidator, PlainSerializer
 
 UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 """Unit → microseconds."""
+LONGEST = timedelta(days=36_525)
+"""A hundred years: added to a date of this century, it still is a date."""
 PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 
 
@@ -20,7 +22,10 @@ def parse_duration(text: object) -> timedelta:
     match = PATTERN.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise ValueError("a duration is a number with a unit: 500ms, 30s, 5m, 2h or 1d")
-    return timedelta(microseconds=round(float(match[1]) * UNITS[match[2]]))
+    microseconds = float(match[1]) * UNITS[match[2]]
+    if microseconds > LONGEST / timedelta(microseconds=1):
+        raise ValueError(f"a duration is at most {LONGEST.days:,}d")
+    return timedelta(microseconds=round(microseconds))
 
 
 def format_duration(value: timedelta) -> str:

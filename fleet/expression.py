@@ -181,7 +181,10 @@ class Parser:
         if token.kind == "number":
             return Number(float(token.text))
         if token.kind == "duration":
-            return Window(parse_duration(token.text))
+            try:
+                return Window(parse_duration(token.text))
+            except ValueError as error:
+                raise ExpressionError(str(error), token.column) from None
         if token.kind == "name" and token.text not in ("and", "or", "not"):
             if token.text in ("true", "false"):
                 return Number(float(token.text == "true"))

@@ -3,7 +3,7 @@
 What a rule means is RULES.md; this module settles only what a rule may say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
@@ -167,7 +167,6 @@ def check_expression(
     root = parse_expression(text)
     problems: list[str] = []
     inside_call: set[int] = set()
-    uses_metric = False
 
     def nearest(name: str, among: "list[str]") -> str:
         close = get_close_matches(name, among, n=1, cutoff=0.5)
@@ -201,7 +200,6 @@ def check_expression(
             if len(arguments) != arity:
                 problems.append(f"{name}() takes {arity} argument{'s' * (arity != 1)}, found {len(arguments)}")
             elif name in WINDOW_FUNCTIONS:
-                uses_metric = True
                 metric(arguments[0], name)
                 if not isinstance(arguments[1], Window):
                     problems.append(f"{name}() wants a literal duration such as 5m as its second argument")
@@ -213,22 +211,15 @@ def check_expression(
                         f" cadence; at most {MAX_WINDOW_READINGS:,}: shorten it"
                     )
             elif name in SITE_FUNCTIONS:
-                uses_metric = True
                 _check_site(name, arguments[0], other_types, problems, nearest)
             elif arity == 1:
-                uses_metric = True
                 found = metric(arguments[0], name)
                 if found and name in COUNTER_FUNCTIONS and metrics[found] != "counter":
                     problems.append(f"{name}() is for counters; {found} is a {metrics[found]}")
         elif isinstance(node, Window) and id(node) not in inside_call:
             problems.append("a duration stands only as the second argument of a window function")
-        elif isinstance(node, Name) and id(node) not in inside_call:
-            if node.name in metrics:
-                uses_metric = True
-            elif node.name not in params:
-                problems.append(f"unknown name {node.name!r}{nearest(node.name, [*metrics, *params])}")
-    if not problems and not uses_metric:
-        problems.append("a condition uses at least one metric or site function")
+        elif isinstance(node, Name) and id(node) not in inside_call and node.name not in {*metrics, *params}:
+            problems.append(f"unknown name {node.name!r}{nearest(node.name, [*metrics, *params])}")
     return problems
 
 
@@ -252,3 +243,9 @@ def _check_site(function, node, other_types, problems, nearest) -> None:  # type
 
 def uses_site_functions(text: str) -> bool:
     return any(isinstance(n, Call) and n.function in SITE_FUNCTIONS for n in walk(parse_expression(text)))
+
+
+def uses_metric(text: str, metrics: Container[str]) -> bool:
+    """Whether a condition that is right looks at a device: at a metric of its own, or by a site function."""
+    names = [node.name for node in walk(parse_expression(text)) if isinstance(node, Name)]
+    return any(name in metrics or "." in name for name in names)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from fleet.duration import Duration, parse_duration
-from fleet.rule import Rule, Strict, check_expression, uses_site_functions
+from fleet.rule import Rule, Strict, check_expression, uses_metric, uses_site_functions
 from fleet.units import UNITS
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=48)]
@@ -21,10 +21,13 @@ Kind = Literal["gauge", "counter", "state"]
 RESERVED = {
     "device_id", "device_type", "site", "event_time", "seq", "carried", "values", "version", "value", "device", "type",
     "at", "true", "false", "and", "or", "not", "kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp",
+    "fate", "starts_at", "spec_version",
 }  # fmt: skip
 """Names that mean something else in the lake, in rule tests or in conditions."""
 
 
+REJECTED = "rejected"
+"""Dead letters: system and type of their folder in the lake, and the last part of their Kafka topic."""
 MAX_VERSION = 1_000_000
 
 
@@ -152,9 +155,12 @@ def _cadence(value: object) -> object:
     if value == "event":
         return value
     try:
-        return parse_duration(value)
+        cadence = parse_duration(value)
     except ValueError as error:
         raise ValueError(f"{error}; or `event` for devices that report only changes") from None
+    if not cadence:
+        raise ValueError("cadence is longer than 0s; or `event` for devices that report only changes")
+    return cadence
 
 
 class DeviceType(Strict):
@@ -172,7 +178,6 @@ class DeviceType(Strict):
     partitions: int = Field(default=4, ge=1, le=1000)
     stale_after: Duration | None = None
     lateness: Duration = timedelta(seconds=10)
-    self_registration: bool = False
     adapter: Adapter = Adapter()
     metrics: dict[Identifier, Metric] = Field(min_length=1)
     retention: Retention = Retention()
@@ -203,6 +208,12 @@ class DeviceType(Strict):
     def _names(self) -> list[str]:
         reserved = sorted(RESERVED & set(self.metrics))
         problems = [f"metrics.{name}: {name!r} is a reserved name; call it something else" for name in reserved]
+        for key in ("type", "system"):
+            if getattr(self, key) == REJECTED:
+                problems.append(f"{key}: {REJECTED!r} is a reserved name: the dead letters' folder in the lake has it")
+        if f"readings.{REJECTED}" in (self.topic, *(f"{self.system}.{m}" for m in self.adapter.feature_topics)):
+            key = "kafka_topic" if self.kafka_topic else "system"
+            problems.append(f"{key}: topic 'readings.{REJECTED}' is reserved for dead letters")
         seen: set[str] = set()
         for place, rule in enumerate(self.alerts):
             if rule.id in seen:
@@ -218,8 +229,36 @@ class DeviceType(Strict):
         for metric in self.adapter.feature_topics:
             if metric not in self.metrics:
                 problems.append(f"adapter.feature_topics: {metric!r} is not a metric of this type")
+        problems += self._message_keys()
         if self.adapter.feature_topics and self.adapter.form != "feature":
             problems.append("adapter.feature_topics: only the form `feature` has messages of one metric")
+        return problems
+
+    def _message_keys(self) -> list[str]:
+        """Each key of a message means one thing."""
+        adapter, problems = self.adapter, []
+        own_key: dict[str, str] = {}
+        for key, metric in adapter.rename.items():
+            if own_key.setdefault(metric, key) != key:
+                problems.append(f"adapter.rename.{key}: {metric!r} is renamed from {own_key[metric]!r} already")
+        keys = [("adapter.device_id", adapter.device_id), ("adapter.event_time", adapter.event_time)]
+        keys.append(("adapter.seq", adapter.seq))
+        of_metrics = [
+            (f"adapter.rename.{own_key[m]}", own_key[m]) if m in own_key else (f"metrics.{m}", m) for m in self.metrics
+        ]
+        if adapter.form == "flat":
+            objects = [[*keys, *of_metrics]]
+        elif adapter.form == "feature":
+            objects = [[*keys, ("adapter.value", adapter.value)]]
+        else:
+            fixed = [("adapter", name) for name in ("values", "device_type", "site")]
+            objects = [[*fixed, *keys], of_metrics]
+        for fields in objects:
+            meaning: dict[str, str] = {}
+            for where, key in fields:
+                if key in meaning:
+                    problems.append(f"{where}: the message's key {key!r} is that of {meaning[key]} already")
+                meaning.setdefault(key, where)
         return problems
 
     def _rules(self) -> list[str]:
@@ -233,10 +272,9 @@ class DeviceType(Strict):
                     f"alerts.{place}.params.{shadowing[0]}: {shadowing[0]!r} is a metric; name the param otherwise"
                 )
             for path, condition in rule.conditions():
-                for key in ("when", "clear"):
-                    text = getattr(condition, key)
-                    if text is None:
-                        continue
+                texts = {key: text for key in ("when", "clear") if (text := getattr(condition, key)) is not None}
+                before = len(problems)
+                for key, text in texts.items():
                     where = ".".join(filter(None, ("alerts", str(place), path, key)))
                     found = check_expression(
                         text, metrics=kinds, params=set(rule.params), cadence=cadence, other_types=None
@@ -244,4 +282,7 @@ class DeviceType(Strict):
                     if self.partition_by != "site" and uses_site_functions(text):
                         found.append("site functions need partition_by: site")
                     problems += [f"{where}: {problem}" for problem in found]
+                if len(problems) == before and not any(uses_metric(text, kinds) for text in texts.values()):
+                    where = ".".join(filter(None, ("alerts", str(place), path, "when")))
+                    problems.append(f"{where}: a condition uses at least one metric or site function")
         return problems

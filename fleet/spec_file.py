@@ -23,6 +23,8 @@ def _locate(node: yaml.Node, path: Path_, lines: dict[Path_, int], file: str) ->
         seen: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise SpecError(f"{file}:{line}: a key is a word, not a list or mapping")
             if key.value in seen:
                 raise SpecError(f"{file}:{line}: key {key.value!r} stands here and on line {seen[key.value]}; keep one")
             seen[key.value] = line
@@ -47,6 +49,8 @@ def parse_yaml(text: str, file: str) -> tuple[Any, dict[Path_, int]]:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         raise SpecError(f"{file}:{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    except (ValueError, OverflowError) as error:  # 2024-13-45, which YAML takes for a date
+        raise SpecError(f"{file}:1: not YAML: {error}; quote what is text") from None
     except RecursionError:
         raise SpecError(f"{file}:1: nested too deep") from None
     return data, lines

@@ -31,10 +31,33 @@ alerts:
   - {id: silent, no_data: 5m}
 """
 
+FLAT = "version: 1\nadapter: {form: flat, "
 WRONG = [
     ("a misspelt key", "version: 1", "verzion: 1", 2, "did you mean 'version'"),
     ("a missing key", "system: demo\n", "", 1, "system: is required"),
     ("a bare number as duration", "cadence: 10s", "cadence: 10", 4, "a number with a unit"),
+    ("a duration beyond all dates", "cadence: 10s", "cadence: 9999999999999d", 4, "at most 36,525d"),
+    ("a duration of 400 digits", "cadence: 10s", f"cadence: {'9' * 400}d", 4, "at most 36,525d"),
+    ("a window beyond all dates", "when: temperature >", "when: avg(temperature, 99999999999d) >", 15, "at most"),
+    ("no cadence", "cadence: 10s", "cadence: 0s", 4, "longer than 0s"),
+    ("a list as key", "version: 1", "version: 1\n? [a, b]\n: 1", 3, "a key is a word"),
+    ("a mapping as key", "outside: quarantine", "{a: b}: 1", 6, "a key is a word"),
+    ("a date that is none", "system: demo", "system: 2024-13-45", 1, "quote what is text"),
+    ("a key that is no more", "version: 1", "version: 1\nself_registration: true", 3, "unknown"),
+    ("two fields of one key", "version: 1", "version: 1\nadapter: {seq: device_id}", 3, "adapter.device_id already"),
+    ("a metric under a field's key", "version: 1", FLAT + "event_time: temperature}", 7, "adapter.event_time already"),
+    ("a rename onto a field's key", "version: 1", FLAT + "rename: {seq: energy}}", 3, "adapter.seq already"),
+    ("a rename onto a metric", "version: 1", "version: 1\nadapter: {rename: {energy: temperature}}", 8, "key 'energy'"),
+    ("two renames onto one", "version: 1", "version: 1\nadapter: {rename: {a: energy, b: energy}}", 3, "from 'a'"),
+    ("a value under a field's key", "version: 1", "version: 1\nadapter: {form: feature, value: seq}", 3, "adapter.seq"),
+    ("a field under a fixed key", "version: 1", "version: 1\nadapter: {seq: values}", 3, "key 'values'"),
+    ("the dead letters' type", "type: roof_sensor", "type: rejected", 1, "reserved name"),
+    ("the dead letters' system", "system: demo", "system: rejected", 3, "reserved name"),
+    ("the dead letters' topic", "version: 1", "version: 1\nkafka_topic: readings.rejected", 3, "reserved for dead"),
+    ("fate as metric", "  energy:", "  fate:", 7, "reserved name"),
+    ("starts_at as metric", "  energy:", "  starts_at:", 7, "reserved name"),
+    ("spec_version as metric", "  energy:", "  spec_version:", 7, "reserved name"),
+    ("a metric with _", "  energy:", "  _energy:", 7, "must match"),
     ("a value that is not allowed", "outside: quarantine", "outside: quarentine", 6, "did you mean 'quarantine'"),
     ("an unknown unit", "unit: degC", "unit: Celsius", 6, "allowed: degC"),
     ("a range upside down", "[-40, 85]", "[85, -40]", 6, "must be below high"),
@@ -51,7 +74,13 @@ WRONG = [
     ("a window that is too long", "when: temperature >", "when: avg(temperature, 30d) >", 15, "at most 10,000"),
     ("a window that is no duration", "when: temperature >", "when: avg(temperature, 5) >", 15, "literal duration"),
     ("today of a gauge", "when: temperature >", "when: today(temperature) >", 15, "is for counters"),
-    ("a rule without a metric", "when: temperature > limit", "when: local_hour() > 5", 15, "at least one metric"),
+    (
+        "a rule without a metric",
+        "when: temperature > limit\n    clear: temperature < limit - 1",
+        "when: local_hour() > 5\n    clear: local_hour() < limit",
+        15,
+        "at least one metric",
+    ),
     ("a site function by device", "when: temperature >", "when: site_max(roof_sensor.energy) >", 15, "partition_by"),
     ("a param that hides a metric", "{limit: 35}", "{temperature: 1, limit: 1}", 18, "is a metric"),
     ("two kinds in a rule", "no_data: 5m", "no_data: 5m, when: energy > 1", 19, "exactly one of"),
@@ -74,6 +103,19 @@ def test_errors_name_line_and_fix(old: str, new: str, line: int, text: str) -> N
         load_spec(GOOD.replace(old, new, 1), "roof_sensor.yaml")
     message = str(caught.value)
     assert any(part.startswith(f"roof_sensor.yaml:{line}: ") and text in part for part in message.splitlines()), message
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        "when: temperature > 35 and local_hour() < 6\n    clear: local_hour() >= 6",
+        "when: local_hour() < 6\n    clear: temperature < limit",
+    ],
+)
+def test_a_rule_looks_at_a_metric_in_any_of_its_conditions(conditions: str) -> None:
+    old = "when: temperature > limit\n    clear: temperature < limit - 1"
+    assert old in GOOD
+    assert load_spec(GOOD.replace(old, conditions), "roof_sensor.yaml").alerts[0].clear
 
 
 @pytest.mark.parametrize("text", ["", "[]", "text", "\t", "{" * 3000, "a: &a [*a]"], ids=repr)
