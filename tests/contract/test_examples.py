@@ -1,0 +1,24 @@
+"""Each type's own examples do what they say."""
+
+import pytest
+
+from fleet.catalog import load_catalog
+from fleet.examples import failures
+from fleet.settings import CHECKOUT
+from fleet.spec import DeviceType
+
+CATALOG = load_catalog(CHECKOUT / "fleet" / "types")
+
+
+@pytest.mark.parametrize("spec", CATALOG, ids=list(CATALOG.types))
+def test_examples_behave_as_they_say(spec: DeviceType) -> None:
+    assert failures(spec) == []
+
+
+@pytest.mark.parametrize("spec", CATALOG, ids=list(CATALOG.types))
+def test_an_example_that_is_wrong_is_told(spec: DeviceType) -> None:
+    good, bad = spec.examples.good[0], spec.examples.bad[0]
+    wrong = good.model_copy(update={"values": dict.fromkeys(good.values, -1.0)})
+    other = bad.model_copy(update={"reason": "oversized"})
+    examples = spec.examples.model_copy(update={"good": [wrong], "bad": [other]})
+    assert len(failures(spec.model_copy(update={"examples": examples}))) == 2
