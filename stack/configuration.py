@@ -26,10 +26,14 @@ _DECIDED_HERE = (
 )  # fmt: skip
 
 
+def earlier_settings(layout: Layout) -> dict[str, str]:
+    path = layout.env_file("operator")
+    return read_env_file(path) if path.is_file() else {}
+
+
 def kept_settings(layout: Layout, environ: Mapping[str, str]) -> dict[str, str]:
     """What the env files keep: as given now, else as given to an earlier set-up. A folder is made absolute."""
-    path = layout.env_file("operator")
-    earlier = read_env_file(path) if path.is_file() else {}
+    earlier = earlier_settings(layout)
     kept = {name: environ.get(name, earlier.get(name, "")) for name in KEPT}
     if kept["WEIR_TYPES_DIR"]:
         kept["WEIR_TYPES_DIR"] = str(Path(kept["WEIR_TYPES_DIR"]).absolute())

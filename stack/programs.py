@@ -21,6 +21,8 @@ SERVERS = ("mosquitto", "kafka", "postgres")
 SERVICES = ("bridge", "landing", "live")
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor")
 ALL = (*SERVERS, "spark", *AIRFLOW, *SERVICES)
+READ_TYPES = ("airflow-scheduler", "airflow-dag-processor", *SERVICES)
+"""What reads the device types once, when it starts."""
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "airflow-api-server": ("postgres",),

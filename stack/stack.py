@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fleet.errors import ConfigurationError, WeirError
 from fleet.settings import CHECKOUT, Settings
-from stack import configuration, kafka, postgres, prefix, programs, provision, readiness, supervisor
+from stack import configuration, kafka, postgres, prefix, programs, provision, readiness, started, supervisor
 from stack.credentials import admin_url, ensure_secrets, owner_url, write_env_files
 from stack.layout import Layout
 from stack.ports import LOOPBACK, Ports, check_free
@@ -52,7 +52,15 @@ class Stack:
         return Settings.load(wanted)
 
     def setup(self, say: Callable[[str], None] = lambda _: None) -> None:
-        """Native parts, secrets, env files, configuration. Changes nothing that a running stack depends on."""
+        """Native parts, secrets, env files, configuration.
+
+        A running stack keeps its ports and its configuration: raises ConfigurationError when others are asked for.
+        """
+        kept = configuration.kept_settings(self.layout, self.environ)
+        running = self.supervisor.running()
+        if running:
+            then = configuration.earlier_settings(self.layout)
+            started.refuse_changes(Ports.from_settings(self.settings("operator"), {}), self.ports, then, kept)
         self.layout.make()
         self.secrets = ensure_secrets(self.layout, self.external_db_url)
         self.prefix = prefix.ensure(say, database=not self.secrets.get("EXTERNAL_DB_URL"))
@@ -62,9 +70,10 @@ class Stack:
             "WEIR_JAVA_HOME": str(self.prefix.java_home),
             "WEIR_SPARK_JARS": ",".join(str(path) for path in self.prefix.spark_jars),
         }
-        kept = configuration.kept_settings(self.layout, self.environ)
         write_env_files(self.layout, self.ports, self.secrets, java, kept)
         self.drop = postgres.drop_root(self.prefix) if "postgres" in self.services else ()
+        if running:
+            return
         configuration.write(self.layout, self.ports, self.secrets, self.program_table(), self.settings("batch"))
 
     def program_table(self) -> list[programs.Program]:
@@ -90,13 +99,16 @@ class Stack:
         return programs.with_environment(program, base)
 
     def up(self, progress: Progress = lambda *_: None) -> None:
-        """Start what is not running, in order, and return when all of it answers.
+        """Start what is not running, in order, and return when all of it answers. What runs is brought up to date.
 
         Raises ConfigurationError when a port is taken, StartFailed (everything stopped again) when a program fails.
         """
         if self.supervisor.running():
+            self.setup()
             states = self.supervisor.programs()
-            if set(self.services) <= {n for n, info in states.items() if info["statename"] == "RUNNING"}:
+            running = {n for n, info in states.items() if info["statename"] == "RUNNING"}
+            if set(self.services) <= running:
+                self._bring_up_to_date(running, progress)
                 return
             self.down()
         supervisor.kill_leftovers(self.layout.home)
@@ -104,6 +116,7 @@ class Stack:
         check_free(
             {port: getattr(self.ports, port) for name in self.services for port in programs.PORT_OF.get(name, ())}
         )
+        types = started.fingerprint(self.settings().types_dir)
         self.supervisor.start()
         try:
             if self.secrets.get("EXTERNAL_DB_URL"):
@@ -112,30 +125,51 @@ class Stack:
         except BaseException:
             self.down()
             raise
+        started.remember(self.layout, types)
+
+    def _bring_up_to_date(self, running: Iterable[str], progress: Progress) -> None:
+        """Topics, rights, logins and tables that are new since the start, and programs that know other device types."""
+        types = started.fingerprint(self.settings().types_dir)
+        if "kafka" in running:
+            self._provision("kafka")
+        if "postgres" in running or self.secrets.get("EXTERNAL_DB_URL"):
+            self._provision_database()
+        if types == started.remembered(self.layout):
+            return
+        stale = [name for name in programs.READ_TYPES if name in running]
+        self.supervisor.stop_together(stale)
+        begun = time.monotonic()
+        for name in stale:
+            progress(name, "starting", 0)
+            self.supervisor.start_program(name)
+        for name in stale:
+            self._wait(name, begun, lambda: False)
+            progress(name, "up", time.monotonic() - begun)
+        started.remember(self.layout, types)
 
     def _bring_up(self, progress: Progress) -> None:
         done = {name: threading.Event() for name in self.services}
         failures: list[Exception] = []
 
         def run(name: str) -> None:
-            started = time.monotonic()
+            since = time.monotonic()
             try:
                 for needed in (*programs.NEEDS.get(name, ()), *programs.AFTER.get(name, ())):
                     while needed in done and not done[needed].wait(0.1):
                         if failures:
                             return
-                started = time.monotonic()
+                since = time.monotonic()
                 progress(name, "starting", 0)
                 self._prepare(name)
-                self._start(name, started, lambda: bool(failures))
+                self._start(name, since, lambda: bool(failures))
                 self._provision(name)
-                progress(name, "up", time.monotonic() - started)
+                progress(name, "up", time.monotonic() - since)
                 done[name].set()
             except Exception as error:
                 if not isinstance(error, WeirError):
                     error = StartFailed(f"{name}: {error!r}\n--- {self.layout.log(name)}\n{self.log_tail(name)}")
                 if not failures:
-                    progress(name, "failed", time.monotonic() - started)
+                    progress(name, "failed", time.monotonic() - since)
                 failures.append(error)
 
         with ThreadPoolExecutor(len(self.services)) as pool:
@@ -150,29 +184,29 @@ class Stack:
             postgres.initialise(self.layout, self.prefix, self.drop, self.secrets["DB_SUPERUSER"])
             postgres.hand_over(self.layout, self.drop)
 
-    def _start(self, name: str, started: float, abandoned: Callable[[], bool]) -> None:
+    def _start(self, name: str, since: float, abandoned: Callable[[], bool]) -> None:
         self.supervisor.start_program(name)
-        self._wait(name, started, abandoned)
+        self._wait(name, since, abandoned)
 
-    def _wait(self, name: str, started: float, abandoned: Callable[[], bool]) -> None:
+    def _wait(self, name: str, since: float, abandoned: Callable[[], bool]) -> None:
         limit = READY_SECONDS
         reason = "it did not answer"
-        while time.monotonic() < started + limit:
+        while time.monotonic() < since + limit:
             if abandoned():
                 raise StartFailed(f"{name}: given up, as another program failed")
             info = self.supervisor.programs().get(name, {})
             if info.get("statename") in ("FATAL", "EXITED", "BACKOFF"):
                 reason = f"it stopped ({info.get('spawnerr') or info.get('description')})"
-                if info["statename"] != "BACKOFF" or time.monotonic() > started + 6:
+                if info["statename"] != "BACKOFF" or time.monotonic() > since + 6:
                     break
             try:
                 readiness.check(name, self.ports, self.secrets)
                 return
             except WeirError as error:
                 reason = str(error)
-            time.sleep(min(0.1 + (time.monotonic() - started) / 20, 1.0))  # asking costs CPU that the program wants
+            time.sleep(min(0.1 + (time.monotonic() - since) / 20, 1.0))  # asking costs CPU that the program wants
         tail = self.log_tail(name)
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - since
         raise StartFailed(f"{name} did not come up in {seconds:.0f} s: {reason}\n--- {self.layout.log(name)}\n{tail}")
 
     def _provision(self, name: str) -> None:
