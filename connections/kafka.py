@@ -180,11 +180,6 @@ def end_offsets(client: KafkaConsumer, topics: Iterable[str]) -> dict[TopicParti
     return dict(client.end_offsets(partitions(client, topics)))
 
 
-def begin_offsets(client: KafkaConsumer, topics: Iterable[str]) -> dict[TopicPartition, int]:
-    """(topic, partition) → offset of the oldest record that is still there."""
-    return dict(client.beginning_offsets(partitions(client, topics)))
-
-
 def partitions(client: KafkaConsumer, topics: Iterable[str]) -> list[TopicPartition]:
     """All partitions of the topics. Raises Refused for a topic that is not there, or not for this user."""
     found = []

@@ -43,10 +43,6 @@ def data_topic(address: Address) -> str:
     return "/".join(("dt", *(level for level in address if level is not None)))
 
 
-def command_topic(address: Address) -> str:
-    return "/".join(("cmd", *address[:4]))
-
-
 @lru_cache(maxsize=65_536)
 def parse_data_topic(topic: str) -> Address | None:
     """None where the topic is not one of ours."""

@@ -1,7 +1,5 @@
 """A manifest commits one flush of one Kafka partition to the lake: what is not in a manifest is not there."""
 
-from collections.abc import Iterable
-
 import msgspec
 
 
@@ -46,9 +44,3 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 encode_manifest = msgspec.json.Encoder().encode
 decode_manifest = msgspec.json.Decoder(Manifest).decode
-
-
-def next_offset(manifests: Iterable[Manifest]) -> int | None:
-    """Where landing goes on for one Kafka partition; None before the first manifest."""
-    last = max((m.last_offset for m in manifests), default=None)
-    return None if last is None else last + 1

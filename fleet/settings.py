@@ -86,7 +86,6 @@ class Settings(BaseModel):
     live_metrics_port: int = 0
     service_instance: str = "1"
     """Tells two landing (or live) workers on one host apart; each needs its own."""
-    etl_workers: int = 2
 
     @property
     def lake(self) -> str:

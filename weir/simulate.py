@@ -23,7 +23,7 @@ KINDS = (
     "stuck, spike, out_of_range, clock_skew, truncated, not_utf8, wrong_type, unknown_metric, oversized, dropout,"
     " duplicate, reordering"
 )
-"""tests/unit/test_simulate.py holds this to the table in simulators/fault_plan.py, whose import would cost time."""
+"""tests/unit/test_session.py holds this to the table in simulators/fault_plan.py, whose import would cost time."""
 
 
 def simulate(

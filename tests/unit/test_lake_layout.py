@@ -16,7 +16,7 @@ from fleet.lake_layout import (
     partition_of,
     rejected_partition_of,
 )
-from fleet.manifest import DataFile, Manifest, decode_manifest, encode_manifest, next_offset
+from fleet.manifest import DataFile, Manifest, decode_manifest, encode_manifest
 from fleet.settings import CHECKOUT
 
 WHEN = datetime(2026, 11, 22, 3, 24, 43, 123456, tzinfo=UTC)
@@ -87,8 +87,6 @@ def manifest(**changes) -> Manifest:
 def test_a_right_manifest_balances() -> None:
     assert manifest().imbalance() == 0
     assert decode_manifest(encode_manifest(manifest())) == manifest()
-    assert next_offset([]) is None
-    assert next_offset([manifest(), manifest(last_offset=4)]) == 20
 
 
 @pytest.mark.parametrize(
