@@ -1,9 +1,13 @@
 """What an administrator does to Kafka: topics, users, rights. All of it can be done again without harm."""
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from fleet.errors import Refused, Unavailable
+
+GROUPS_SECONDS = 20
+"""How long a broker that has just started may take to make, or to read, what it keeps of consumer groups."""
 
 
 class Right(NamedTuple):
@@ -62,6 +66,27 @@ class KafkaAdmin:
         refused = {user: error for user, error in told.items() if error}
         if refused:
             raise Refused(f"Kafka did not set these users' passwords: {refused}")
+
+    def forget_member(self, group: str, instance: str) -> None:
+        """Take a fixed member that has stopped out of its consumer group; nothing happens where there is none."""
+        from kafka.admin import MemberToRemove
+        from kafka.errors import GroupIdNotFoundError, KafkaError, NoError, UnknownMemberIdError
+
+        told: Mapping[str, Any] = {}
+        deadline = time.monotonic() + GROUPS_SECONDS
+        while True:
+            try:
+                told = self._client.remove_group_members(group, [MemberToRemove(group_instance_id=instance)])
+                break
+            except (GroupIdNotFoundError, UnknownMemberIdError):
+                break
+            except KafkaError as error:
+                if not error.retriable or time.monotonic() > deadline:
+                    raise Unavailable(f"Kafka did not take {instance!r} out of the group {group!r}: {error}") from None
+            time.sleep(0.2)
+        refused = {name: kind for name, kind in told.items() if kind not in (UnknownMemberIdError, NoError)}
+        if refused:
+            raise Refused(f"Kafka did not take {instance!r} out of the group {group!r}: {refused}")
 
     def ensure_rights(self, rights: Iterable[Right]) -> None:
         from kafka.admin import (

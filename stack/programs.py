@@ -24,6 +24,9 @@ ALL = (*SERVERS, "spark", *AIRFLOW, *SERVICES)
 READ_TYPES = ("airflow-scheduler", "airflow-dag-processor", *SERVICES)
 """What reads the device types once, when it starts."""
 
+GROUP_MEMBERS = ("landing", "live")
+"""Services that are members of the Kafka consumer group of the same name."""
+
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "airflow-api-server": ("postgres",),
     "airflow-scheduler": ("postgres",),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from connections import warehouse_admin
+from connections.kafka import instance_id
 from connections.kafka_admin import KafkaAdmin, Right
 from fleet.catalog import Catalog
 from fleet.channels import REJECTED, feature_topics, kafka_topics
@@ -44,6 +45,13 @@ def provision_kafka(bootstrap: str, secrets: Mapping[str, str], catalog: Catalog
         admin.ensure_users({role: secrets[f"KAFKA_{role.upper()}"] for role in ROLES})
         admin.ensure_rights(kafka_rights(catalog))
         return made
+
+
+def forget_member(bootstrap: str, secrets: Mapping[str, str], service: str, settings: Settings) -> None:
+    """A worker keeps its partitions over a quick restart, and so would not get those of a topic that is new to it:
+    before the stack starts one, Kafka forgets the one that stopped."""
+    with KafkaAdmin(bootstrap, "admin", secrets["KAFKA_ADMIN"], seconds=10) as admin:
+        admin.forget_member(service, instance_id(settings, service))
 
 
 def provision_database(admin_url: str, secrets: Mapping[str, str], own_server: bool) -> None:

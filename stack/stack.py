@@ -141,7 +141,7 @@ class Stack:
         begun = time.monotonic()
         for name in stale:
             progress(name, "starting", 0)
-            self.supervisor.start_program(name)
+            self._start_program(name)
         for name in stale:
             self._wait(name, begun, lambda: False)
             progress(name, "up", time.monotonic() - begun)
@@ -185,8 +185,15 @@ class Stack:
             postgres.hand_over(self.layout, self.drop)
 
     def _start(self, name: str, since: float, abandoned: Callable[[], bool]) -> None:
-        self.supervisor.start_program(name)
+        self._start_program(name)
         self._wait(name, since, abandoned)
+
+    def _start_program(self, name: str) -> None:
+        if name in programs.GROUP_MEMBERS:
+            given = {k: v for k, v in self.environ.items() if k == "WEIR_SERVICE_INSTANCE"}
+            bootstrap = f"{LOOPBACK}:{self.ports.kafka}"
+            provision.forget_member(bootstrap, self.secrets, name, Settings.from_values(given))
+        self.supervisor.start_program(name)
 
     def _wait(self, name: str, since: float, abandoned: Callable[[], bool]) -> None:
         limit = READY_SECONDS
