@@ -16,8 +16,12 @@ class Observed:
     valid: int = 0
     quarantined: int = 0
     duplicate: int = 0
+    quarantined_values: int = 0
+    """In the quarantine table: of readings that live and of those quarantined whole."""
     loaded: int = 0
-    """Valid readings of partitions that are loaded."""
+    """Values in the rollups table, as its counts of one grain add up."""
+    live: int = 0
+    """In the table of recent readings."""
 
     def __sub__(self, before: "Observed") -> "Observed":
         return Observed(**{name: value - getattr(before, name) for name, value in vars(self).items()})
@@ -51,10 +55,15 @@ def differences(summaries: Iterable[Mapping[str, Any]], outcome: Outcome) -> lis
         pairs = {
             "landed and bridged": (seen.landed, seen.bridged),
             "landed and valid + quarantined + duplicate": (seen.landed, seen.valid + seen.quarantined + seen.duplicate),
-            "loaded and valid": (seen.loaded, seen.valid),
+            "live and bridged": (seen.live, seen.bridged),
             "valid and expected": (seen.valid, sent.get("valid", 0)),
             "quarantined and expected": (seen.quarantined, sent.get("quarantined", 0)),
             "duplicate and expected": (seen.duplicate, sent.get("duplicates", 0) + redelivered),
+            "quarantined values and expected": (seen.quarantined_values, sent.get("quarantined_values", 0)),
+            "values in rollups and expected": (
+                seen.loaded,
+                sent.get("known_values", 0) - sent.get("quarantined_values", 0),
+            ),
         }
         found += [
             f"{name}: {what} differ: {left} and {right}" for what, (left, right) in pairs.items() if left != right
@@ -72,6 +81,7 @@ def differences(summaries: Iterable[Mapping[str, Any]], outcome: Outcome) -> lis
 @dataclass(frozen=True)
 class _Expected:
     types: dict[str, dict[str, int]]
+    """Totals as in simulators.books.TypeBooks; values of all metrics together."""
     rejected: dict[str, int]
     clock_dependent: int
 
@@ -89,4 +99,6 @@ def _expected(summaries: Iterable[Mapping[str, Any]]) -> _Expected:
             total = types.setdefault(name, {})
             for key in ("readings", "duplicates", "quarantined", "valid"):
                 total[key] = total.get(key, 0) + of_type[key]
+            for key in ("known_values", "quarantined_values"):
+                total[key] = total.get(key, 0) + sum(of_type[key].values())
     return _Expected(types, rejected, clock_dependent)

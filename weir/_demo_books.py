@@ -12,7 +12,7 @@ from connections.kafka import consumer, end_offsets
 from connections.lake import Lake
 from connections.warehouse import Warehouse
 from fleet.catalog import Catalog
-from fleet.channels import MARK_HEADER, REJECTED
+from fleet.channels import REJECTED, mark_of
 from fleet.errors import Unavailable
 from fleet.settings import Settings
 from simulators.outcome import Observed, Outcome
@@ -32,11 +32,10 @@ class _ReasonOf(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Loaded:
-    """Totals of the warehouse, by device type; `rejects` by reason, `bad_values` quarantined in readings that live."""
+    """Totals of the warehouse, by device type; `rejects` by reason."""
 
     types: dict[str, Observed]
     rejects: dict[str, int]
-    bad_values: dict[str, int]
     rollups: int
     anomalies: int
 
@@ -71,7 +70,7 @@ def count_on_kafka(settings: Settings, start: Offsets, end: Offsets) -> tuple[Co
                 raise Unavailable(f"Kafka stopped answering while its records were counted: {sorted(left)}")
             for tp, records in client.poll(timeout_ms=1000).items():
                 for record in records:
-                    if record.offset >= partitions[tp] or any(key == MARK_HEADER for key, _ in record.headers):
+                    if record.offset >= partitions[tp] or mark_of(record.headers) is not None:
                         continue
                     if tp.topic == REJECTED:
                         rejected[reason_of(record.value).reason] += 1
@@ -105,36 +104,82 @@ def loaded(settings: Settings) -> Loaded:
     try:
         rows = warehouse.rows(
             "SELECT type, coalesce(sum(landed), 0)::bigint AS landed, coalesce(sum(valid), 0)::bigint AS valid,"
-            " coalesce(sum(quarantined), 0)::bigint AS quarantined, coalesce(sum(duplicate), 0)::bigint AS duplicate,"
-            " coalesce(sum(valid) FILTER (WHERE status = 'loaded'), 0)::bigint AS loaded FROM ledger GROUP BY type"
+            " coalesce(sum(quarantined), 0)::bigint AS quarantined, coalesce(sum(duplicate), 0)::bigint AS duplicate"
+            " FROM ledger GROUP BY type"
         )
-        bad = warehouse.rows(
-            "SELECT type, sum(m.quarantined)::bigint AS n FROM ledger_metrics m JOIN ledger USING (partition)"
-            " GROUP BY type"
-        )
+        # Counted in the tables themselves, so that books which only agree with each other do not pass.
+        rolled = warehouse.rows("SELECT type, sum(count)::bigint AS n FROM rollups WHERE grain = '1m' GROUP BY type")
+        bad = warehouse.rows("SELECT type, count(*) AS n FROM quarantine WHERE what = 'value' GROUP BY type")
         rejects = warehouse.rows("SELECT reason, sum(rows)::bigint AS rows FROM rejects GROUP BY reason")
         totals = warehouse.rows(
             "SELECT (SELECT count(*) FROM rollups) AS rollups, (SELECT count(*) FROM anomalies) AS anomalies"
         )[0]
     finally:
         warehouse.close()
-    types = {row.pop("type"): Observed(bridged=0, **row) for row in rows}
-    return Loaded(
-        types,
-        {r["reason"]: r["rows"] for r in rejects},
-        {b["type"]: b["n"] for b in bad},
-        totals["rollups"],
-        totals["anomalies"],
-    )
+    values, bad_values = ({r["type"]: r["n"] for r in found} for found in (rolled, bad))
+    types = {
+        name: Observed(**row, loaded=values.get(name, 0), quarantined_values=bad_values.get(name, 0))
+        for row in rows
+        if (name := row.pop("type"))
+    }
+    return Loaded(types, {r["reason"]: r["rows"] for r in rejects}, totals["rollups"], totals["anomalies"])
 
 
-def outcome(readings: Counter[str], rejected: Counter[str], before: Loaded, after: Loaded, types: list[str]) -> Outcome:
-    """What this run added: the log's counts beside what the warehouse has now and did not have before."""
+def count_live(settings: Settings, start: Offsets, end: Offsets, seconds: float) -> Counter[str]:
+    """Readings by device type in the live table between two positions of the log, once the live sink has come to the
+    second. Raises Unavailable where it does not come there."""
+    wanted = {key: offset for key, offset in end.items() if key[0] != REJECTED and offset > start.get(key, 0)}
+    deadline = time.monotonic() + seconds
+    readings: Counter[str] = Counter()
+    warehouse = Warehouse.of(settings)
+    try:
+        while True:
+            rows = warehouse.rows("SELECT kafka_topic, kafka_partition, next_offset FROM live_offsets")
+            reached = {(r["kafka_topic"], r["kafka_partition"]): r["next_offset"] for r in rows}
+            behind = {key for key, offset in wanted.items() if reached.get(key, 0) < offset}
+            if not behind:
+                break
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"the live sink did not come to the end of the log in {seconds:.0f} s: {sorted(behind)}"
+                )
+            time.sleep(POLL_SECONDS)
+        for (topic, partition), offset in wanted.items():
+            # Event times of the demo begin three hours ago at most; older chunks of the table need not be read.
+            for row in warehouse.rows(
+                # Each reading has one row a metric; one that was written twice counts twice.
+                "SELECT type, sum(times)::bigint AS n FROM ("
+                " SELECT type, max(n) AS times FROM ("
+                "  SELECT type, kafka_offset, metric, count(*) AS n FROM readings"
+                "  WHERE event_time > now() - INTERVAL '1 day' AND kafka_topic = :topic"
+                "  AND kafka_partition = :partition AND kafka_offset >= :first AND kafka_offset < :end"
+                "  GROUP BY type, kafka_offset, metric) of_metric"
+                " GROUP BY type, kafka_offset) of_reading GROUP BY type",
+                topic=topic,
+                partition=partition,
+                first=start.get((topic, partition), 0),
+                end=offset,
+            ):
+                readings[row["type"]] += row["n"]
+    finally:
+        warehouse.close()
+    return readings
+
+
+def outcome(
+    readings: Counter[str],
+    rejected: Counter[str],
+    live: Counter[str],
+    before: Loaded,
+    after: Loaded,
+    types: list[str],
+) -> Outcome:
+    """What this run added: the log's and the live table's counts beside what the warehouse has now and had not."""
     nothing = Observed()
     observed = {}
     for name in types:
         gained = after.types.get(name, nothing) - before.types.get(name, nothing)
-        observed[name] = Observed(**{**vars(gained), "bridged": readings[name]})
+        observed[name] = Observed(**{**vars(gained), "bridged": readings[name], "live": live[name]})
     reasons = set(after.rejects) | set(before.rejects)
     gained_rejects = {r: after.rejects.get(r, 0) - before.rejects.get(r, 0) for r in sorted(reasons)}
     return Outcome(observed, dict(rejected), {r: n for r, n in gained_rejects.items() if n})

@@ -27,6 +27,7 @@ ROOM_FAULTS = ("out_of_range=0.005", "duplicate=0.005")
 DAG = "sensor_etl"
 RUN_SECONDS = 600
 LANDING_SECONDS = 180
+LIVE_SECONDS = 60
 
 Say = Callable[[str], None]
 
@@ -78,7 +79,7 @@ def run(
     """The figures of one run. Raises WeirError with the failing part's last words, by `log_tail`."""
     from fleet.catalog import load_catalog
     from simulators.outcome import differences
-    from weir._demo_books import count_on_kafka, loaded, log_ends, outcome, wait_until_landed
+    from weir._demo_books import count_live, count_on_kafka, loaded, log_ends, outcome, wait_until_landed
 
     catalog = load_catalog(settings.types_dir)
     started = time.monotonic()
@@ -98,10 +99,13 @@ def run(
     with _blaming("landing", log_tail):
         wait_until_landed(settings, end, LANDING_SECONDS)
     say("landing: all of it is in the lake")
+    with _blaming("live", log_tail):
+        live = count_live(settings, start, end, LIVE_SECONDS)
+    say(f"live: {live.total():,} readings are in the table of recent ones")
     run_id = _etl(settings, say, "the demo's readings")
     after = loaded(settings)
     types = [t.type for t in catalog]
-    found = outcome(readings, rejected, before, after, types)
+    found = outcome(readings, rejected, live, before, after, types)
     return {
         "published": published,
         "bridged": readings.total(),
@@ -109,7 +113,6 @@ def run(
         **{key: sum(getattr(o, key) for o in found.types.values()) for key in vars(next(iter(found.types.values())))},
         "types": {name: vars(o) for name, o in found.types.items()},
         "rejects_loaded": dict(found.rejects_loaded),
-        "bad_values": {name: after.bad_values.get(name, 0) - before.bad_values.get(name, 0) for name in types},
         "rollups": after.rollups - before.rollups,
         "anomalies": after.anomalies - before.anomalies,
         "dag_run": run_id,
@@ -213,9 +216,10 @@ def _show(figures: dict[str, Any], settings: Settings) -> None:
 
     console = Console(highlight=False)
     table = Table("", *figures["types"], box=None, pad_edge=False, title="Readings", title_justify="left")
-    for key in ("bridged", "landed", "valid", "quarantined", "duplicate", "loaded"):
+    for key in ("bridged", "live", "landed", "valid", "quarantined", "duplicate"):
         table.add_row(key, *(f"{of_type[key]:,}" for of_type in figures["types"].values()))
-    table.add_row("bad values", *(f"{figures['bad_values'][name]:,}" for name in figures["types"]))
+    for label, key in (("values in rollups", "loaded"), ("bad values", "quarantined_values")):
+        table.add_row(label, *(f"{of_type[key]:,}" for of_type in figures["types"].values()))
     for column in table.columns[1:]:
         column.justify = "right"
     console.print()

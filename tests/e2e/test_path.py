@@ -67,7 +67,7 @@ def test_the_demo_reconciles(whole_stack: Stack, weir: Weir) -> None:
     assert figures["differences"] == []
     assert "They reconcile" in shown
     assert figures["published"] == figures["bridged"] + sum(figures["rejected"].values())
-    for key in ("bridged", "landed", "valid", "quarantined", "duplicate", "loaded", "rollups", "anomalies"):
+    for key in ("bridged", "live", "landed", "valid", "quarantined", "duplicate", "loaded", "rollups", "anomalies"):
         assert figures[key] > 0, key
     for of_type in figures["types"].values():
         assert of_type["loaded"] > 0

@@ -9,10 +9,21 @@ from simulators.outcome import Observed, Outcome, differences
 SUMMARY = {
     "expected": {
         "rejected": {"wrong_type": 2},
-        "types": {"station": {"readings": 100, "duplicates": 3, "quarantined": 1, "valid": 96}},
+        "types": {
+            "station": {
+                "readings": 100,
+                "duplicates": 3,
+                "quarantined": 1,
+                "valid": 96,
+                "known_values": {"humidity": 97, "temperature": 95},
+                "quarantined_values": {"temperature": 2},
+            }
+        },
     }
 }
-SEEN = Observed(bridged=100, landed=100, valid=96, quarantined=1, duplicate=3, loaded=96)
+SEEN = Observed(
+    bridged=100, landed=100, valid=96, quarantined=1, duplicate=3, quarantined_values=2, loaded=190, live=100
+)
 GOOD = Outcome({"station": SEEN}, {"wrong_type": 2}, {"wrong_type": 2})
 
 
@@ -25,20 +36,28 @@ def test_what_agrees() -> None:
 
 
 def test_a_redelivered_message_is_one_more_duplicate() -> None:
-    assert differences([SUMMARY], station(bridged=102, landed=102, duplicate=5)) == []
+    assert differences([SUMMARY], station(bridged=102, landed=102, live=102, duplicate=5)) == []
 
 
 WRONG = [
-    ("lost before Kafka", station(bridged=99, landed=99, valid=95, loaded=95), "not on Kafka"),
-    ("lost in landing", station(landed=99, valid=95, loaded=95), "landed and bridged"),
-    ("counted nowhere", station(valid=95, loaded=95), "valid + quarantined"),
-    ("not loaded", station(loaded=0), "loaded and valid"),
-    ("redelivered and taken twice", station(bridged=102, landed=102, valid=98, loaded=98), "duplicate and expected"),
-    ("not quarantined", station(valid=97, quarantined=0, loaded=97), "quarantined and expected"),
+    ("lost before Kafka", station(bridged=99, landed=99, live=99, valid=95), "not on Kafka"),
+    ("lost in landing", station(landed=99, valid=95), "landed and bridged"),
+    ("lost in the live table", station(live=99), "live and bridged"),
+    ("twice in the live table", station(live=101), "live and bridged"),
+    ("counted nowhere", station(valid=95), "valid + quarantined"),
+    ("not loaded", station(loaded=0), "values in rollups and expected differ: 0 and 190"),
+    ("a value loaded twice", station(loaded=191), "values in rollups and expected differ: 191 and 190"),
+    ("redelivered and taken twice", station(bridged=102, landed=102, live=102, valid=98), "duplicate and expected"),
+    ("not quarantined", station(valid=97, quarantined=0), "quarantined and expected"),
+    ("a bad value let through", station(quarantined_values=1, loaded=191), "quarantined values and expected"),
     ("a reject lost", replace(GOOD, rejected={"wrong_type": 1}, rejects_loaded={"wrong_type": 1}), "2 expected, 1"),
     ("a reject not loaded", replace(GOOD, rejects_loaded={}), "2 on Kafka, 0 loaded"),
     ("a reject nobody sent", replace(GOOD, rejected={"wrong_type": 2, "bad_id": 1}), "bad_id: 0 expected"),
-    ("a type nobody sent", replace(GOOD, types={"station": SEEN, "other": Observed(1, 1, 1, 0, 0, 1)}), "other: valid"),
+    (
+        "a type nobody sent",
+        replace(GOOD, types={"station": SEEN, "other": Observed(1, 1, 1, 0, 0, 0, 1, 1)}),
+        "other: valid",
+    ),
     ("a type not seen", replace(GOOD, types={}), "100 readings were confirmed"),
 ]
 
