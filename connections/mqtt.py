@@ -2,7 +2,6 @@
 
 import select
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -187,7 +186,8 @@ class Subscriber:
             self._hand_on(first, body)
 
     def _hand_on(self, first: int, body: bytes) -> None:
-        """To paho, as if it had read this packet itself (paho-mqtt is pinned; tests/contract holds it to this)."""
+        """To paho, as if it had read this packet itself (paho-mqtt is pinned, for this is its inside: an
+        other version that differs gets no further than its first SUBACK in tests/integration/test_bridge.py)."""
         self._client._in_packet = {
             "command": first, "have_remaining": 1, "remaining_count": [], "remaining_mult": 1,
             "remaining_length": len(body), "packet": bytearray(body), "to_process": 0, "pos": 0,
@@ -232,77 +232,6 @@ class Subscriber:
     def _gone(self) -> Unavailable:
         reason = f": {self._lost}" if self._lost is not None else ""
         return Unavailable(f"MQTT broker at {_where(self._settings)}: connection lost{reason}")
-
-
-class Publisher:
-    """QoS 1 with a bound on what is in flight. Reconnects by itself and sends again what was not confirmed."""
-
-    def __init__(self, settings: Settings, client_id: str = "", max_in_flight: int = 500):
-        self.published = self.acknowledged = self.refused = 0
-        self.last_refusal = ""
-        self._settings = settings
-        self._slots = threading.Semaphore(max_in_flight)
-        self._idle = threading.Condition()
-        self._answer: ReasonCode | None = None
-        self._answered = threading.Event()
-        client = self._client = _client(settings, client_id)
-        client.max_inflight_messages_set(max_in_flight)
-        client.max_queued_messages_set(0)
-        client.on_connect = self._on_connect
-        client.on_publish = self._on_publish
-        _open(client, settings, True, 0, RECEIVE_MAXIMUM)
-        client.loop_start()
-        if not self._answered.wait(CONNECT_TIMEOUT_SECONDS) or self._answer is None:
-            client.loop_stop()
-            raise Unavailable(f"MQTT broker at {_where(settings)} took the connection and did not answer")
-        if self._answer.is_failure:
-            client.loop_stop()
-            raise _refusal(settings, self._answer)
-
-    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
-        self._answer = reason
-        self._answered.set()
-
-    def _on_publish(self, client: Any, userdata: Any, mid: int, reason: ReasonCode, properties: Any) -> None:
-        with self._idle:
-            if reason.is_failure:
-                self.refused += 1
-                self.last_refusal = str(reason)
-            else:
-                self.acknowledged += 1
-            self._idle.notify_all()
-        self._slots.release()
-
-    def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
-        """Blocks while `max_in_flight` messages are unconfirmed. Raises Unavailable after 60 s of that."""
-        if not self._slots.acquire(timeout=60):
-            raise Unavailable(f"MQTT broker at {_where(self._settings)} confirmed nothing for 60 s")
-        self.published += 1
-        self._client.publish(topic, payload, qos=1, retain=retain)
-
-    @property
-    def outstanding(self) -> int:
-        """Published, and neither confirmed nor refused."""
-        return self.published - self.acknowledged - self.refused
-
-    def flush(self, timeout: float = 30.0) -> None:
-        """Waits for every confirmation. Raises Unavailable with how many are missing after `timeout` seconds."""
-        with self._idle:
-            if not self._idle.wait_for(lambda: self.outstanding == 0, timeout):
-                raise Unavailable(f"{self.outstanding:,} of {self.published:,} messages were not confirmed by MQTT")
-
-    def close(self, timeout: float = 30.0) -> None:
-        try:
-            self.flush(timeout)
-        finally:
-            self._client.disconnect()
-            self._client.loop_stop()
-
-    def __enter__(self) -> "Publisher":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def dropped_messages(settings: Settings, timeout: float = 5.0) -> int | None:

@@ -54,9 +54,8 @@ class _Connection(Subscriber):
 class BulkPublisher:
     """Not for several threads. Reconnects by itself and sends again, in order, what was not confirmed.
 
-    Counts like `Publisher`. `settled` gets (message id, whether the broker took it); ids come round again, so take
-    them out between publishes. Methods raise Unavailable after AWAY_SECONDS without a broker, and Refused once it has
-    refused a message.
+    `settled` gets (message id, whether the broker took it); ids come round again, so take them out between publishes.
+    Methods raise Unavailable after AWAY_SECONDS without a broker, and Refused once it has refused a message.
     """
 
     def __init__(self, settings: Settings, client_id: str = "", max_in_flight: int = 1000):
@@ -160,10 +159,14 @@ class BulkPublisher:
         user = self._settings.mqtt_user
         return Refused(f"the MQTT broker refuses what user {user!r} publishes: {self.last_refusal}; see its ACL")
 
+    def flush(self, timeout: float = 30.0) -> None:
+        """Waits for every confirmation, as long as some come within `timeout` seconds."""
+        self._wait_for(0, timeout)
+
     def close(self, timeout: float = 30.0) -> None:
-        """Waits for the confirmations, as long as some come within `timeout` seconds."""
+        """Waits for the confirmations, like `flush`."""
         try:
-            self._wait_for(0, timeout)
+            self.flush(timeout)
         finally:
             self._connection.close()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from connections.mqtt import Publisher
+from connections.mqtt_publisher import BulkPublisher
 from fleet.channels import HEARTBEAT, REJECTED, mark_of
 from fleet.contract import MAX_PAYLOAD_BYTES
 from fleet.dead_letter import decode_dead_letter
@@ -32,8 +32,8 @@ def bridge(settings_for: SettingsFor, tmp_path: Path) -> Iterator[Process]:
 
 
 @pytest.fixture
-def publisher(settings_for: SettingsFor) -> Iterator[Publisher]:
-    publisher = Publisher(settings_for("simulator"))
+def publisher(settings_for: SettingsFor) -> Iterator[BulkPublisher]:
+    publisher = BulkPublisher(settings_for("simulator"))
     yield publisher
     publisher.close(5)
 
@@ -54,7 +54,7 @@ def sequence(settings: Settings, site: str) -> Counter[int | None]:
     return Counter(reading.seq for reading in found if isinstance(reading, Reading) and reading.site == site)
 
 
-def test_readings_and_rejects_arrive(settings_for: SettingsFor, bridge: Process, publisher: Publisher) -> None:
+def test_readings_and_rejects_arrive(settings_for: SettingsFor, bridge: Process, publisher: BulkPublisher) -> None:
     site = "arrive"
     sent = [weather(site, 1), room(site, "co2"), room(site, "occupancy", value=2)]
     bad = [
@@ -115,13 +115,14 @@ def test_heartbeats_go_into_every_partition(settings_for: SettingsFor, bridge: P
 class Stream:
     """Readings of one site in a thread, seq 0, 1, 2 …, until told to stop."""
 
-    def __init__(self, publisher: Publisher, site: str, pause: float = 0.002):
+    def __init__(self, publisher: BulkPublisher, site: str, pause: float = 0.002):
         self.sent = 0
         self._stop = threading.Event()
 
         def run() -> None:
             while not self._stop.is_set():
                 publisher.publish(*weather(site, self.sent))
+                publisher.poll(0)
                 self.sent += 1
                 self._stop.wait(pause)
 
@@ -150,7 +151,7 @@ def all_there(settings: Settings, site: str, count: int) -> Counter[int | None]:
     return found
 
 
-def test_kill_9_loses_nothing(settings_for: SettingsFor, bridge: Process, publisher: Publisher) -> None:
+def test_kill_9_loses_nothing(settings_for: SettingsFor, bridge: Process, publisher: BulkPublisher) -> None:
     stream = Stream(publisher, "killed")
     for at in (300, 900, 1500):
         stream.reach(at)
@@ -165,7 +166,7 @@ def test_kill_9_loses_nothing(settings_for: SettingsFor, bridge: Process, publis
 
 
 def test_the_brokers_may_restart_under_it(
-    settings_for: SettingsFor, stack: Stack, bridge: Process, publisher: Publisher
+    settings_for: SettingsFor, stack: Stack, bridge: Process, publisher: BulkPublisher
 ) -> None:
     stream = Stream(publisher, "restarts", pause=0.005)
     for broker in ("kafka", "mosquitto"):
@@ -180,7 +181,7 @@ def test_the_brokers_may_restart_under_it(
 
 
 def test_a_worker_that_cannot_work_stops_no_other(
-    settings_for: SettingsFor, publisher: Publisher, tmp_path: Path
+    settings_for: SettingsFor, publisher: BulkPublisher, tmp_path: Path
 ) -> None:
     types = tmp_path / "types"
     types.mkdir()
