@@ -300,21 +300,26 @@ class Intake:
         if problem:
             return Reject("unreadable", problem)
         spec = self.catalog.types.get(reading.device_type)
-        known = f"{reading.device_type} version {reading.version}"
-        if spec is None and self._system_of(kafka_topic):
-            return NotYetKnown("unreadable", f"{known} is not known here", self._system_of(kafka_topic))
         if spec is None or spec.topic != kafka_topic:
-            return Reject("unreadable", f"no device type {reading.device_type!r} on topic {kafka_topic}")
-        identity = spec.system, spec.type, reading.version
+            return self._of_no_type(reading, kafka_topic, spec is None)
         if reading.version > spec.version:
-            return NotYetKnown("unreadable", f"{known} is not known here; the newest is {spec.version}", *identity)
+            said = f"{spec.type} version {reading.version} is not known here; the newest is {spec.version}"
+            return NotYetKnown("unreadable", said, spec.system, spec.type, reading.version)
         for metric in reading.values:
             if metric not in spec.metrics:
-                return Reject("unreadable", f"{metric[:80]!r} is no metric of {spec.type}", *identity)
+                said = f"{metric[:80]!r} is no metric of {spec.type}"
+                return Reject("unreadable", said, spec.system, spec.type, reading.version)
         if append_ms is not None and reading.event_time_us > append_ms * 1000 + MAX_FUTURE_US:
-            ahead = reading.event_time_us / 1e6 - append_ms / 1e3
-            return Reject("future_time", f"the event time lies {ahead:,.0f} s after the append time", *identity)
+            said = f"the event time lies {reading.event_time_us / 1e6 - append_ms / 1e3:,.0f} s after the append time"
+            return Reject("future_time", said, spec.system, spec.type, reading.version)
         return reading
+
+    def _of_no_type(self, reading: Reading, kafka_topic: str, unknown: bool) -> Reject:
+        system = self._system_of(kafka_topic)
+        if unknown and system:
+            said = f"{reading.device_type} version {reading.version} is not known here"
+            return NotYetKnown("unreadable", said, system, reading.device_type, reading.version)
+        return Reject("unreadable", f"no device type {reading.device_type!r} on topic {kafka_topic}")
 
     def _system_of(self, kafka_topic: str) -> str:
         """Whose readings the topic has; empty: nobody's."""
