@@ -53,14 +53,17 @@ def read_topics(index: LakeIndex, end_offsets: Mapping[tuple[str, int], int]) ->
 
 
 def kafka_end_offsets(settings: Settings, topics: Iterable[str]) -> dict[tuple[str, int], int]:
-    """(topic, partition) → the offset after its last record. Raises Unavailable or Refused."""
+    """(topic, partition) → the offset after its last record; nothing of a topic that is not made yet, as that of a
+    type whose file is new. Raises Unavailable or Refused."""
     if not settings.kafka_user:
         raise ConfigurationError("WEIR_KAFKA_USER is not set; `make setup` writes it into var/env/")
     from connections import kafka
 
     client = kafka.consumer(settings, f"weir-{settings.role}-ledger")
     try:
-        return {(tp.topic, tp.partition): end for tp, end in kafka.end_offsets(client, list(topics)).items()}
+        made = client.topics()
+        ends = kafka.end_offsets(client, [topic for topic in topics if topic in made])
+        return {(tp.topic, tp.partition): end for tp, end in ends.items()}
     finally:
         client.close()
 

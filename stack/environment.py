@@ -59,6 +59,9 @@ def ensure() -> None:
     UNFINISHED.touch()
     text = lock.read_text(encoding="utf-8")
     environment = uv_environment(os.environ, pip_settings())
+    # uv leaves its locks behind; nothing is to be left in /tmp.
+    environment["TMPDIR"] = str(cache_folder() / "tmp")
+    Path(environment["TMPDIR"]).mkdir(parents=True, exist_ok=True)
     if not (VENV / "bin" / "uv").exists():
         install_uv(text, environment)
     say(f"{len(re.findall('^[a-z0-9]', text, re.MULTILINE))} packages from {lock.relative_to(CHECKOUT)}")

@@ -200,8 +200,9 @@ def _etl(settings: Settings, say: Say, what: str) -> str:
 
     with Airflow.of(settings) as airflow:
         run_id = airflow.trigger(DAG)
-        say(f"Airflow: {DAG} {run_id} takes {what}")
+        say(f"Airflow: {DAG} takes {what}: {airflow.url}/dags/{DAG}/runs/{run_id}")
         state = airflow.wait(DAG, run_id, RUN_SECONDS)
+        say(f"Airflow: {DAG} ended: {state}")
         if state != "success":
             failed = [t for t in airflow.tasks(DAG, run_id) if t.state == "failed"]
             logs = "\n".join(f"--- {t.name}\n{airflow.log_tail(DAG, run_id, t)}" for t in failed)

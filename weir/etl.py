@@ -65,7 +65,7 @@ def run(
     say: Callable[[str], None] = (lambda _: None) if as_json else typer.echo
     run_id = f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
     batches = job.begin(run_id, _request(system, start, to, force))
-    say(f"{sum(len(b.partitions) for b in batches)} partitions to process, in {len(batches)} batches")
+    say(f"partitions to process: {sum(len(b.partitions) for b in batches)}, in batches: {len(batches)}")
     try:
         _process(job, run_id, batches, say)
         figures = job.finish(run_id)

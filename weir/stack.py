@@ -56,6 +56,7 @@ def up(services: Annotated[list[str] | None, typer.Argument(help="Only these and
 def down() -> None:
     """Stop the stack. Data stays."""
     _stack().down()
+    print("The stack is down.")
 
 
 def restart(service: str) -> None:
