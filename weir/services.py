@@ -30,9 +30,8 @@ def bridge(
 @services.command()
 def landing() -> None:
     """Kafka to the lake: Parquet files, and the manifests that commit them."""
-    from streaming.landing import Landing
-
     from fleet.settings import Settings
+    from streaming.landing import Landing
     from streaming.service import log_lines, stop_on_signals
 
     settings = Settings.load()
@@ -43,9 +42,8 @@ def landing() -> None:
 @services.command()
 def live() -> None:
     """Kafka to the warehouse's table of recent readings."""
-    from streaming.live import Live
-
     from fleet.settings import Settings
+    from streaming.live import Live
     from streaming.service import log_lines, stop_on_signals
 
     settings = Settings.load()
