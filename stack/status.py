@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from stack.programs import PORT_OF
 from stack.stack import Stack
@@ -50,12 +49,3 @@ def memory_bytes(pids: Iterable[int], proc: Path = Path("/proc")) -> int:
             continue
         total += next((int(line.split()[1]) for line in told.splitlines() if line.startswith("Pss:")), 0) * 1024
     return total
-
-
-def total_memory_bytes(stack: Stack) -> dict[str, Any]:
-    """Program → bytes, for reports."""
-    return {
-        name: memory_bytes(tree(info["pid"]))
-        for name, info in stack.supervisor.programs().items()
-        if info["pid"] and Path(f"/proc/{info['pid']}").exists()
-    }
