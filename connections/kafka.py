@@ -17,6 +17,8 @@ from fleet.settings import Settings
 BOOTSTRAP_TIMEOUT_MS = 5_000
 DELIVERY_TIMEOUT_MS = 60_000
 """After which a producer gives up on a record; its owner then starts again from what was not confirmed."""
+MAX_RECORD_BYTES = 3 * 1024 * 1024
+"""As the broker's message.max.bytes."""
 READ, WRITE = "READ", "WRITE"
 UNKNOWN_TOPIC = 3
 
@@ -63,6 +65,31 @@ def producer(settings: Settings, client_id: str, **overrides: Any) -> KafkaProdu
         "metrics_enabled": False,
     }
     return _open(KafkaProducer, settings, client_id, options | overrides)
+
+
+TRANSACTION_TIMEOUT_MS = 10_000
+"""A dead worker's open transaction holds up its readers this long at most."""
+
+
+def transactional_producer(settings: Settings, client_id: str, transactional_id: str) -> KafkaProducer:
+    """Ready to begin a transaction; whoever had the id before is fenced, and what it had open is aborted. Raises
+    Unavailable or Refused."""
+    client = producer(
+        settings, client_id,
+        transactional_id=transactional_id, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+        # A transaction begun right after another often waits for the coordinator once: 100 ms at the default.
+        retry_backoff_ms=5, linger_ms=0, delivery_timeout_ms=TRANSACTION_TIMEOUT_MS, request_timeout_ms=5_000,
+        max_request_size=MAX_RECORD_BYTES,
+    )  # fmt: skip
+    try:
+        client.init_transactions()
+    except AuthorizationError as error:
+        close(client)
+        raise Refused(f"Kafka user {settings.kafka_user!r} may not write as {transactional_id!r}: {error}") from error
+    except KafkaError as error:
+        close(client)
+        raise unavailable(settings, error) from error
+    return client
 
 
 def close(client: KafkaProducer, seconds: float = 0) -> None:

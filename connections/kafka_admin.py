@@ -45,12 +45,19 @@ class KafkaAdmin:
     def topics(self) -> list[str]:
         return list(self._client.list_topics())
 
-    def ensure_topics(self, partitions: Mapping[str, int]) -> list[str]:
-        """Create what is missing; returns those. Partitions are never changed: keys would move."""
+    def ensure_topics(
+        self, partitions: Mapping[str, int], configs: Mapping[str, Mapping[str, str]] | None = None
+    ) -> list[str]:
+        """Create what is missing; returns those. Partitions are never changed: keys would move. `configs`: topic →
+        its own settings, where it has some."""
         from kafka.admin import NewTopic
 
         there = set(self.topics())
-        missing = [NewTopic(name, count, 1) for name, count in partitions.items() if name not in there]
+        missing = [
+            NewTopic(name, count, 1, topic_configs=dict((configs or {}).get(name, {})))
+            for name, count in partitions.items()
+            if name not in there
+        ]
         if missing:
             self._client.create_topics(missing)
         return [topic.name for topic in missing]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from datetime import timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -10,6 +11,10 @@ from fleet.spec import DeviceType
 
 REJECTED = "readings.rejected"
 REJECTED_PARTITIONS = 1
+TRANSITIONS = "alerts.transitions"
+TRANSITIONS_PARTITIONS = 4
+TRANSITIONS_KEPT = timedelta(days=30)
+"""In Kafka; the lake and the warehouse have them for good."""
 MARK_HEADER = "weir"
 """Kafka header that marks what is not a reading: HEARTBEAT or CONTROL. A reading has none."""
 HEARTBEAT = b"heartbeat"
@@ -98,14 +103,37 @@ def unrouted_subscription() -> str:
     return "dt/#"
 
 
-def kafka_topics(catalog: Catalog) -> dict[str, int]:
-    """Every topic that Weir needs → its number of partitions."""
+def state_topic(system: str) -> str:
+    """Snapshots of the alerts' state, compacted: of each partition of the system's readings in the same partition."""
+    return f"alerts.state.{system}"
+
+
+def readings_topics(catalog: Catalog) -> dict[str, int]:
+    """The topics that the ingest side writes → their number of partitions."""
     topics = {REJECTED: REJECTED_PARTITIONS}
     for system in catalog.systems.values():
         topics[system.topic] = system.partitions
         for name in feature_topics(system):
             topics[name] = 1
     return topics
+
+
+def kafka_topics(catalog: Catalog) -> dict[str, int]:
+    """Every topic that Weir needs → its number of partitions."""
+    states = {state_topic(system.name): system.partitions for system in catalog.systems.values()}
+    return {**readings_topics(catalog), TRANSITIONS: TRANSITIONS_PARTITIONS, **states}
+
+
+def topic_configs(catalog: Catalog) -> dict[str, dict[str, str]]:
+    """Of the topics that are not kept as the broker keeps any other.
+
+    A snapshot is a few MiB every 30 s: small segments and an eager cleaner keep what a restart reads short.
+    """
+    compacted = {"cleanup.policy": "compact", "segment.bytes": str(16 * 1024 * 1024), "min.cleanable.dirty.ratio": "0.2"}
+    return {
+        TRANSITIONS: {"retention.ms": str(TRANSITIONS_KEPT // timedelta(milliseconds=1))},
+        **{state_topic(name): compacted for name in catalog.systems},
+    }
 
 
 def feature_topics(system: System) -> list[str]:

@@ -292,13 +292,9 @@ class Intake:
     def read_record(self, kafka_topic: str, value: bytes, append_ms: int | None = None) -> Reading | Reject:
         """A record of a readings topic: canonical, `unreadable`, or NotYetKnown. With its append time (epoch ms, the
         broker's clock) also `future_time`, which any writer of the topic can cause and any reader decides alike."""
-        try:
-            reading = decode_reading(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, OverflowError, RecursionError) as error:
-            return Reject("unreadable", str(error)[:200])
-        problem = _form_problem(reading)
-        if problem:
-            return Reject("unreadable", problem)
+        reading = read_canonical(value)
+        if isinstance(reading, Reject):
+            return reading
         spec = self.catalog.types.get(reading.device_type)
         if spec is None or spec.topic != kafka_topic:
             return self._of_no_type(reading, kafka_topic, spec is None)
@@ -309,7 +305,7 @@ class Intake:
             if metric not in spec.metrics:
                 said = f"{metric[:80]!r} is no metric of {spec.type}"
                 return Reject("unreadable", said, spec.system, spec.type, reading.version)
-        if append_ms is not None and reading.event_time_us > append_ms * 1000 + MAX_FUTURE_US:
+        if append_ms is not None and is_future(reading, append_ms):
             said = f"the event time lies {reading.event_time_us / 1e6 - append_ms / 1e3:,.0f} s after the append time"
             return Reject("future_time", said, spec.system, spec.type, reading.version)
         return reading
@@ -324,6 +320,21 @@ class Intake:
     def _system_of(self, kafka_topic: str) -> str:
         """Whose readings the topic has; empty: nobody's."""
         return next((s.name for s in self.catalog.systems.values() if s.topic == kafka_topic), "")
+
+
+def read_canonical(value: bytes) -> Reading | Reject:
+    """A record in canonical form, of whatever type; else `unreadable`. The same for every reader of a log."""
+    try:
+        reading = decode_reading(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, OverflowError, RecursionError) as error:
+        return Reject("unreadable", str(error)[:200])
+    problem = _form_problem(reading)
+    return Reject("unreadable", problem) if problem else reading
+
+
+def is_future(reading: Reading, append_ms: int) -> bool:
+    """Whether its event time lies too far after its append time (epoch ms) to be believed."""
+    return reading.event_time_us > append_ms * 1000 + MAX_FUTURE_US
 
 
 def _form_problem(reading: Reading) -> str:

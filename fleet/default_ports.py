@@ -10,5 +10,7 @@ DEFAULT_PORTS = {
     "bridge_metrics": 29101,
     "landing_metrics": 29102,
     "live_metrics": 29103,
+    "alerts_metrics": 29104,
+    "history_metrics": 29105,
 }
 """In the order in which they follow WEIR_PORT_BASE."""

@@ -73,6 +73,8 @@ class Settings(BaseModel):
     port_bridge_metrics: int = DEFAULT_PORTS["bridge_metrics"]
     port_landing_metrics: int = DEFAULT_PORTS["landing_metrics"]
     port_live_metrics: int = DEFAULT_PORTS["live_metrics"]
+    port_alerts_metrics: int = DEFAULT_PORTS["alerts_metrics"]
+    port_history_metrics: int = DEFAULT_PORTS["history_metrics"]
 
     bridge_max_in_flight: int = 2000
     """Readings between the MQTT broker and Kafka's confirmation, per topic worker."""
@@ -80,10 +82,13 @@ class Settings(BaseModel):
     landing_max_rows: int = 100_000
     landing_max_seconds: float = 60.0
     live_max_seconds: float = 1.0
+    alerts_snapshot_seconds: float = 30.0
     bridge_metrics_port: int = 0
     """Prometheus metrics (`/metrics`) and readiness (`/ready`) of each service on 127.0.0.1; 0 = none."""
     landing_metrics_port: int = 0
     live_metrics_port: int = 0
+    alerts_metrics_port: int = 0
+    history_metrics_port: int = 0
     service_instance: str = "1"
     """Tells two landing (or live) workers on one host apart; each needs its own."""
 

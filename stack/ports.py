@@ -24,6 +24,8 @@ class Ports:
     bridge_metrics: int
     landing_metrics: int
     live_metrics: int
+    alerts_metrics: int
+    history_metrics: int
 
     @classmethod
     def from_base(cls, base: int) -> "Ports":

@@ -18,13 +18,13 @@ MAIN_CLASS_KAFKA = "kafka.Kafka"
 SPARK_SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 
 SERVERS = ("mosquitto", "kafka", "postgres")
-SERVICES = ("bridge", "landing", "live")
+SERVICES = ("bridge", "landing", "live", "alerts", "history")
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor")
 ALL = (*SERVERS, "spark", *AIRFLOW, *SERVICES)
 READ_TYPES = ("airflow-scheduler", "airflow-dag-processor", *SERVICES)
 """What reads the device types once, when it starts."""
 
-GROUP_MEMBERS = ("landing", "live")
+GROUP_MEMBERS = ("landing", "live", "alerts", "history")
 """Services that are members of the Kafka consumer group of the same name."""
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -34,6 +34,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "bridge": ("mosquitto", "kafka"),
     "landing": ("kafka",),
     "live": ("kafka", "postgres"),
+    "alerts": ("kafka",),
+    "history": ("kafka", "postgres"),
 }
 """Program → servers that have to be up and provisioned (topics, users, migrations) before it starts."""
 

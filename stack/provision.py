@@ -6,7 +6,7 @@ from connections import warehouse_admin
 from connections.kafka import instance_id
 from connections.kafka_admin import KafkaAdmin, Right
 from fleet.catalog import Catalog
-from fleet.channels import REJECTED, feature_topics, kafka_topics
+from fleet.channels import REJECTED, TRANSITIONS, feature_topics, kafka_topics, state_topic, topic_configs
 from fleet.settings import Settings
 from stack.credentials import DB_LOGINS, ROLES
 
@@ -26,7 +26,14 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
     for topic in readings:
         rights += [Right("live", operation, "topic", topic) for operation in ("read", "describe")]
         rights += [Right("simulator", operation, "topic", topic) for operation in ("write", "describe")]
-    for user in ("landing", "live", "batch", "operator"):
+        rights += [Right("alerts", operation, "topic", topic) for operation in ("read", "describe")]
+    for system in catalog.systems:
+        rights += [Right("alerts", operation, "topic", state_topic(system)) for operation in ("read", "write", "describe")]
+    rights += [Right("alerts", operation, "topic", TRANSITIONS) for operation in ("write", "describe")]
+    rights += [Right("alerts", operation, "transactional_id", "alerts*") for operation in ("write", "describe")]
+    for user in ("landing", "history"):
+        rights += [Right(user, operation, "topic", TRANSITIONS) for operation in ("read", "describe")]
+    for user in ("landing", "live", "alerts", "history", "batch", "operator"):
         rights.append(Right(user, "read", "group", f"{user}*"))
     for user in ("batch", "operator"):
         rights += [Right(user, operation, "topic", "*") for operation in ("read", "describe")]
@@ -41,7 +48,7 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
 def provision_kafka(bootstrap: str, secrets: Mapping[str, str], catalog: Catalog) -> list[str]:
     """Returns the topics that were made."""
     with KafkaAdmin(bootstrap, "admin", secrets["KAFKA_ADMIN"], seconds=10) as admin:
-        made = admin.ensure_topics(kafka_topics(catalog))
+        made = admin.ensure_topics(kafka_topics(catalog), topic_configs(catalog))
         admin.ensure_users({role: secrets[f"KAFKA_{role.upper()}"] for role in ROLES})
         admin.ensure_rights(kafka_rights(catalog))
         return made

@@ -18,7 +18,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 from connections import kafka, mqtt
 from connections.mqtt_frames import Delivery
 from fleet.catalog import Catalog
-from fleet.channels import REJECTED, Route, kafka_topics, parse_data_topic, routes, unrouted_subscription
+from fleet.channels import REJECTED, Route, readings_topics, parse_data_topic, routes, unrouted_subscription
 from fleet.contract import Intake, Reject
 from fleet.dead_letter import dead_letter_of_message, encode_dead_letter
 from fleet.errors import ConfigurationError
@@ -218,7 +218,7 @@ def check(settings: Settings, workers: list[Worker], catalog: Catalog) -> None:
     """
     for worker in workers:
         worker.subscribe().close()
-    topics = kafka_topics(catalog)
+    topics = readings_topics(catalog)
     problems = kafka.access_problems(settings, kafka.WRITE, topics)
     if REJECTED in problems or len(problems) == len(topics) - 1:
         raise kafka.refused(settings, kafka.WRITE, problems)

@@ -1,7 +1,8 @@
 """Which partitions a consumer gained and lost, told to its own loop instead of in the middle of a call."""
 
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, TopicPartition
@@ -11,7 +12,7 @@ class Rebalances(ConsumerRebalanceListener):
     """Called on kafka-python's I/O thread, so it only notes what changed."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._gained: set[TopicPartition] = set()
         self._lost: set[TopicPartition] = set()
 
@@ -32,6 +33,13 @@ class Rebalances(ConsumerRebalanceListener):
             lost, gained = self._lost, self._gained
             self._lost, self._gained = set(), set()
             return lost, gained
+
+
+    @contextmanager
+    def held(self) -> Iterator[tuple[set[TopicPartition], set[TopicPartition]]]:
+        """As `take`; and until the block ends no partition changes hands, for the I/O thread waits to tell of it."""
+        with self._lock:
+            yield self.take()
 
 
 def pause(consumer: Any, *places: TopicPartition) -> None:

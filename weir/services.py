@@ -40,6 +40,30 @@ def landing() -> None:
 
 
 @services.command()
+def alerts() -> None:
+    """Kafka through the rules to transitions of alerts, exactly once."""
+    from fleet.settings import Settings
+    from streaming.alerts import Alerts
+    from streaming.service import log_lines, stop_on_signals
+
+    settings = Settings.load()
+    log_lines(settings.log_level)
+    Alerts(settings).run(stop_on_signals())
+
+
+@services.command()
+def history() -> None:
+    """Transitions of alerts to the warehouse."""
+    from fleet.settings import Settings
+    from streaming.history import History
+    from streaming.service import log_lines, stop_on_signals
+
+    settings = Settings.load()
+    log_lines(settings.log_level)
+    History(settings).run(stop_on_signals())
+
+
+@services.command()
 def live() -> None:
     """Kafka to the warehouse's table of recent readings."""
     from fleet.settings import Settings

@@ -1,0 +1,372 @@
+"""Kafka → rules → alerts.transitions, each transition exactly once.
+
+One transaction holds the transitions and the input offsets. What a partition's alerts are is a function of its log: a
+snapshot now and then says what they were at some offset, and a worker that takes a partition over re-evaluates from
+there to the committed offset without a word, then goes on. Whatever goes wrong with a transaction has one remedy: a
+new producer (which fences the old one and ends what it had open), and every partition begun anew.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from kafka import OffsetAndMetadata, TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import FencedInstanceIdError, KafkaError, ProducerFencedError
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from connections import kafka
+from fleet.catalog import load_catalog
+from fleet.channels import TRANSITIONS, state_topic
+from fleet.engine import Engine
+from fleet.errors import Unavailable
+from fleet.settings import Settings
+from fleet.snapshot import SnapshotError
+from fleet.snapshot_chunks import Snapshot
+from fleet.transition import Transition, encode_transition
+from streaming.rebalances import Rebalances, pause, resume, seek
+from streaming.service import BACKOFF_SECONDS, Health
+from streaming.shard import Shard
+from streaming.snapshots import SnapshotReader, write
+
+GROUP = "alerts"
+POLL_MS = 50
+MAX_RECORDS = 5_000
+COMMIT_SECONDS = 0.05
+"""Between two commits while readings keep coming; when none come, at once."""
+QUIET_COMMIT_SECONDS = 1.0
+"""The same while there is nothing to tell: offsets alone may wait."""
+HUNG_SECONDS = 30.0
+"""A commit has no timeout of its own. One that takes this long is cut by ending the process."""
+
+log = logging.getLogger("weir.alerts")
+
+
+class Watchdog:
+    """Ends the process where something that has no timeout does not come back: supervisord starts it again, and the
+    log says what is committed."""
+
+    def __init__(self, seconds: float, stop: threading.Event):
+        self._seconds, self._stop = seconds, stop
+        self._since: float | None = None
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def __enter__(self) -> None:
+        self._since = time.monotonic()
+
+    def __exit__(self, *exc: object) -> None:
+        self._since = None
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(self._seconds / 10)
+            since = self._since
+            if since is not None and time.monotonic() - since > self._seconds:
+                log.error("a transaction has hung for %.0f s; ending this process", self._seconds)
+                os._exit(75)
+
+
+class Alerts:
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        catalog = load_catalog(settings.types_dir)
+        self.systems = {system.topic: system.name for system in catalog.systems.values()}
+        self._shards: dict[TopicPartition, Shard] = {}
+        self._waiting: set[TopicPartition] = set()
+        """Ours, and not begun yet."""
+        self._blocked: dict[TopicPartition, str] = {}
+        """Partitions whose log no longer gives their state: only a person can put that right."""
+        self._gaps: dict[TopicPartition, tuple[int, int]] = {}
+        """Gaps (from, to) in the log that were seen once."""
+        self._unsent: list[tuple[TopicPartition, Transition]] = []
+        self._committed: dict[TopicPartition, int] = {}
+        self._committed_at = self._idle_since = 0.0
+        self._snapshot_at: dict[TopicPartition, float] = {}
+        self._producer: Any = None
+        self._failures = 0
+        self._retry_at = 0.0
+        self._problem = "starting"
+        self.transitions: dict[tuple[str, str], int] = {}
+        self.commits = self.failed_commits = self.snapshots = self.snapshot_bytes = 0
+        self.commit_seconds = self.snapshot_seconds = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        kafka.check_access(self.settings, kafka.READ, self.systems)
+        kafka.check_access(self.settings, kafka.WRITE, [TRANSITIONS, *map(state_topic, self.systems.values())])
+        health = Health(self.settings.alerts_metrics_port, self.problem)
+        health.registry.register(self)
+        self._watchdog = Watchdog(HUNG_SECONDS, stop)
+        self._reader = SnapshotReader(self.settings)
+        rebalances = Rebalances()
+        consumer = kafka.consumer(
+            self.settings, "weir-alerts", GROUP,
+            group_instance_id=kafka.instance_id(self.settings, GROUP), isolation_level="read_committed",
+            partition_assignment_strategy=(CooperativeStickyAssignor,), session_timeout_ms=10_000,
+        )  # fmt: skip
+        consumer.subscribe(list(self.systems), listener=rebalances)
+        log.info("started topics=%s", ",".join(self.systems))
+        try:
+            while not stop.is_set():
+                self.step(consumer, rebalances)
+            self._commit(consumer, rebalances)
+            log.info("stopped commits=%d transitions=%d", self.commits, sum(self.transitions.values()))
+        finally:
+            consumer.close(autocommit=False)
+            self._reader.close()
+            if self._producer is not None:
+                kafka.close(self._producer)
+            health.close()
+
+    def step(self, consumer: Any, rebalances: Rebalances) -> None:
+        """One poll; what it brings is evaluated, and committed when that is due."""
+        try:
+            polled = consumer.poll(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
+        except FencedInstanceIdError as error:
+            raise kafka.fenced(self.settings, GROUP) from error
+        except KafkaError as error:
+            self._fail(str(kafka.unavailable(self.settings, error)))
+            return
+        self._follow(consumer, *rebalances.take())
+        now_us = time.time_ns() // 1000
+        for place, records in polled.items():
+            shard = self._shards.get(place)
+            if shard is not None and self._is_next(consumer, place, shard, records[0].offset):
+                self._unsent += [(place, transition) for transition in shard.take(records, now_us)]
+        now = time.monotonic()
+        if now < self._retry_at:
+            return
+        if self._producer is None:
+            self._open_producer()
+        elif self._waiting:
+            self._begin(consumer)
+        elif self._is_due(now, idle=not polled):
+            self._commit(consumer, rebalances)
+            self._take_snapshots(now)
+
+    def _is_next(self, consumer: Any, place: TopicPartition, shard: Shard, offset: int) -> bool:
+        """A gap is believed when it was read twice: one fetch may have been under way when the position was set."""
+        gap = (shard.position, offset)
+        if offset <= shard.position:
+            return True
+        if self._gaps.pop(place, None) == gap:
+            log.error("%s-%d offsets %d to %d are not in Kafka: never evaluated", *place, gap[0], gap[1] - 1)
+            return True
+        self._gaps[place] = gap
+        seek(consumer, place, shard.position)
+        return False
+
+    def problem(self) -> str:
+        restoring = [f"{place.topic}-{place.partition}" for place, shard in list(self._shards.items()) if shard.restoring]
+        said = [self._problem, *self._blocked.values()]
+        return "; ".join(filter(None, [*said, f"restoring {', '.join(restoring)}" if restoring else ""]))
+
+    # Partitions that come and go
+
+    def _follow(self, consumer: Any, lost: set[TopicPartition], gained: set[TopicPartition]) -> None:
+        for place in lost:
+            self._drop(place)
+        for place in gained:
+            self._drop(place)
+            self._waiting.add(place)
+            pause(consumer, place)
+
+    def _drop(self, place: TopicPartition) -> None:
+        self._shards.pop(place, None)
+        self._committed.pop(place, None)
+        self._gaps.pop(place, None)
+        self._blocked.pop(place, None)
+        self._waiting.discard(place)
+        self._unsent = [(where, transition) for where, transition in self._unsent if where != place]
+
+    def _begin(self, consumer: Any) -> None:
+        """Each waiting partition from its newest snapshot that is not ahead of the committed offset."""
+        for place in sorted(self._waiting):
+            try:
+                shard = self._restored(consumer, place)
+            except (Unavailable, KafkaError) as error:
+                self._fail(str(error))
+                return
+            self._waiting.discard(place)
+            if isinstance(shard, str):
+                log.error("%s", shard)
+                self._blocked[place] = shard
+                continue
+            self._shards[place] = shard
+            self._committed[place] = shard.emit_from
+            self._snapshot_at[place] = time.monotonic()
+            seek(consumer, place, shard.position)
+            resume(consumer, place)
+            log.info("partition=%s-%d from=%d committed=%d", *place, shard.position, shard.emit_from)
+        self._well()
+
+    def _restored(self, consumer: Any, place: TopicPartition) -> Shard | str:
+        """Or why there is none, which a person has to know. Raises Unavailable, KafkaError."""
+        name = f"{place.topic}-{place.partition}"
+        committed = consumer.committed(place)
+        begin, end = consumer.beginning_offsets([place])[place], consumer.end_offsets([place])[place]
+        if committed is not None and committed > end:
+            return (
+                f"{name}: alerts are committed to offset {committed}, Kafka's log ends at {end}: the topic was made"
+                f" anew. Delete the group's offsets (kafka-consumer-groups --group {GROUP} --delete-offsets) and"
+                f" {state_topic(self.systems[place.topic])}"
+            )
+        snapshots, problems = self._reader.read(TopicPartition(state_topic(self.systems[place.topic]), place.partition))
+        for problem in problems:
+            log.error("%s: %s; using the one before", name, problem)
+        for snapshot in snapshots:
+            if snapshot.offset < begin or (committed is not None and snapshot.offset > committed):
+                continue
+            try:
+                engine = Engine.restore(snapshot.state)
+            except SnapshotError as error:
+                log.error("%s: snapshot %d cannot be used: %s; using the one before", name, snapshot.number, error)
+                continue
+            return Shard(engine, snapshot.offset, snapshot.offset if committed is None else committed, snapshot)
+        if committed is None or begin == 0:
+            return Shard(Engine(place.partition, []), begin, begin if committed is None else committed)
+        return (
+            f"{name}: no snapshot at an offset from {begin} (where Kafka's log begins) to {committed} (where alerts are"
+            " committed): the state cannot be computed any more. To begin again with no alerts known, delete the"
+            f" group's offset of this partition (kafka-consumer-groups --group {GROUP} --delete-offsets); what was"
+            " firing will then fire again"
+        )
+
+    # Transactions
+
+    def _open_producer(self) -> None:
+        name = f"alerts-{kafka.instance_id(self.settings, GROUP)}"
+        try:
+            with self._watchdog:
+                self._producer = kafka.transactional_producer(self.settings, "weir-alerts", name)
+        except Unavailable as error:
+            self._fail(str(error))
+
+    def _is_due(self, now: float, idle: bool) -> bool:
+        if all(shard.position <= self._committed[place] for place, shard in self._shards.items()):
+            return False
+        pause = COMMIT_SECONDS if self._unsent else QUIET_COMMIT_SECONDS
+        return (idle and bool(self._unsent)) or now - self._committed_at >= pause
+
+    def _commit(self, consumer: Any, rebalances: Rebalances) -> None:
+        """What was said since the last commit, and how far each partition got. While it lasts no partition is given
+        away: the broker would take offsets of one that is another's by now."""
+        if self._producer is None:
+            return
+        began = time.monotonic()
+        with self._watchdog, rebalances.held() as (lost, gained):
+            self._follow(consumer, lost, gained)
+            offsets = {
+                place: shard.position
+                for place, shard in self._shards.items()
+                if shard.position > self._committed[place]
+            }
+            if not offsets:
+                return
+            try:
+                self._producer.begin_transaction()
+                for _, transition in self._unsent:
+                    self._producer.send(TRANSITIONS, encode_transition(transition), transition.device.encode())
+                self._producer.send_offsets_to_transaction(
+                    {place: OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()},
+                    consumer.group_metadata(),
+                )
+                self._producer.commit_transaction()
+            except KafkaError as error:
+                self._begin_anew(consumer, error)
+                return
+        self._committed |= offsets
+        for _, transition in self._unsent:
+            key = (transition.system, transition.to)
+            self.transitions[key] = self.transitions.get(key, 0) + 1
+        self._unsent = []
+        self.commits += 1
+        self._committed_at = time.monotonic()
+        self.commit_seconds += self._committed_at - began
+        self._well()
+
+    def _begin_anew(self, consumer: Any, error: Exception) -> None:
+        """What was evaluated and not committed is forgotten; the log gives it again."""
+        if isinstance(error, ProducerFencedError | FencedInstanceIdError):
+            raise kafka.fenced(self.settings, GROUP) from error
+        self.failed_commits += 1
+        kafka.close(self._producer)
+        self._producer = None
+        for place in list(self._shards):
+            self._drop(place)
+            self._waiting.add(place)
+            pause(consumer, place)
+        self._unsent = []
+        self._fail(f"a transaction failed, all partitions begin anew: {error!r}")
+
+    def _take_snapshots(self, now: float) -> None:
+        """One at a time, of partitions whose state is committed: a snapshot is never ahead of the committed offset."""
+        for place, shard in self._shards.items():
+            if now - self._snapshot_at[place] < self.settings.alerts_snapshot_seconds or shard.restoring:
+                continue
+            if self._committed[place] != shard.position or self._producer is None:
+                continue
+            self._snapshot_at[place] = now
+            before = shard.snapshot
+            if before is not None and before.offset == shard.position:
+                continue
+            began = time.monotonic()
+            snapshot = Snapshot(shard.position, 0 if before is None else before.number + 1, shard.engine.snapshot())
+            target = TopicPartition(state_topic(self.systems[place.topic]), place.partition)
+            try:
+                with self._watchdog:
+                    self.snapshot_bytes = write(self._producer, target, snapshot)
+            except KafkaError as error:
+                log.error("%s-%d: no snapshot at %d: %r", *place, shard.position, error)
+                kafka.close(self._producer)
+                self._producer = None
+                return
+            shard.snapshot = snapshot
+            self.snapshots += 1
+            self.snapshot_seconds += time.monotonic() - began
+            return
+
+    def _well(self) -> None:
+        self._failures, self._problem = 0, ""
+
+    def _fail(self, problem: str) -> None:
+        seconds = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
+        self._failures += 1
+        self._retry_at = time.monotonic() + seconds
+        self._problem = problem
+        log.error("again in %.1f s: %s", seconds, problem)
+
+    # Metrics
+
+    def collect(self) -> Iterator[Metric]:
+        said = CounterMetricFamily("weir_alerts_transitions", "Transitions committed", labels=["system", "to"])
+        for (system, to), count in list(self.transitions.items()):
+            said.add_metric([system, to], count)
+        yield said
+        yield CounterMetricFamily("weir_alerts_commits", "Transactions committed", value=self.commits)
+        yield CounterMetricFamily("weir_alerts_failed_commits", "Transactions that failed", value=self.failed_commits)
+        yield CounterMetricFamily("weir_alerts_commit_seconds", "Spent in transactions", value=self.commit_seconds)
+        yield CounterMetricFamily("weir_alerts_snapshots", "Snapshots written", value=self.snapshots)
+        yield CounterMetricFamily("weir_alerts_snapshot_seconds", "Spent on snapshots", value=self.snapshot_seconds)
+        yield GaugeMetricFamily("weir_alerts_snapshot_bytes", "Of the last snapshot", value=self.snapshot_bytes)
+        shards = list(self._shards.items())
+        at = GaugeMetricFamily("weir_alerts_position", "Next offset to be read", labels=["topic", "partition"])
+        for place, shard in shards:
+            at.add_metric([place.topic, str(place.partition)], shard.position)
+        yield at
+        for name in ("readings", "duplicates", "out_of_order", "late", "evaluations", "unknown_type"):
+            total = sum(getattr(shard.engine.counts, name) for _, shard in shards)
+            yield GaugeMetricFamily(f"weir_alerts_{name}", f"{name} of the partitions now held", value=total)
+        unreadable = sum(shard.unreadable for _, shard in shards)
+        yield GaugeMetricFamily("weir_alerts_unreadable", "Records that are no canonical reading", value=unreadable)
+        yield GaugeMetricFamily("weir_alerts_refused", "Control records passed over", value=sum(s.refused for _, s in shards))
+        errors: dict[tuple[str, str], int] = {}
+        for _, shard in shards:
+            for key, count in list(shard.engine.counts.errors.items()):
+                errors[key] = errors.get(key, 0) + count
+        failed = GaugeMetricFamily("weir_alerts_rule_errors", "Evaluations that raised", labels=["type", "rule"])
+        for key, count in errors.items():
+            failed.add_metric(list(key), count)
+        yield failed

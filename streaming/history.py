@@ -1,0 +1,173 @@
+"""alerts.transitions → the warehouse's tables of alerts, each transition once.
+
+One transaction holds rows and positions, so the positions in `history_offsets` are the only ones that count. Transitions
+are few: one process takes all partitions. A second one does no harm, for whoever moves a position first has it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from kafka import TopicPartition
+from kafka.errors import KafkaError
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from sqlalchemy import Connection, text
+
+from connections import kafka
+from connections.warehouse import Warehouse
+from fleet.channels import TRANSITIONS
+from fleet.errors import DataError, Unavailable
+from fleet.reading import to_datetime
+from fleet.settings import Settings
+from fleet.transition import Transition, decode_transition
+from streaming.service import BACKOFF_SECONDS, Health
+
+POLL_MS = 200
+MAX_RECORDS = 2_000
+INSERTED = (
+    "transition_id", "alert_id", "number", "system", "type", "rule", "device_id", "site", "to", "severity", "reason",
+    "event_time", "detected_at", "since", "starts_at", "title", "annotations", "labels", "values", "spec_version",
+    "flapping", "source_partition", "source_offset",
+)  # fmt: skip
+
+log = logging.getLogger("weir.history")
+
+
+class History:
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.warehouse = Warehouse.of(settings)
+        self._problem = "starting"
+        self._failures = 0
+        self._positions: dict[TopicPartition, int] = {}
+        self.written = self.unreadable = 0
+
+    def run(self, stop: threading.Event) -> None:
+        kafka.check_access(self.settings, kafka.READ, [TRANSITIONS])
+        health = Health(self.settings.history_metrics_port, lambda: self._problem)
+        health.registry.register(self)
+        consumer = kafka.consumer(self.settings, "weir-history", isolation_level="read_committed")
+        try:
+            while not stop.is_set():
+                try:
+                    self._follow(consumer, stop)
+                except (Unavailable, KafkaError) as error:
+                    seconds = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
+                    self._failures += 1
+                    self._problem = str(error if isinstance(error, Unavailable) else kafka.unavailable(self.settings, error))
+                    log.error("again in %.1f s: %s", seconds, self._problem)
+                    stop.wait(seconds)
+            log.info("stopped transitions=%d", self.written)
+        finally:
+            consumer.close(autocommit=False)
+            self.warehouse.close()
+            health.close()
+
+    def _follow(self, consumer: Any, stop: threading.Event) -> None:
+        """From where the tables end, until something fails. Raises Unavailable, KafkaError."""
+        places = kafka.partitions(consumer, [TRANSITIONS])
+        consumer.assign(places)
+        for place in places:
+            self._positions[place] = self._position(place, consumer.beginning_offsets([place])[place])
+            consumer.seek(place, self._positions[place])
+        log.info("from %s", " ".join(f"{p.partition}:{at}" for p, at in self._positions.items()))
+        while not stop.is_set():
+            polled = consumer.poll(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
+            if polled:
+                self._take(polled)
+            self._problem, self._failures = "", 0
+
+    def _position(self, place: TopicPartition, begin: int) -> int:
+        """Where the tables end for this partition; where the log begins, if they have nothing of it yet."""
+        where = {"topic": place.topic, "partition": place.partition, "begin": begin}
+        with self.warehouse.transaction() as connection:
+            connection.execute(
+                text("INSERT INTO history_offsets VALUES (:topic, :partition, :begin) ON CONFLICT DO NOTHING"), where
+            )
+            found = connection.execute(
+                text(
+                    "SELECT next_offset FROM history_offsets WHERE kafka_topic = :topic AND kafka_partition = :partition"
+                ),
+                where,
+            )
+            at = int(found.scalar_one())
+        if at < begin:
+            log.error("%s-%d offsets %d to %d are gone from Kafka", *place, at, begin - 1)
+        return at
+
+    def _take(self, polled: dict[TopicPartition, list[Any]]) -> None:
+        transitions, ends = [], dict[TopicPartition, int]()
+        for place, records in polled.items():
+            for record in records:
+                if record.offset < self._positions[place]:
+                    continue
+                try:
+                    transitions.append(decode_transition(record.value or b""))
+                except msgspec.MsgspecError as error:
+                    self.unreadable += 1
+                    log.error("%s-%d offset %d is no transition: %s", *place, record.offset, error)
+            ends[place] = records[-1].offset + 1
+        with self.warehouse.transaction() as connection:
+            for place, end in ends.items():
+                moved = connection.execute(
+                    text(
+                        "UPDATE history_offsets SET next_offset = :end, updated_at = now()"
+                        " WHERE kafka_topic = :topic AND kafka_partition = :partition AND next_offset = :begin"
+                    ),
+                    {"topic": place.topic, "partition": place.partition, "begin": self._positions[place], "end": end},
+                )
+                if moved.rowcount != 1:
+                    raise Unavailable(f"{place.topic}-{place.partition}: another history sink has moved its position")
+            write(connection, transitions)
+        self._positions |= ends
+        self.written += len(transitions)
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("weir_history_transitions", "Transitions written", value=self.written)
+        yield CounterMetricFamily("weir_history_unreadable", "Records that are no transition", value=self.unreadable)
+        at = GaugeMetricFamily("weir_history_position", "Next offset to be read", labels=["partition"])
+        for place, offset in list(self._positions.items()):
+            at.add_metric([str(place.partition)], offset)
+        yield at
+
+
+def write(connection: Connection, transitions: Sequence[Transition]) -> None:
+    """Each once, whatever is there: rows of alert_transitions by their id, rows of alerts only forward."""
+    if not transitions:
+        return
+    rows = [_row(transition) for transition in transitions]
+    names = ", ".join(f'"{name}"' for name in INSERTED)
+    connection.execute(
+        text(
+            f"INSERT INTO alert_transitions ({names}) SELECT {names}"  # noqa: S608
+            " FROM jsonb_populate_recordset(NULL::alert_transitions, CAST(:rows AS jsonb)) ON CONFLICT DO NOTHING"
+        ),
+        {"rows": msgspec.json.encode(rows).decode()},
+    )
+    connection.execute(UPSERT, {"ids": sorted({transition.alert_id for transition in transitions})})
+
+
+def _row(t: Transition) -> dict[str, object]:
+    moments = {name: to_datetime(getattr(t, f"{name}_us")) for name in ("event_time", "detected_at", "since", "starts_at")}
+    same = ("transition_id", "alert_id", "number", "system", "type", "rule", "site", "to", "severity", "reason", "title",
+            "annotations", "labels", "values", "spec_version", "flapping")  # fmt: skip
+    source = {"source_partition": t.partition, "source_offset": t.offset}
+    return {**{name: getattr(t, name) for name in same}, **moments, **source, "device_id": t.device}
+
+
+_KEPT = (
+    "system", "type", "rule", "device_id", "site", "title", "severity", "since", "starts_at", "flapping", "annotations",
+    "labels", "values", "number", "event_time", "detected_at",
+)  # fmt: skip
+UPSERT = text(
+    # An alert that was resolved stays so: it may go on to be `settled`, and a new one has another id.
+    f"INSERT INTO alerts (alert_id, {', '.join(_KEPT)}, resolved_at, reason)"  # noqa: S608
+    f" SELECT DISTINCT ON (t.alert_id) t.alert_id, {', '.join(f't.{name}' for name in _KEPT)}, r.event_time, r.reason"
+    " FROM alert_transitions t LEFT JOIN alert_transitions r ON r.alert_id = t.alert_id AND r.\"to\" = 'resolved'"
+    " WHERE t.alert_id = ANY(:ids) ORDER BY t.alert_id, t.number DESC"
+    " ON CONFLICT (alert_id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in (*_KEPT, "resolved_at", "reason"))
+)
