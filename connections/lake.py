@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from fleet.errors import ConfigurationError, DataError, Unavailable
 from fleet.lake_layout import LANDED, MANIFEST_PATH, ColumnType, manifest_folder, manifest_path
-from fleet.manifest import Manifest, decode_manifest, encode_manifest
+from fleet.manifest import DataFile, Manifest, decode_manifest, encode_manifest
 
 ARROW_TYPES: dict[ColumnType, pa.DataType] = {
     "string": pa.string(),
@@ -218,6 +218,13 @@ class Lake:
         if manifest.imbalance():
             raise DataError(f"{self.url(relative)} does not add up: off by {manifest.imbalance()} records")
         return manifest
+
+    def files_of(self, topic: str, partition: int, offset: int) -> list[DataFile]:
+        """The data files of the flush that took this offset, one of which has the record; none where it has not
+        landed yet, or was a heartbeat or control record in a flush of nothing else."""
+        names = [n for n in self.manifest_names(topic, partition) if n <= manifest_path(topic, partition, offset)]
+        manifest = self.manifest(names[-1]) if names else None
+        return manifest.files if manifest is not None and manifest.last_offset >= offset else []
 
     def landed_partitions(self) -> list[tuple[str, int]]:
         """(topic, Kafka partition) of all that ever landed."""

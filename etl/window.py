@@ -20,13 +20,13 @@ class Window(NamedTuple):
 
 def parse_window(start: str | None, end: str | None, now: datetime) -> Window:
     """Raises ConfigurationError where a text is no time, or the window is empty."""
-    window = Window(_moment(start, "from", now), _moment(end, "to", now))
+    window = Window(moment(start, "from", now), moment(end, "to", now))
     if window.start and window.end and window.start >= window.end:
         raise ConfigurationError(f"from {window.start.isoformat()} must be before to {window.end.isoformat()}")
     return window
 
 
-def _moment(text: str | None, name: str, now: datetime) -> datetime | None:
+def moment(text: str | None, name: str, now: datetime) -> datetime | None:
     if not text:
         return None
     if text == "now":
@@ -34,9 +34,9 @@ def _moment(text: str | None, name: str, now: datetime) -> datetime | None:
     try:
         if text.startswith("-"):
             return now - parse_duration(text[1:])
-        moment = datetime.fromisoformat(text)
+        given = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise ConfigurationError(
             f"{name}: {text!r} is no time; write 2026-11-22, 2026-11-22T03:00, -1h (ago) or now"
         ) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)

@@ -129,7 +129,11 @@ def topic_configs(catalog: Catalog) -> dict[str, dict[str, str]]:
 
     A snapshot is a few MiB every 30 s: small segments and an eager cleaner keep what a restart reads short.
     """
-    compacted = {"cleanup.policy": "compact", "segment.bytes": str(16 * 1024 * 1024), "min.cleanable.dirty.ratio": "0.2"}
+    compacted = {
+        "cleanup.policy": "compact",
+        "segment.bytes": str(16 * 1024 * 1024),
+        "min.cleanable.dirty.ratio": "0.2",
+    }
     return {
         TRANSITIONS: {"retention.ms": str(TRANSITIONS_KEPT // timedelta(milliseconds=1))},
         **{state_topic(name): compacted for name in catalog.systems},

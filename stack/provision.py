@@ -28,7 +28,9 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
         rights += [Right("simulator", operation, "topic", topic) for operation in ("write", "describe")]
         rights += [Right("alerts", operation, "topic", topic) for operation in ("read", "describe")]
     for system in catalog.systems:
-        rights += [Right("alerts", operation, "topic", state_topic(system)) for operation in ("read", "write", "describe")]
+        rights += [
+            Right("alerts", operation, "topic", state_topic(system)) for operation in ("read", "write", "describe")
+        ]
     rights += [Right("alerts", operation, "topic", TRANSITIONS) for operation in ("write", "describe")]
     rights += [Right("alerts", operation, "transactional_id", "alerts*") for operation in ("write", "describe")]
     for user in ("landing", "history"):

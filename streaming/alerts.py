@@ -159,7 +159,9 @@ class Alerts:
         return False
 
     def problem(self) -> str:
-        restoring = [f"{place.topic}-{place.partition}" for place, shard in list(self._shards.items()) if shard.restoring]
+        restoring = [
+            f"{place.topic}-{place.partition}" for place, shard in list(self._shards.items()) if shard.restoring
+        ]
         said = [self._problem, *self._blocked.values()]
         return "; ".join(filter(None, [*said, f"restoring {', '.join(restoring)}" if restoring else ""]))
 
@@ -361,7 +363,9 @@ class Alerts:
             yield GaugeMetricFamily(f"weir_alerts_{name}", f"{name} of the partitions now held", value=total)
         unreadable = sum(shard.unreadable for _, shard in shards)
         yield GaugeMetricFamily("weir_alerts_unreadable", "Records that are no canonical reading", value=unreadable)
-        yield GaugeMetricFamily("weir_alerts_refused", "Control records passed over", value=sum(s.refused for _, s in shards))
+        yield GaugeMetricFamily(
+            "weir_alerts_refused", "Control records passed over", value=sum(s.refused for _, s in shards)
+        )
         errors: dict[tuple[str, str], int] = {}
         for _, shard in shards:
             for key, count in list(shard.engine.counts.errors.items()):

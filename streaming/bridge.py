@@ -18,7 +18,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 from connections import kafka, mqtt
 from connections.mqtt_frames import Delivery
 from fleet.catalog import Catalog
-from fleet.channels import REJECTED, Route, readings_topics, parse_data_topic, routes, unrouted_subscription
+from fleet.channels import REJECTED, Route, parse_data_topic, readings_topics, routes, unrouted_subscription
 from fleet.contract import Intake, Reject
 from fleet.dead_letter import dead_letter_of_message, encode_dead_letter
 from fleet.errors import ConfigurationError

@@ -6,7 +6,6 @@ are few: one process takes all partitions. A second one does no harm, for whoeve
 
 import logging
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from sqlalchemy import Connection, text
 from connections import kafka
 from connections.warehouse import Warehouse
 from fleet.channels import TRANSITIONS
-from fleet.errors import DataError, Unavailable
+from fleet.errors import Unavailable
 from fleet.reading import to_datetime
 from fleet.settings import Settings
 from fleet.transition import Transition, decode_transition
@@ -57,7 +56,9 @@ class History:
                 except (Unavailable, KafkaError) as error:
                     seconds = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
                     self._failures += 1
-                    self._problem = str(error if isinstance(error, Unavailable) else kafka.unavailable(self.settings, error))
+                    self._problem = str(
+                        error if isinstance(error, Unavailable) else kafka.unavailable(self.settings, error)
+                    )
                     log.error("again in %.1f s: %s", seconds, self._problem)
                     stop.wait(seconds)
             log.info("stopped transitions=%d", self.written)
@@ -151,7 +152,9 @@ def write(connection: Connection, transitions: Sequence[Transition]) -> None:
 
 
 def _row(t: Transition) -> dict[str, object]:
-    moments = {name: to_datetime(getattr(t, f"{name}_us")) for name in ("event_time", "detected_at", "since", "starts_at")}
+    moments = {
+        name: to_datetime(getattr(t, f"{name}_us")) for name in ("event_time", "detected_at", "since", "starts_at")
+    }
     same = ("transition_id", "alert_id", "number", "system", "type", "rule", "site", "to", "severity", "reason", "title",
             "annotations", "labels", "values", "spec_version", "flapping")  # fmt: skip
     source = {"source_partition": t.partition, "source_offset": t.offset}

@@ -34,7 +34,6 @@ class Rebalances(ConsumerRebalanceListener):
             self._lost, self._gained = set(), set()
             return lost, gained
 
-
     @contextmanager
     def held(self) -> Iterator[tuple[set[TopicPartition], set[TopicPartition]]]:
         """As `take`; and until the block ends no partition changes hands, for the I/O thread waits to tell of it."""
