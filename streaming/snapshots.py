@@ -1,4 +1,4 @@
-"""Where the alerts' state is kept: the compacted topic alerts.state.<system>, of each partition in the same partition."""
+"""Where the alerts' state is kept: in the compacted topic alerts.state.<system>, of each partition in the same one."""
 
 from typing import Any
 
@@ -14,7 +14,8 @@ POLL_MS = 200
 
 
 def write(producer: Any, place: TopicPartition, snapshot: Snapshot) -> int:
-    """In a transaction of its own, so that a worker that was fenced writes none. Returns its bytes. Raises KafkaError."""
+    """In a transaction of its own, so that a worker that was fenced writes none. Returns its size in bytes. Raises
+    KafkaError."""
     size = 0
     producer.begin_transaction()
     for key, value in chunks(snapshot):

@@ -42,8 +42,10 @@ def list_(
     if context.invoked_subcommand:
         return
     from connections.warehouse import Warehouse
+    from etl.window import moment
     from fleet.settings import Settings
-        start = moment(since, "since", datetime.now(UTC)) if history else None
+
+    start = moment(since, "since", datetime.now(UTC)) if history else None
     warehouse = Warehouse.of(Settings.load())
     filters = {"system": system, "rule": rule, "device_id": device, "severity": severity}
 
@@ -147,8 +149,8 @@ def _readings(warehouse: "Warehouse", alert: dict[str, Any]) -> list[dict[str, A
     """The device's values of the rule's metrics, from before the breach to the alert's last transition."""
     return warehouse.rows(
         "SELECT event_time, metric, value, kafka_partition, kafka_offset FROM readings"
-        f" WHERE type = :type AND device_id = :device AND metric = ANY(:metrics) AND event_time >= :since - INTERVAL '{READINGS_BEFORE}'"
-        " AND event_time <= :last ORDER BY event_time DESC, kafka_offset DESC LIMIT :most",
+        " WHERE type = :type AND device_id = :device AND metric = ANY(:metrics) AND event_time <= :last"
+        f" AND event_time >= :since - INTERVAL '{READINGS_BEFORE}' ORDER BY event_time DESC, kafka_offset DESC LIMIT :most",
         type=alert["type"], device=alert["device_id"], metrics=list(alert["values"]), since=alert["since"],
         last=alert["event_time"], most=MOST,
     )[::-1]  # fmt: skip
@@ -161,19 +163,20 @@ def _topic(settings: "Settings", system: str) -> str:
 
 
 def _show(alert: dict[str, Any], transitions: list[dict[str, Any]], readings: list[dict[str, Any]]) -> None:
-    typer.echo(f"{alert['title']}  [{alert['severity']}]  {alert['system']}/{alert['type']} {alert['device_id']} at {alert['site']}")
-    typer.echo(f"rule {alert['rule']}, alert {alert['alert_id']}")
+    typer.echo(f"{alert['title']}  [{alert['severity']}]  {alert['device_id']} at {alert['site']}")
+    typer.echo(f"rule {alert['rule']} of {alert['system']}/{alert['type']}, alert {alert['alert_id']}")
     for name, said in alert["annotations"].items():
         typer.echo(f"{name}: {said}")
     lines = [(r["event_time"], r["kafka_offset"], f"{r['metric']} {_value(r['value'])}") for r in readings]
     for t in transitions:
         source = t["source"]
+        files = ", ".join(t["files"]) or "not in the lake yet"
         values = ", ".join(f"{name} {_value(value)}" for name, value in t["values"].items())
         reason = f" ({t['reason']})" if t["reason"] else ""
         lines.append(
             (t["event_time"], source["offset"] + 0.5,
              f"▶ {t['to']}{reason}, {t['severity']}; {values}; from {source['topic']}-{source['partition']} offset"
-             f" {source['offset']}, {', '.join(t['files']) or 'not in the lake yet'}; detected {_moment(t['detected_at'])}")
+             f" {source['offset']}, {files}; detected {_moment(t['detected_at'])}")
         )  # fmt: skip
     for moment, _, said in sorted(lines):
         typer.echo(f"{_moment(moment)}  {said}")
