@@ -1,7 +1,8 @@
 """alerts.transitions → the warehouse's tables of alerts, each transition once.
 
-One transaction holds rows and positions, so the positions in `history_offsets` are the only ones that count. Transitions
-are few: one process takes all partitions. A second one does no harm, for whoever moves a position first has it.
+One transaction holds rows and positions, so the positions in `history_offsets` are the only ones that count.
+Transitions are few: one process takes all partitions. A second one does no harm, for whoever moves a position first
+has it.
 """
 
 import logging
@@ -21,7 +22,7 @@ from fleet.channels import TRANSITIONS
 from fleet.errors import Unavailable
 from fleet.reading import to_datetime
 from fleet.settings import Settings
-from fleet.transition import Transition, decode_transition
+from fleet.transition import TIMES, Transition, decode_transition
 from streaming.service import BACKOFF_SECONDS, Health
 
 POLL_MS = 200
@@ -90,7 +91,8 @@ class History:
             )
             found = connection.execute(
                 text(
-                    "SELECT next_offset FROM history_offsets WHERE kafka_topic = :topic AND kafka_partition = :partition"
+                    "SELECT next_offset FROM history_offsets"
+                    " WHERE kafka_topic = :topic AND kafka_partition = :partition"
                 ),
                 where,
             )
@@ -152,11 +154,11 @@ def write(connection: Connection, transitions: Sequence[Transition]) -> None:
 
 
 def _row(t: Transition) -> dict[str, object]:
-    moments = {
-        name: to_datetime(getattr(t, f"{name}_us")) for name in ("event_time", "detected_at", "since", "starts_at")
-    }
-    same = ("transition_id", "alert_id", "number", "system", "type", "rule", "site", "to", "severity", "reason", "title",
-            "annotations", "labels", "values", "spec_version", "flapping")  # fmt: skip
+    moments = {name: to_datetime(getattr(t, f"{name}_us")) for name in TIMES}
+    same = (
+        "transition_id", "alert_id", "number", "system", "type", "rule", "site", "to", "severity", "reason", "title",
+        "annotations", "labels", "values", "spec_version", "flapping",
+    )  # fmt: skip
     source = {"source_partition": t.partition, "source_offset": t.offset}
     return {**{name: getattr(t, name) for name in same}, **moments, **source, "device_id": t.device}
 

@@ -150,9 +150,9 @@ def _readings(warehouse: "Warehouse", alert: dict[str, Any]) -> list[dict[str, A
     return warehouse.rows(
         "SELECT event_time, metric, value, kafka_partition, kafka_offset FROM readings"
         " WHERE type = :type AND device_id = :device AND metric = ANY(:metrics) AND event_time <= :last"
-        f" AND event_time >= :since - INTERVAL '{READINGS_BEFORE}' ORDER BY event_time DESC, kafka_offset DESC LIMIT :most",
+        " AND event_time >= :since - CAST(:before AS interval) ORDER BY event_time DESC, kafka_offset DESC LIMIT :most",
         type=alert["type"], device=alert["device_id"], metrics=list(alert["values"]), since=alert["since"],
-        last=alert["event_time"], most=MOST,
+        last=alert["event_time"], before=READINGS_BEFORE, most=MOST,
     )[::-1]  # fmt: skip
 
 
