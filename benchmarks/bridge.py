@@ -2,9 +2,10 @@
 
     python benchmarks/bridge.py [--messages 40000] [--publishers 2]
 
-Starts a stack of its own (Mosquitto and Kafka) in a temporary folder. For each of three contenders the messages are
-first queued in Mosquitto, in its persistent session, and then timed from the contender's start of reading to its last
-acknowledgement, so that the publishers' own cost is left out; a last run times publishers and bridge together.
+Starts a stack of its own (Mosquitto, Kafka and PostgreSQL) in a temporary folder. For each of three contenders the
+messages are first queued in Mosquitto, in its persistent session, and then timed from the contender's start of reading
+to its last acknowledgement, so that the publishers' own cost is left out; a last run times publishers and bridge
+together.
 Rates per core count the CPU time of the contender's process alone, with its client libraries.
 """
 
@@ -30,7 +31,9 @@ from fleet.catalog import load_catalog
 from fleet.settings import Settings
 from stack.ports import Ports
 from stack.stack import Stack
+from streaming.admission import Admission
 from streaming.bridge import Worker, workers_of
+from streaming.registrar import Registrar
 
 ROUTE = "weather_station"
 SUBSCRIPTION = "dt/weather/+/weather_station/+"
@@ -109,9 +112,16 @@ def acknowledge_only(settings: Settings, count: int, client_id: str) -> None:
 
 
 def bridge(settings: Settings, count: int, client_id: str) -> None:
-    """One worker of the bridge: contract, Kafka (acks=all, idempotent), acknowledgement after that."""
-    (worker,) = workers_of(settings, load_catalog(settings.types_dir), [ROUTE])
+    """One worker of the bridge: contract, registry, Kafka (acks=all, idempotent), acknowledgement after that."""
+    catalog = load_catalog(settings.types_dir)
+    admission = Admission(catalog)
+    (worker,) = workers_of(settings, catalog, admission, [ROUTE])
+    stop = threading.Event()
+    registrar = threading.Thread(target=Registrar(settings, catalog, admission).run, args=(stop,))
+    registrar.start()
     run_worker(worker, count)
+    stop.set()
+    registrar.join()
 
 
 def run_worker(worker: Worker, count: int) -> None:
@@ -173,7 +183,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="weir-bench-") as folder:
-        stack = Stack(Path(folder) / "home", Ports.free(), ("mosquitto", "kafka"), environ={})
+        stack = Stack(Path(folder) / "home", Ports.free(), ("mosquitto", "kafka", "postgres"), environ={})
         stack.up()
         try:
             measure(stack, options)

@@ -64,6 +64,7 @@ class Route(NamedTuple):
     """
 
     name: str
+    type: str
     subscription: str
     readings_topic: str
     copy_topic: str | None = None
@@ -78,10 +79,11 @@ def routes_of(spec: DeviceType) -> list[Route]:
     """One route for a type, or one for each metric where messages carry one metric each."""
     base = f"dt/{spec.system}/+/{spec.type}/+"
     if spec.adapter.form != "feature":
-        return [Route(spec.type, base, spec.topic)]
+        return [Route(spec.type, spec.type, base, spec.topic)]
     return [
         Route(
             f"{spec.type}.{metric}",
+            spec.type,
             f"{base}/{metric}",
             spec.topic,
             feature_topic(spec.system, metric) if metric in spec.adapter.feature_topics else None,

@@ -43,6 +43,7 @@ def _type(spec: DeviceType) -> Iterator[str]:
     if spec.description:
         yield from (spec.description.strip(), "")
     yield f"System {spec.system}, version {spec.version}. A reading {cadence}; Kafka partitions by {spec.partition_by}."
+    yield "Devices register themselves." if spec.self_registration else "Devices are registered by an operator."
     yield ""
     yield from _table(
         ("metric", "", "unit", "kind", "range", "outside it"), [_metric(n, m) for n, m in spec.metrics.items()]

@@ -18,6 +18,10 @@ class SpecError(WeirError):
     """A device type's YAML is wrong. The message names file, line, what was found and what is allowed."""
 
 
+class RegistryError(WeirError):
+    """A change that the registry of devices cannot take: what is wrong, and how to put it right."""
+
+
 class Unavailable(WeirError):
     """A server does not answer, or not yet. Trying again later can help."""
 

@@ -178,6 +178,8 @@ class DeviceType(Strict):
     partitions: int = Field(default=4, ge=1, le=1000)
     stale_after: Duration | None = None
     lateness: Duration = timedelta(seconds=10)
+    self_registration: bool = False
+    """A device's first reading registers it; else readings of devices that are not in the registry are rejected."""
     adapter: Adapter = Adapter()
     metrics: dict[Identifier, Metric] = Field(min_length=1)
     retention: Retention = Retention()

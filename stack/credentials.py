@@ -13,11 +13,14 @@ from fleet.settings import read_env_file
 from stack.layout import Layout
 from stack.ports import LOOPBACK, Ports
 
-ROLES = ("operator", "bridge", "landing", "live", "alerts", "history", "batch", "simulator")
+ROLES = ("operator", "registry", "bridge", "landing", "live", "alerts", "history", "batch", "simulator")
 MQTT_ROLES = ("operator", "bridge", "simulator")
-DB_ROLE = {"operator": "weir_reader", "live": "weir_live", "history": "weir_history", "batch": "weir_batch"}
+DB_ROLE = {
+    "operator": "weir_reader", "registry": "weir_registry", "bridge": "weir_registry", "live": "weir_live",
+    "history": "weir_history", "batch": "weir_batch",
+}  # fmt: skip
 """Role → its login in the warehouse. The owner, `weir`, is for migrations alone."""
-DB_LOGINS = ("weir", "weir_live", "weir_history", "weir_batch", "weir_reader", "weir_airflow")
+DB_LOGINS = ("weir", "weir_live", "weir_history", "weir_batch", "weir_registry", "weir_reader", "weir_airflow")
 SERVICES = ("bridge", "landing", "live", "alerts", "history")
 SERVER_KEYS = (
     "KAFKA_BROKER", "KAFKA_ADMIN", "KAFKA_CONTROLLER", "DB_SUPERUSER", "AIRFLOW_ADMIN", "AIRFLOW_BATCH",

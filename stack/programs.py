@@ -31,7 +31,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "airflow-api-server": ("postgres",),
     "airflow-scheduler": ("postgres",),
     "airflow-dag-processor": ("postgres",),
-    "bridge": ("mosquitto", "kafka"),
+    "bridge": ("mosquitto", "kafka", "postgres"),
     "landing": ("kafka",),
     "live": ("kafka", "postgres"),
     "alerts": ("kafka",),

@@ -24,6 +24,8 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
     for topic in [*readings, REJECTED]:
         rights += [Right("landing", operation, "topic", topic) for operation in ("read", "describe")]
     for topic in readings:
+        # Control records stand among the readings. Kafka's rights know no headers: who may write one may write both.
+        rights += [Right("registry", operation, "topic", topic) for operation in ("write", "describe")]
         rights += [Right("live", operation, "topic", topic) for operation in ("read", "describe")]
         rights += [Right("simulator", operation, "topic", topic) for operation in ("write", "describe")]
         rights += [Right("alerts", operation, "topic", topic) for operation in ("read", "describe")]

@@ -21,9 +21,10 @@ from fleet.catalog import Catalog
 from fleet.channels import REJECTED, Route, parse_data_topic, readings_topics, routes, unrouted_subscription
 from fleet.contract import Intake, Reject
 from fleet.dead_letter import dead_letter_of_message, encode_dead_letter
-from fleet.errors import ConfigurationError
+from fleet.errors import ConfigurationError, Unavailable
 from fleet.reading import Reading, encode_reading
 from fleet.settings import Settings
+from streaming.admission import Admission
 
 POLL_SECONDS = 0.25
 CONFIRM_SECONDS = 0.004
@@ -33,6 +34,8 @@ MAX_REQUEST_BYTES = 3_000_000
 """A dead letter of the largest message that Mosquitto lets in (1 MiB), in base64, and room."""
 REMEMBERED_TOPICS = 50_000
 DRAIN_SECONDS = 5.0
+REGISTRY_SECONDS = 5.0
+"""How long a worker waits for the registry before it says so."""
 UNROUTED = "unrouted"
 
 log = logging.getLogger("weir.bridge")
@@ -50,8 +53,10 @@ class Tallies:
 class Worker:
     """One route. `route` None is the worker for messages that no route takes."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, intake: Intake, route: Route | None):
-        self.settings, self.intake, self.route = settings, intake, route
+    def __init__(
+        self, settings: Settings, catalog: Catalog, intake: Intake, admission: Admission, route: Route | None
+    ):  # fmt: skip
+        self.settings, self.intake, self.admission, self.route = settings, intake, admission, route
         self.name = route.name if route else UNROUTED
         self.subscription = route.subscription if route else unrouted_subscription()
         self.tallies = Tallies()
@@ -71,6 +76,8 @@ class Worker:
 
     def run(self, stop: threading.Event, under_way: Callable[[], None] = lambda: None) -> None:
         """Until `stop`, or until something fails. `under_way()` is called when both sides are connected."""
+        if not self._may_begin(stop):
+            return
         subscriber = self.subscribe()
         try:
             producer = kafka.producer(self.settings, f"weir-bridge-{self.name}", max_request_size=MAX_REQUEST_BYTES)
@@ -95,6 +102,22 @@ class Worker:
             subscriber.abandon()
             kafka.close(producer)
 
+    def _may_begin(self, stop: threading.Event) -> bool:
+        """Waits for the registry where readings cannot be judged without it; the session keeps them meanwhile. False
+        where `stop` came first. Raises Unavailable."""
+        if self.route is None:
+            return True
+        deadline = time.monotonic() + REGISTRY_SECONDS
+        while not self.admission.may_judge(self.route.type):
+            if stop.wait(CONFIRM_SECONDS * 10):
+                return False
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"the registry has not been read yet, and devices of {self.route.type} do not register themselves;"
+                    " nothing of theirs is acknowledged before"
+                )
+        return True
+
     def takes(self, topic: str) -> bool:
         """Of the unrouted worker: whether a message is its own. Others get what they subscribed to, and no more."""
         if self.route:
@@ -112,10 +135,12 @@ class Worker:
         except Exception as error:  # a defect of ours must not stop the messages behind this one
             log.exception("worker=%s topic=%s the contract failed", self.name, delivery.topic[:200])
             return Reject("contract_error", f"{type(error).__name__}: {error}"[:500])
-        if self.route is None and isinstance(result, Reading):
+        if isinstance(result, Reject):
+            return result
+        if self.route is None:
             address = parse_data_topic(delivery.topic)
             return Reject("bad_topic", f"no route takes {delivery.topic[:200]!r}", address.system if address else "")
-        return result
+        return self.admission.check(result) or result
 
     def key(self, reading: Reading, topic: str) -> bytes:
         return (reading.site if topic in self._by_site else reading.device_id).encode()
@@ -226,10 +251,12 @@ def check(settings: Settings, workers: list[Worker], catalog: Catalog) -> None:
         log.error("topic=%s %s; its workers cannot work (`make up` creates what fleet/types names)", *problem)
 
 
-def workers_of(settings: Settings, catalog: Catalog, only: list[str] | None = None) -> list[Worker]:
+def workers_of(
+    settings: Settings, catalog: Catalog, admission: Admission, only: list[str] | None = None
+) -> list[Worker]:  # fmt: skip
     """A worker for each route, and one for what no route takes. `only` names some of them."""
     intake = Intake(catalog)
-    workers = [Worker(settings, catalog, intake, route) for route in (*routes(catalog), None)]
+    workers = [Worker(settings, catalog, intake, admission, route) for route in (*routes(catalog), None)]
     if only:
         unknown = sorted(set(only) - {w.name for w in workers})
         if unknown:

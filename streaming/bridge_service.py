@@ -9,8 +9,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from fleet.catalog import load_catalog
 from fleet.settings import Settings
+from streaming.admission import Admission
 from streaming.bridge import DRAIN_SECONDS, check, workers_of
 from streaming.heartbeat import Heartbeats
+from streaming.registrar import Registrar
 from streaming.service import Health, Supervised
 
 REPORT_SECONDS = 60.0
@@ -24,10 +26,13 @@ class Bridge:
     def __init__(self, settings: Settings, only: list[str] | None = None):
         self.settings = settings
         self.catalog = load_catalog(settings.types_dir)
-        self.workers = workers_of(settings, self.catalog, only)
+        self.admission = Admission(self.catalog)
+        self.registrar = Registrar(settings, self.catalog, self.admission)
+        self.workers = workers_of(settings, self.catalog, self.admission, only)
         self.heartbeats = Heartbeats(settings, self.catalog)
         self._threads: dict[str, Supervised] = {}
-        self._watch: Supervised | None = None
+        self._aside: list[Supervised] = []
+        """Without these messages go on: they are no reason not to be ready."""
 
     def run(self, stop: threading.Event) -> None:
         check(self.settings, self.workers, self.catalog)
@@ -36,12 +41,15 @@ class Bridge:
         for worker in self.workers:
             self._start(worker.name, worker.run, stop)
         self._start("heartbeats", self.heartbeats.run, stop)
-        self._watch = self._supervise("$SYS", self.heartbeats.watch_broker, stop)
+        self._aside = [
+            self._supervise("registry", self.registrar.run, stop),
+            self._supervise("$SYS", self.heartbeats.watch_broker, stop),
+        ]
         log.info("started workers=%d topics=%s", len(self.workers), ",".join(self.heartbeats.topics))
         while not stop.wait(REPORT_SECONDS):
             log.info("%s", self.summary())
         deadline = time.monotonic() + DRAIN_SECONDS + 3
-        for supervised in self._threads.values():
+        for supervised in (*self._threads.values(), self._aside[0]):
             supervised.thread.join(max(0.0, deadline - time.monotonic()))
         log.info("stopped %s", self.summary())
         health.close()
@@ -66,7 +74,8 @@ class Bridge:
         return (
             f"received={sum(t.received for t in tallies)} bridged={sum(t.bridged for t in tallies)}"
             f" rejected={sum(t.rejected.total() for t in tallies)} in_flight={sum(t.in_flight for t in tallies)}"
-            f" heartbeats={self.heartbeats.sent} mqtt_dropped={self.heartbeats.dropped}"
+            f" newcomers={len(self.admission.newcomers())} heartbeats={self.heartbeats.sent}"
+            f" mqtt_dropped={self.heartbeats.dropped}"
         )
 
     def collect(self) -> Iterator[Metric]:
@@ -93,6 +102,15 @@ class Bridge:
                 rejected.add_metric([*name, reason, device_type], count)
         yield from (received, bridged, done, rejected, in_flight, up, restarts)
         yield CounterMetricFamily("weir_bridge_heartbeats", "Heartbeat records written", value=self.heartbeats.sent)
+        yield GaugeMetricFamily(
+            "weir_bridge_registry_up", "1 where the registry can be asked", value=self.registrar.connected
+        )
+        yield GaugeMetricFamily("weir_bridge_registry_revision", "As far as it was read", value=self.admission.revision)
+        yield GaugeMetricFamily(
+            "weir_bridge_newcomers", "Devices yet to be registered", value=len(self.admission.newcomers())
+        )
+        yield CounterMetricFamily("weir_bridge_registered", "Devices registered here", value=self.registrar.registered)
+        yield CounterMetricFamily("weir_bridge_controls", "Control records published", value=self.registrar.published)
         if self.heartbeats.dropped is not None:
             yield GaugeMetricFamily(
                 "weir_mqtt_dropped_messages", "Dropped by Mosquitto since its start", value=self.heartbeats.dropped

@@ -12,6 +12,7 @@ system: {system}
 title: {title}
 cadence: 10s                   # expected time between readings; `event` where only changes are reported
 partition_by: device           # or site, where a rule looks at several devices of one site
+self_registration: true        # false: only devices of the registry are let in
 
 metrics:                       # units and what else may stand here: fleet/units.py, fleet/spec.py
   temperature:

@@ -1,7 +1,7 @@
 -- One writer for each table. The roles are made by whoever runs the server; see stack/ and docker/.
-REVOKE ALL ON ALL TABLES IN SCHEMA public FROM weir_live, weir_history, weir_batch, weir_reader;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM weir_live, weir_history, weir_batch, weir_registry, weir_reader;
 REVOKE EXECUTE ON FUNCTION expire_type, expire_chunks FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO weir_live, weir_history, weir_batch, weir_reader;
+GRANT USAGE ON SCHEMA public TO weir_live, weir_history, weir_batch, weir_registry, weir_reader;
 
 GRANT SELECT, INSERT ON readings TO weir_live;
 GRANT SELECT, INSERT, UPDATE, DELETE ON live_offsets TO weir_live;
@@ -14,5 +14,9 @@ GRANT SELECT, INSERT, UPDATE, DELETE
    ON rollups, anomalies, quarantine, ledger, ledger_metrics, rejects, ledger_topics, validations, etl_runs
    TO weir_batch;
 GRANT EXECUTE ON FUNCTION expire_type, expire_chunks TO weir_batch;
+
+-- The registry's commands and the bridge. Nothing is ever deleted there.
+GRANT SELECT, UPDATE ON registry TO weir_registry;
+GRANT SELECT, INSERT, UPDATE ON sites, devices, control_records TO weir_registry;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO weir_reader;

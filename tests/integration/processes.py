@@ -80,6 +80,11 @@ class Process:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def signal(self, number: int) -> None:
+        """To one that runs; SIGSTOP and SIGCONT, for a worker that others think dead."""
+        if self._process is not None and self.alive():
+            self._process.send_signal(number)
+
     def kill(self) -> None:
         self.end(signal.SIGKILL)
 

@@ -13,6 +13,7 @@ from connections.mqtt_frames import Delivery
 from fleet.channels import REJECTED, routes
 from fleet.dead_letter import decode_dead_letter
 from fleet.settings import Settings
+from streaming.admission import Admission
 from streaming.bridge import Passage, Worker
 from streaming.service import Supervised
 from tests.unit.test_landing import INTAKE
@@ -46,7 +47,7 @@ class Subscriber:
 
 
 def passage(route: Any) -> Passage:
-    return Passage(Worker(SETTINGS, INTAKE.catalog, INTAKE, route), Subscriber(), Producer())  # type: ignore[arg-type]
+    return Passage(Worker(SETTINGS, INTAKE.catalog, INTAKE, Admission(INTAKE.catalog), route), Subscriber(), Producer())  # type: ignore[arg-type]
 
 
 @given(st.lists(st.sampled_from(["good", "bad", "qos 0"]), min_size=1, max_size=30), st.randoms())

@@ -1,0 +1,235 @@
+"""The registry's tables. Every change is one transaction: rows, and the control records that tell the log of it.
+
+Changes take turns (each locks the one row of `registry` first), so revisions rise in the order of commits. Who
+publishes the records is `connections.publication`.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from connections.warehouse import Warehouse, copy_rows
+from fleet.catalog import Catalog
+from fleet.control import Resolve, Routed, Site, Spec, encode_control
+from fleet.errors import RegistryError
+from fleet.registry import Entry, milliseconds, new_entry, routed_change
+from fleet.spec import DeviceType
+
+COLUMNS = "type, device_id, system, site, room, params, registered_at, retired_at, registered_by"
+
+
+class Place(NamedTuple):
+    """A site of a system."""
+
+    system: str
+    site: str
+    time_zone: str
+    devices: int = 0
+    """That are not retired."""
+
+
+class Changes:
+    """One transaction on the registry; nothing of it is there before it ends. `at` is its time, whole milliseconds."""
+
+    def __init__(self, connection: Connection, revision: int, at: datetime):
+        self._connection = connection
+        self.at = at.astimezone(UTC).replace(microsecond=at.microsecond // 1000 * 1000)
+        self.revision = revision
+        """Of the last change so far."""
+        self._revisions = count(revision + 1)
+        self._devices: dict[tuple[str, str], tuple[Entry, int]] = {}
+        self._routed: list[Routed] = []
+        self._zones: dict[tuple[str, str], str] = {}
+
+    def entries(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Entry]:
+        """The devices that are there, of those named by (type, id)."""
+        rows = self._connection.execute(
+            text(f"SELECT {COLUMNS} FROM devices JOIN unnest(:types, :ids) k(t, d) ON type = t AND device_id = d"),  # noqa: S608
+            {"types": [t for t, _ in keys], "ids": [d for _, d in keys]},
+        ).mappings()
+        return {entry.key: entry for entry in (_entry(dict(row)) for row in rows)}
+
+    def entry(self, spec: DeviceType, device_id: str) -> Entry:
+        """Raises RegistryError where there is none, or it is retired."""
+        found = self.entries([(spec.type, device_id)]).get((spec.type, device_id))
+        if found is None:
+            raise RegistryError(
+                f"the registry has no {spec.type} {device_id[:80]!r}; `weir devices add` makes one, `weir devices list"
+                f" --type {spec.type}` shows those there are"
+            )
+        if found.retired_at is not None:
+            raise RegistryError(f"{spec.type} {device_id} is retired since {found.retired_at.isoformat()}")
+        return found
+
+    def time_zone(self, system: str, site: str) -> str:
+        """A site that is new is in UTC."""
+        key = (system, site)
+        if key not in self._zones:
+            self._connection.execute(
+                text("INSERT INTO sites (system, site) VALUES (:system, :site) ON CONFLICT DO NOTHING"),
+                {"system": system, "site": site},
+            )
+            found = self._connection.execute(
+                text("SELECT time_zone FROM sites WHERE system = :system AND site = :site"),
+                {"system": system, "site": site},
+            )
+            self._zones[key] = str(found.scalar_one())
+        return self._zones[key]
+
+    def set_time_zone(self, topic: str, system: str, site: str, time_zone: str) -> bool:
+        """Whether it was another. Every partition hears of it."""
+        if self.time_zone(system, site) == time_zone:
+            return False
+        self._connection.execute(
+            text("UPDATE sites SET time_zone = :zone WHERE system = :system AND site = :site"),
+            {"zone": time_zone, "system": system, "site": site},
+        )
+        self._zones[system, site] = time_zone
+        self._tell_site(topic, site, time_zone)
+        return True
+
+    def _tell_site(self, topic: str, site: str, time_zone: str) -> None:
+        record = Site(revision=next(self._revisions), at=milliseconds(self.at), site=site, time_zone=time_zone)
+        self._add([Routed(topic, None, record)])
+
+    def put(self, spec: DeviceType, before: Entry | None, after: Entry) -> None:
+        """A device as it is now, retired or not; `before` is what `entries` said of it."""
+        zone = self.time_zone(after.system, after.site)
+        self._add(routed_change(spec, before, after, zone, self._revisions, self.at))
+        self._devices[after.key] = (after, self.revision)
+
+    def register(self, spec: DeviceType, sites: Mapping[str, str]) -> list[str]:
+        """Devices (id → site) that have registered themselves, but for those that are there already."""
+        there = self.entries([(spec.type, device_id) for device_id in sites])
+        made = []
+        for device_id, site in sites.items():
+            before = there.get((spec.type, device_id))
+            if before is None or before.retired_at is not None:
+                self.put(spec, before, new_entry(spec, device_id, site, self.at, registered_by="self"))
+                made.append(device_id)
+        return made
+
+    def resolve(self, spec: DeviceType, device_id: str, rule: str, by: str) -> None:
+        """An alert ended by hand. Where partitions go by site, all hear of it: at which site it fired is not known."""
+        record = Resolve(
+            revision=next(self._revisions), at=milliseconds(self.at), type=spec.type, device=device_id, rule=rule, by=by
+        )
+        self._add([Routed(spec.topic, None if spec.partition_by == "site" else device_id, record)])
+
+    def reload(self, spec: DeviceType, text_: str) -> None:
+        """The type's spec is this text from here on; `spec` is what it says."""
+        record = Spec(
+            revision=next(self._revisions), at=milliseconds(self.at), type=spec.type, version=spec.version, text=text_
+        )
+        self._add([Routed(spec.topic, None, record)])
+
+    def repeat(self, catalog: Catalog) -> tuple[int, int]:
+        """Every site and device again, for who has no longer the beginning of the log: (sites, devices)."""
+        sites = devices = 0
+        for place in self._connection.execute(text("SELECT system, site, time_zone FROM sites")).mappings().all():
+            if place["system"] in catalog.systems:
+                self._tell_site(catalog.system(place["system"]).topic, place["site"], place["time_zone"])
+                sites += 1
+        rows = self._connection.execute(
+            text(f"SELECT {COLUMNS} FROM devices WHERE retired_at IS NULL ORDER BY revision")  # noqa: S608
+        ).mappings()
+        for entry in [_entry(dict(row)) for row in rows]:
+            if spec := catalog.types.get(entry.type):
+                self.put(spec, entry, entry)
+                devices += 1
+        return sites, devices
+
+    def _add(self, routed: Iterable[Routed]) -> None:
+        for one in routed:
+            self._routed.append(one)
+            self.revision = one.record.revision
+
+    def write(self) -> None:
+        if not self._routed:
+            return
+        rows = [
+            {**msgspec.to_builtins(entry), "revision": revision} for entry, revision in self._devices.values()
+        ]  # fmt: skip
+        self._connection.execute(
+            text(
+                f"INSERT INTO devices ({COLUMNS}, revision)"  # noqa: S608
+                f" SELECT {COLUMNS}, revision FROM jsonb_populate_recordset(NULL::devices, CAST(:rows AS jsonb))"
+                " ON CONFLICT (type, device_id) DO UPDATE SET"
+                + ", ".join(f" {name} = excluded.{name}" for name in (*COLUMNS.split(", ")[2:], "revision"))
+            ),
+            {"rows": msgspec.json.encode(rows).decode()},
+        )
+        records = (
+            (r.record.revision, r.topic, r.key, r.except_key, encode_control(r.record).decode()) for r in self._routed
+        )
+        copy_rows(
+            self._connection, "control_records", ("revision", "kafka_topic", "key", "except_key", "record"), records
+        )
+        self._connection.execute(text("UPDATE registry SET revision = :revision"), {"revision": self.revision})
+
+
+class Registry:
+    """Reads need no more than SELECT, changes the role `registry`. Raises what the warehouse raises."""
+
+    def __init__(self, warehouse: Warehouse):
+        self.warehouse = warehouse
+
+    @contextmanager
+    def changes(self) -> Iterator[Changes]:
+        with self.warehouse.transaction() as connection:
+            row = connection.execute(
+                text(
+                    "UPDATE registry SET changed_at = greatest(changed_at, clock_timestamp())"
+                    " RETURNING revision, changed_at"
+                )
+            ).one()
+            changes = Changes(connection, row.revision, row.changed_at)
+            yield changes
+            changes.write()
+
+    def state(self, topics: Collection[str]) -> tuple[int, bool]:
+        """The revision, and whether control records for these topics wait to be published. Cheap: asked each second."""
+        (row,) = self.warehouse.rows(
+            "SELECT revision, EXISTS (SELECT FROM control_records WHERE published_at IS NULL"
+            " AND kafka_topic = ANY(:topics)) AS waits FROM registry",
+            topics=list(topics),
+        )
+        return row["revision"], row["waits"]
+
+    def devices(
+        self,
+        type_name: str | None = None,
+        site: str | None = None,
+        retired: bool = True,
+        after: int = -1,
+        device_id: str | None = None,
+    ) -> list[Entry]:
+        """By type and id. `after`: only those that a revision above it changed."""
+        rows = self.warehouse.rows(
+            f"SELECT {COLUMNS} FROM devices WHERE revision > :after"  # noqa: S608
+            " AND (CAST(:type AS text) IS NULL OR type = :type) AND (CAST(:site AS text) IS NULL OR site = :site)"
+            " AND (CAST(:id AS text) IS NULL OR device_id = :id) AND (:retired OR retired_at IS NULL)"
+            " ORDER BY type, device_id",
+            after=after, type=type_name, site=site, retired=retired, id=device_id,
+        )  # fmt: skip
+        return [_entry(row) for row in rows]
+
+    def sites(self) -> list[Place]:
+        rows = self.warehouse.rows(
+            "SELECT s.system, s.site, s.time_zone, count(d.device_id) AS devices FROM sites s"
+            " LEFT JOIN devices d ON d.system = s.system AND d.site = s.site AND d.retired_at IS NULL"
+            " GROUP BY s.system, s.site ORDER BY s.system, s.site"
+        )
+        return [Place(**row) for row in rows]
+
+
+def _entry(values: dict[str, Any]) -> Entry:
+    for name in ("registered_at", "retired_at"):
+        if values[name] is not None:
+            values[name] = values[name].astimezone(UTC)
+    return Entry(**values)

@@ -1,0 +1,85 @@
+"""Between the bridge and the registry: reads what changed, registers devices that came by themselves, and publishes the
+control records that whoever made them left behind. Messages do not wait for it.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from connections import kafka
+from connections.publication import open_producer, publish
+from connections.registry import Registry
+from connections.warehouse import Warehouse
+from fleet.catalog import Catalog
+from fleet.settings import Settings
+from streaming.admission import Admission
+
+LOOK_SECONDS = 1.0
+"""How often the registry's revision is asked for; a change takes effect within it."""
+BATCH = 5_000
+"""Newcomers in one transaction."""
+
+log = logging.getLogger("weir.bridge")
+
+
+class Registrar:
+    def __init__(self, settings: Settings, catalog: Catalog, admission: Admission):
+        """Raises ConfigurationError where the settings name no warehouse."""
+        self.settings, self.catalog, self.admission = settings, catalog, admission
+        self.registry = Registry(Warehouse.of(settings))
+        self.topics = [system.topic for system in catalog.systems.values()]
+        self.connected = False
+        self.registered = self.published = 0
+
+    def run(self, stop: threading.Event, under_way: Callable[[], None] = lambda: None) -> None:
+        """Until `stop`, or until the database or Kafka fails; what waits then goes on waiting, here or in the table."""
+        producer: Any = None
+        try:
+            while True:
+                stopping = stop.is_set()
+                if self.step():
+                    producer = producer or open_producer(self.settings)
+                    self.published += publish(self.registry.warehouse, producer, self.topics)
+                if not self.connected:
+                    self.connected = True
+                    log.info("registry revision=%d", self.admission.revision)
+                under_way()
+                if stopping:  # once more at the end, for who came since the last time
+                    return
+                stop.wait(LOOK_SECONDS)
+        finally:
+            self.connected = False
+            if producer:
+                kafka.close(producer)
+            self.registry.warehouse.close()
+
+    def step(self) -> bool:
+        """Reads, then registers. Returns whether control records wait to be published."""
+        self._read()
+        newcomers = self.admission.newcomers()
+        if newcomers:
+            for first in range(0, len(newcomers), BATCH):
+                self._register(dict(list(newcomers.items())[first : first + BATCH]))
+            self._read()
+        return self.registry.state(self.topics)[1]
+
+    def _read(self) -> None:
+        known = self.admission.revision
+        revision, _ = self.registry.state(self.topics)
+        if revision != known or not self.admission.is_known.is_set():
+            # What is committed meanwhile is read too, and again the next time.
+            self.admission.learn(self.registry.devices(after=known), revision)
+
+    def _register(self, newcomers: dict[tuple[str, str], str]) -> None:
+        by_type: dict[str, dict[str, str]] = {}
+        for (name, device_id), site in newcomers.items():
+            by_type.setdefault(name, {})[device_id] = site
+        with self.registry.changes() as changes:
+            made = {name: changes.register(self.catalog.types[name], sites) for name, sites in by_type.items()}
+        self.admission.registered(newcomers)
+        for name, device_ids in made.items():
+            self.registered += len(device_ids)
+            if device_ids:
+                shown = ", ".join(device_ids[:5])
+                log.info("registered type=%s devices=%d such as %s", name, len(device_ids), shown)
