@@ -3,6 +3,7 @@
 Nothing here knows Kafka: each test runs an engine of its own, from the first line to the last.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -273,9 +274,8 @@ class _TestReader:
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise document.error((*path, "params", key), f"expected a number, found {value!r}")
         site = document.name(data["site"], (*path, "site")) if "site" in data else ""
-        return Device(
-            at=0, type=type_name, device=device, site=site, registered_at=0, params={str(k): float(v) for k, v in params.items()}
-        )
+        own = {str(name): float(value) for name, value in params.items()}
+        return Device(at=0, type=type_name, device=device, site=site, registered_at=0, params=own)
 
     def step(self, line: Any, path: Path_) -> Step:
         document = self.document
@@ -296,7 +296,8 @@ class _TestReader:
             spec = document.spec(line["spec"], (*path, "spec"))
             self.specs[spec.type] = spec
             document.check_sites(self.specs.values(), (*path, "spec"))
-            return Spec(at=at_us // 1000, type=spec.type, version=spec.version, text=json.dumps(as_inline(line["spec"])))
+            text = json.dumps(as_inline(line["spec"]), default=str)
+            return Spec(at=at_us // 1000, type=spec.type, version=spec.version, text=text)
         if "retire" in line:
             document.only(line, ("at", "retire", "type"), path)
             device = document.name(line["retire"], (*path, "retire"))

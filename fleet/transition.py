@@ -35,6 +35,11 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     annotations: dict[str, str]
     labels: dict[str, str]
 
+    @property
+    def number(self) -> int:
+        """Within the alert, from 1."""
+        return int(self.transition_id.rpartition("-")[2])
+
 
 def alert_id(system: str, type_name: str, rule: str, device: str, starts_at_us: int, k: int) -> str:
     """32 hexadecimal digits. `k` counts earlier alerts of that rule and device with the same start."""

@@ -3,7 +3,7 @@
 CREATE TABLE alert_transitions (
     transition_id text        NOT NULL,
     alert_id      text        NOT NULL,
-    number        integer     NOT NULL, -- within the alert, from 0
+    number        integer     NOT NULL, -- within the alert, from 1
     system        text        NOT NULL,
     type          text        NOT NULL,
     rule          text        NOT NULL,

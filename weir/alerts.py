@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
+import click
 import typer
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def list_(
         while watch:
             time.sleep(WATCH_SECONDS)
             if not as_json:
-                typer.clear()
+                click.clear()
             show()
     except KeyboardInterrupt:
         pass

@@ -84,10 +84,11 @@ class Feed:
         roll = chance.random()
         if roll < 0.002:
             self._revision += 1
+            common: dict[str, Any] = {"revision": self._revision, "at": _now_ms(), "type": TYPE, "device": device}
             what: Control = chance.choice([
-                Resolve(revision=self._revision, at=_now_ms(), type=TYPE, device=device, rule=chance.choice(RULES), by="chaos"),
-                Retire(revision=self._revision, at=_now_ms(), type=TYPE, device=device),
-                Device(revision=self._revision, at=_now_ms(), type=TYPE, device=device, site=SITE, registered_at=_now_ms()),
+                Resolve(**common, rule=chance.choice(RULES), by="chaos"),
+                Retire(**common),
+                Device(**common, site=SITE, registered_at=_now_ms()),
             ])  # fmt: skip
             self._control(producer, what, key=device.encode())
             return

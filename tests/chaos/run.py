@@ -135,7 +135,8 @@ def compare(stack: Stack, result: Result) -> None:
     for device in sorted({*truth, *said}):
         wanted, found = comparable(truth.get(device, [])), comparable(said.get(device, []))
         if wanted != found:
-            place = next((i for i, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b), min(len(wanted), len(found)))
+            shorter = min(len(wanted), len(found))
+            place = next((i for i in range(shorter) if wanted[i] != found[i]), shorter)
             a, b = (lines[place] if place < len(lines) else None for lines in (wanted, found))
             result.differences.append(
                 f"{device}: {len(wanted)} expected, {len(found)} published; transition {place}:\n  expected {a}\n"
@@ -161,7 +162,7 @@ def chaos(kills: int, seed: int, say: Callable[[str], None] = print, devices: in
             finally:
                 run.end()
             if run.result.differences:
-                kept = Path(os.environ.get("CHAOS_LOGS", "/tmp")) / f"chaos-{seed}"  # noqa: S108
+                kept = Path(os.environ.get("CHAOS_LOGS", "/tmp")) / f"chaos-{seed}"
                 shutil.copytree(logs, kept, dirs_exist_ok=True)
                 say(f"the workers' logs are in {kept}")
         finally:
@@ -180,7 +181,8 @@ def main() -> None:
     print(msgspec.json.encode(figures).decode())
     for difference in result.differences[:5]:
         print(difference)
-    print(f"{len(result.differences)} devices differ" if result.differences else "equal as a list per device: none lost, none twice")
+    differ = f"{len(result.differences)} devices differ"
+    print(differ if result.differences else "equal as a list per device: none lost, none twice")
     sys.exit(1 if result.differences else 0)
 
 
