@@ -21,7 +21,7 @@ HEARTBEAT = b"heartbeat"
 CONTROL = b"control"
 
 
-def mark_of(headers: Iterable[tuple[str, bytes]] | None) -> bytes | None:
+def mark_of(headers: Iterable[tuple[str, bytes | None]] | None) -> bytes | None:
     """A record's mark: HEARTBEAT, CONTROL, or None for a reading, as for a record without it."""
     for key, value in headers or ():
         if key == MARK_HEADER:
