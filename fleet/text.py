@@ -92,6 +92,7 @@ class Text:
         longer = np.flatnonzero(length > 8)
         if longer.size:
             digits[longer], decimals[longer], good[longer] = self._long_decimals(begin[longer], length[longer])
+        good &= ~(negative & (digits == 0) & (decimals == 0))  # -0 is a whole number, and then 0.0
         found = digits.view(np.int64).astype(np.float64) / _TEN_TO[decimals]
         np.negative(found, out=found, where=negative)
         for place in np.flatnonzero(~good).tolist():

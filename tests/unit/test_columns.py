@@ -66,8 +66,8 @@ def _compare(
     for columns in found:
         assert len(columns) and columns.rows.tolist() == sorted(columns.rows.tolist())
         for at, row in enumerate(columns.rows.tolist()):
-            reading = columns.reading(at)
-            assert reading == decode_reading(values[row] or b"")
+            reading = decode_reading(values[row] or b"")
+            assert columns.reading(at) == reading
             assert reading == intake.read_record(TOPIC, values[row] or b"", append_ms[row])
             for metric, carried in columns.carried.items():
                 assert bool(carried[at]) == (metric in reading.values)
