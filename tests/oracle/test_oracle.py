@@ -1,0 +1,1 @@
+"""The oracle on the hand-written cases, so that it is itself tested by something that is not an implementation."""
