@@ -8,13 +8,16 @@ import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import cache
 from zoneinfo import ZoneInfo
 
-from fleet.expression import Arithmetic, Call, Comparison, Logic, Name, Node, Number, Window, parse_expression, walk
+from fleet.expression import Arithmetic, Call, Comparison, Logic, Name, Node, Number, Window, walk
+from fleet.expression import parse_expression as parse
 from fleet.reading import EPOCH
 from fleet.rule import SITE_FUNCTIONS, Rule
 from fleet.spec import DeviceType
 
+parse_expression = cache(parse)
 Value = float | None
 Micros = int
 """A moment or a length in microseconds; moments count from the input's origin."""

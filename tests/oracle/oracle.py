@@ -101,6 +101,8 @@ class Oracle:
             self.timers_reached()
         elif "retire" in line:
             self.retire(at_of(line["at"]), (line.get("type", self.first), line["retire"]))
+        elif "register" in line:
+            self.register(line["register"], at_of(line["at"]))
         elif "resolve" in line:
             asked = line["resolve"]
             self.resolve(at_of(line["at"]), (line.get("type", self.first), asked["device"]), asked["rule"])
@@ -111,11 +113,15 @@ class Oracle:
         if "append" in line:
             self.append_before = at_of(line["append"])
 
-    def register(self, entry: dict[str, Any]) -> None:
-        """§6: each is known from 0 s, readings or not."""
-        name = entry.get("type", self.first)
-        device = Device(entry["device"], name, entry.get("site", "default"), 0, dict(entry.get("params", {})))
-        self.add(device)
+    def register(self, entry: dict[str, Any], at: Micros = 0) -> None:
+        """§6: each of the test's `registry` is known from 0 s, readings or not. `{at, register: {device, …}}` makes one
+        known later, or gives a known one another site and other params."""
+        name, params = entry.get("type", self.first), dict(entry.get("params", {}))
+        device = self.devices.get((name, entry["device"]))
+        if device is None:
+            self.add(Device(entry["device"], name, entry.get("site", "default"), at, params))
+        else:
+            device.site, device.params = entry.get("site", device.site), params
 
     def add(self, device: Device) -> None:
         self.devices[device.type, device.id] = device
