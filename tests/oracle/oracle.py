@@ -2,8 +2,9 @@
 
     transitions = run(document["specs"], test)      # a rule test of RULES §6
 
-Beyond §6, lines may carry `append` (append time, a duration from the origin), and `{heartbeat: 50s}` is a heartbeat
-appended at 50 s. One Oracle is one partition.
+Beyond §6, lines may carry `append` (append time, a duration from the origin), `{heartbeat: 50s}` is a heartbeat appended
+at 50 s, `{at, register: {device, site, params}}` a change of the registry, `{at, zone: {site, time_zone}}` one of a site's
+time zone; with `payloads: true` readings without seq are told by their payload. One Oracle is one partition.
 """
 
 import copy
@@ -15,7 +16,7 @@ from fleet.duration import parse_duration
 from fleet.rule import Rule
 from fleet.spec import DeviceType
 from tests.oracle.conditions import (
-    Device, Micros, Moment, Taken, condition, micros, read, site_metrics, used_metrics,
+    Device, Micros, Moment, Taken, condition, micros, present, read, site_metrics, used_metrics,
 )  # fmt: skip
 from tests.oracle.states import Machine, flaps, max_gap_of
 
@@ -68,10 +69,12 @@ class RuleState:
 
 
 class Oracle:
-    def __init__(self, specs: list[DeviceType], registry: list[dict[str, Any]], zones: dict[str, str] | None = None):
+    def __init__(self, specs: list[DeviceType], registry: list[dict[str, Any]], payloads: bool = False):
         self.specs = {spec.type: spec for spec in specs}
         self.first = specs[0].type
-        self.zones = zones or {}
+        self.zones: dict[str, str] = {}
+        self.payloads = payloads
+        """Whether a reading without seq has its payload for one. §3: lines of a rule test have not."""
         self.devices: dict[tuple[str, str], Device] = {}
         self.states: dict[tuple[str, str, str], RuleState] = {}
         self.alerts: list[Alert] = []
@@ -101,6 +104,8 @@ class Oracle:
             self.timers_reached()
         elif "retire" in line:
             self.retire(at_of(line["at"]), (line.get("type", self.first), line["retire"]))
+        elif "zone" in line:
+            self.zones[line["zone"]["site"]] = line["zone"]["time_zone"]
         elif "register" in line:
             self.register(line["register"], at_of(line["at"]))
         elif "resolve" in line:
@@ -161,6 +166,8 @@ class Oracle:
         spec, at = self.specs[name], at_of(line["at"])
         values = {key: read(line[key], key, spec) for key in line if key not in NOT_METRICS}
         seq = line.get("seq")
+        if seq is None and self.payloads:
+            seq = payload(line)
         device = self.devices.get((name, line["device"]))
         if device is not None and seq is not None:
             for before in device.taken[-DUPLICATES_AMONG:]:
@@ -402,6 +409,11 @@ class Oracle:
         self.state(rule, device).alert.open = False
         self.tell(rule, device, at, "resolved", reason)
 
+    def values(self, rule: Rule, device: Device, at: Micros) -> dict[str, float | None]:
+        """The rule's own metrics: present values at event time."""
+        spec = self.specs[device.type]
+        return {metric: present(device, metric, at, spec) for metric in used_metrics(rule, spec)}
+
     def tell(self, rule: Rule, device: Device, at: Micros, to: str, reason: str | None = None) -> None:
         state, alert = self.state(rule, device), self.state(rule, device).alert
         self.transitions.append(
@@ -411,10 +423,15 @@ class Oracle:
                 "system": alert.identity[0], "to": to,
                 "severity": alert.severity if rule.levels else rule.severity or "warning",
                 "reason": reason, "event_time": at, "since": alert.since, "starts_at": alert.starts_at,
+                "values": self.values(rule, device, at),
                 "spec_version": self.specs[device.type].version, "flapping": state.flapping, "source": self.source,
             }
         )  # fmt: skip
         alert.number += 1
+
+
+def payload(line: dict[str, Any]) -> str:
+    return repr([(key, line[key]) for key in sorted(line) if key != "append"])
 
 
 def levels(rule: Rule) -> dict[str | None, Any]:
@@ -426,8 +443,8 @@ def kind(rule: Rule) -> str:
 
 
 def run(specs: list[dict[str, Any]], test: dict[str, Any]) -> list[dict[str, Any]]:
-    """The transitions of a rule test (its `registry` and `input`; `zones`: site → time zone)."""
-    oracle = Oracle([load(spec) for spec in specs], test.get("registry", []), test.get("zones"))
+    """The transitions of a rule test (its `registry` and `input`)."""
+    oracle = Oracle([load(spec) for spec in specs], test.get("registry", []), test.get("payloads", False))
     for place, line in enumerate(test["input"]):
         oracle.take(line, place)
     return oracle.transitions

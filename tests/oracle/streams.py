@@ -5,12 +5,13 @@ coincide. A stream is a list of steps, folded into lines: dropping a step leaves
 """
 
 import copy
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
 
-from fleet.spec import DeviceType
+from fleet.duration import format_duration
 from tests.oracle.oracle import load
 
 TYPES = ("pump", "tank", "vent")
@@ -196,6 +197,10 @@ def settle(spec: dict[str, Any]) -> dict[str, Any]:
 
 # Streams
 
+ORIGINS = [0, 86_395, 31 * 86_400 - 5, 9_961_195]
+"""Seconds since 1970: its beginning; before a midnight; before a month's end; before New York's first change to summer
+time. The last three at UTC."""
+ZONES = ["Asia/Tokyo", "America/New_York"]
 PARAMS = [{"p": 0}, {"p": 2}]
 VALUES = st.sampled_from([0, 1, 2, 3, 0.1, 5, -3, None, float("nan"), float("inf"), 1e308])
 USUAL = st.sampled_from([0, 3, 1, 2, 0, 3])
@@ -286,6 +291,7 @@ def steps(sites: tuple[str, ...], appends: bool, spec_changes: bool) -> st.Searc
         st.fixed_dictionaries({"again": st.integers(1, 4), "append": append}),
         st.fixed_dictionaries({"retire": st.just(True), **target}),
         st.fixed_dictionaries({"resolve": st.sampled_from([0, 0, 1, 2, 3]), **target}),
+        st.fixed_dictionaries({"zone": st.sampled_from(["default", *SITES]), "time_zone": st.sampled_from(ZONES), **target}),
         st.fixed_dictionaries({"register": rarely(st.sampled_from(PARAMS)), "site": st.sampled_from(SITES), **target}),
     ]
     if appends:
@@ -300,16 +306,22 @@ def steps(sites: tuple[str, ...], appends: bool, spec_changes: bool) -> st.Searc
     return lengths.flatmap(lambda length: st.lists(one, min_size=length[0], max_size=length[1]))
 
 
+def again(line: Any, *, payloads: bool) -> bool:
+    """Whether the line is a reading that would be a duplicate, came it again."""
+    others = ("retire", "resolve", "register", "zone", "spec", "watermark", "heartbeat")
+    return line != "restart" and not any(key in line for key in others) and (payloads or "seq" in line)
+
+
 def fold(
-    first: list[dict[str, Any]], steps: list[dict[str, Any]], appends: bool, append_start: int
+    first: list[dict[str, Any]], steps: list[dict[str, Any]], appends: bool, origin: int, append_start: int
 ) -> list[dict[str, Any]]:
     """Steps → lines of input. Times go on from the latest; devices, types and rules are picked by number."""
     current = [copy.deepcopy(spec) for spec in first]
-    event, append = 0.0, float(append_start)
+    event, append = float(origin), float(origin + append_start)
     lines: list[Any] = []
 
     def at(moment: float) -> str:
-        return f"{max(0.0, moment):g}s"
+        return format_duration(timedelta(seconds=max(0.0, moment)))
 
     for step in steps:
         append += step.get("append", 0)
@@ -322,7 +334,7 @@ def fold(
             own = compact({"site": step["site"], "seq": step["seq"]})
             lines.append({"at": at(moment), "device": device, "type": spec["type"], **own, **step["values"], **stamp})
         elif "again" in step:
-            before = [line for line in lines if line != "restart" and "at" in line and "seq" in line][-step["again"] :]
+            before = [line for line in lines if again(line, payloads=appends)][-step["again"] :]
             if before:
                 lines.append({**before[0], **stamp})
         elif "restart" in step:
@@ -330,6 +342,9 @@ def fold(
         elif "retire" in step:
             device = DEVICES[step["device"]]
             lines.append({"at": at(moment), "retire": device, "type": spec["type"], **stamp})
+        elif "zone" in step:
+            zone = {"site": step["zone"], "time_zone": step["time_zone"]}
+            lines.append({"at": at(moment), "zone": zone, **stamp})
         elif "register" in step:
             known = compact({"site": step["site"], "params": step["register"]})
             known = {"device": DEVICES[step["device"]], "type": spec["type"], **known}
@@ -370,8 +385,6 @@ def cases(draw: st.DrawFn, spec_changes: bool = True, appends: bool | None = Non
     with_changes = spec_changes and draw(rarely(st.just(True), False, 2))
     found = draw(steps(names, with_appends, with_changes))
     start = draw(st.sampled_from([0, 0, 3, 20])) if with_appends else 0
-    return {"specs": first, "registry": registry, "input": fold(first, found, with_appends, start)}
-
-
-def types_of(case: dict[str, Any]) -> list[DeviceType]:
-    return [load(spec) for spec in case["specs"]]
+    origin = draw(rarely(st.sampled_from(ORIGINS), 0))
+    lines = fold(first, found, with_appends, origin, start)
+    return {"specs": first, "registry": registry, "payloads": with_appends, "input": lines}
