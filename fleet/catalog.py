@@ -1,6 +1,6 @@
 """All device types together, and what must hold between them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fleet.errors import ConfigurationError, SpecError
 from fleet.rule import check_expression
-from fleet.spec import DeviceType
+from fleet.spec import DeviceType, RuledType
 from fleet.spec_file import line_of, load_spec, parse_yaml
 
 
@@ -75,13 +75,14 @@ def build_catalog(types: Iterable[DeviceType]) -> Catalog:
                 )
         if owner.setdefault(t.topic, t.system) != t.system:
             problems.append(f"{t.type}: kafka_topic: {t.topic!r} belongs to system {owner[t.topic]!r}")
-        problems += _site_problems(t, ordered)
+        problems += site_problems(t, ordered)
     if problems:
         raise SpecError("\n".join(problems))
     return Catalog(ordered)
 
 
-def _site_problems(t: DeviceType, types: dict[str, DeviceType]) -> list[str]:
+def site_problems(t: RuledType, types: Mapping[str, RuledType]) -> list[str]:
+    """What is wrong with a type's site functions, among the types there are."""
     others = {
         o.type: set(o.metrics) for o in types.values() if o.system == t.system and o.partition_by == "site"
     }  # fmt: skip

@@ -36,7 +36,7 @@ def format_duration(value: timedelta) -> str:
     for unit in ("d", "h", "m", "s", "ms"):
         if microseconds % UNITS[unit] == 0:
             return f"{microseconds // UNITS[unit]}{unit}"
-    return f"{microseconds / 1000:g}ms"
+    return f"{microseconds // 1000}.{microseconds % 1000:03d}".rstrip("0") + "ms"
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration)]

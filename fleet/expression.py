@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from fleet.duration import parse_duration
+from fleet.duration import format_duration, parse_duration
 
 
 class ExpressionError(ValueError):
@@ -179,7 +179,9 @@ class Parser:
             return node
         self.place += 1
         if token.kind == "number":
-            return Number(float(token.text))
+            if (value := float(token.text)) == float("inf"):
+                raise ExpressionError(f"{token.text} is beyond the largest number, 1.8e308", token.column)
+            return Number(value)
         if token.kind == "duration":
             try:
                 return Window(parse_duration(token.text))
@@ -223,3 +225,34 @@ def walk(node: Node) -> Iterator[Node]:
         below = node.operands
     for child in below:
         yield from walk(child)
+
+
+BINDING = {"or": 1, "and": 2, "not": 3, "comparison": 4, "+": 5, "-": 5, "*": 6, "/": 6}
+"""Operator → how tightly it binds; what binds less stands in parentheses."""
+
+
+def text_of(node: Node, outside: int = 0) -> str:
+    """The expression as text again, with no more parentheses than it needs."""
+    if isinstance(node, Number):
+        return f"{node.value:.17g}" if node.value != int(node.value) else str(int(node.value))
+    if isinstance(node, Name):
+        return node.name
+    if isinstance(node, Window):
+        return format_duration(node.length)
+    if isinstance(node, Call):
+        return f"{node.function}({', '.join(map(text_of, node.arguments))})"
+    if isinstance(node, Arithmetic):
+        binding = BINDING[node.operator]
+        text = f"{text_of(node.left, binding)} {node.operator} {text_of(node.right, binding + 1)}"
+    elif isinstance(node, Comparison):
+        binding = BINDING["comparison"]
+        text = text_of(node.operands[0], binding + 1)
+        for operator, operand in zip(node.operators, node.operands[1:], strict=True):
+            text += f" {operator} {text_of(operand, binding + 1)}"
+    elif node.operator == "not":
+        binding = BINDING["not"]
+        text = f"not {text_of(node.operands[0], binding)}"
+    else:
+        binding = BINDING[node.operator]
+        text = f" {node.operator} ".join(text_of(operand, binding + 1) for operand in node.operands)
+    return f"({text})" if binding < outside else text

@@ -115,7 +115,10 @@ class Rule(Condition):
     max_gap: Duration | None = None
     levels: dict[Severity, Level] | None = Field(default=None, min_length=1)
     no_data: Duration | None = None
-    params: dict[str, Annotated[float, Field(strict=False)]] = {}
+    params: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")],
+        Annotated[float, Field(strict=False, allow_inf_nan=False)],
+    ] = {}
     quality: bool = False
     inhibitable: bool = True
     flap: Flap | None = None
@@ -124,8 +127,14 @@ class Rule(Condition):
     @model_validator(mode="before")
     @classmethod
     def _flap_on(cls, data: object) -> object:
-        if isinstance(data, dict) and isinstance(data.get("flap"), bool):
-            data = {**data, "flap": {} if data["flap"] else None}
+        switch: dict[object, object] = {
+            True: {},
+            "on": {},
+            False: None,
+            "off": None,
+        }  # YAML 1.1 loads on and off as true and false
+        if isinstance(data, dict) and isinstance(data.get("flap"), bool | str) and data["flap"] in switch:
+            data = {**data, "flap": switch[data["flap"]]}
         return data
 
     @model_validator(mode="after")

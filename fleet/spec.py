@@ -7,9 +7,9 @@ simulator's profile and the retention. Loading with file and line in errors is `
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
-from fleet.duration import Duration, parse_duration
+from fleet.duration import Duration, format_duration, parse_duration
 from fleet.rule import Rule, Strict, check_expression, uses_metric, uses_site_functions
 from fleet.units import UNITS
 
@@ -163,15 +163,20 @@ def _cadence(value: object) -> object:
     return cadence
 
 
-class DeviceType(Strict):
-    """One device type. `version` bumps on any change of meaning and travels with every derived row."""
+class RuledType(Strict):
+    """One device type, as rules need it; in a spec file `examples` are required (DeviceType). `version` bumps on any
+    change of meaning and travels with every derived row."""
 
     type: Identifier
     version: int = Field(ge=1, le=MAX_VERSION)
     system: Identifier
     title: str = ""
     description: str = ""
-    cadence: Annotated[timedelta | Literal["event"], BeforeValidator(_cadence)]
+    cadence: Annotated[
+        timedelta | Literal["event"],
+        BeforeValidator(_cadence),
+        PlainSerializer(lambda cadence: cadence if cadence == "event" else format_duration(cadence)),
+    ]
     """Expected time between readings; `event` for devices that report only changes."""
     partition_by: Literal["device", "site"] = "device"
     kafka_topic: str | None = Field(default=None, pattern=r"^[a-zA-Z0-9._-]{1,200}$")
@@ -182,7 +187,7 @@ class DeviceType(Strict):
     metrics: dict[Identifier, Metric] = Field(min_length=1)
     retention: Retention = Retention()
     simulation: Simulation | None = None
-    examples: Examples
+    examples: Examples | None = None
     alerts: list[Rule] = []
 
     @property
@@ -198,7 +203,7 @@ class DeviceType(Strict):
         return "hour" if self.cadence < timedelta(minutes=1) else "day"
 
     @model_validator(mode="after")
-    def _consistent(self) -> "DeviceType":
+    def _consistent(self) -> "RuledType":
         problems = [*self._names(), *self._adapter(), *self._rules()]
         if problems:
             # One message a line: `path: problem`, so that the loader can find each one's line.
@@ -286,3 +291,9 @@ class DeviceType(Strict):
                     where = ".".join(filter(None, ("alerts", str(place), path, "when")))
                     problems.append(f"{where}: a condition uses at least one metric or site function")
         return problems
+
+
+class DeviceType(RuledType):
+    """A whole spec."""
+
+    examples: Examples

@@ -2,15 +2,16 @@
 
 import re
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fleet.errors import SpecError
 from fleet.spec import DeviceType
 
 Path_ = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class LineLoader(yaml.SafeLoader):
@@ -25,6 +26,8 @@ def _locate(node: yaml.Node, path: Path_, lines: dict[Path_, int], file: str) ->
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise SpecError(f"{file}:{line}: a key is a word, not a list or mapping")
+            if key.tag == "tag:yaml.org,2002:bool":  # on, off, yes and no are words where they are keys
+                key.tag = "tag:yaml.org,2002:str"
             if key.value in seen:
                 raise SpecError(f"{file}:{line}: key {key.value!r} stands here and on line {seen[key.value]}; keep one")
             seen[key.value] = line
@@ -68,10 +71,16 @@ def load_spec(text: str, file: str) -> DeviceType:
     data, lines = parse_yaml(text, file)
     if not isinstance(data, dict):
         raise SpecError(f"{file}:1: expected keys such as `type:` and `metrics:`, found {type(data).__name__}")
+    return validated(DeviceType, data, lines, file)
+
+
+def validated(model: type[Model], data: Any, lines: dict[Path_, int], file: str, at: Path_ = ()) -> Model:
+    """The data as the model has it. Raises SpecError with file and line; `at` is where the data stands in the file."""
     try:
-        return DeviceType.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        problems = sorted({p for e in error.errors() for p in _problems(e, data, lines)})
+        inside = {path[len(at) :]: line for path, line in lines.items() if path[: len(at)] == at}
+        problems = sorted({p for e in error.errors() for p in _problems(e, data, inside)})
         raise SpecError("\n".join(f"{file}:{line}: {text}" for line, text in problems)) from None
 
 

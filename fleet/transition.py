@@ -1,0 +1,99 @@
+"""What happened to an alert: the record of RULES.md §5, and the names that make it the same one on every replay."""
+
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True):
+    """Times are epoch µs. `partition` and `offset` are the source: the record that caused it. `reason` is of resolved:
+    recovered, rule_removed, device_retired, manual."""
+
+    transition_id: str
+    alert_id: str
+    rule: str
+    device: str
+    site: str
+    type: str
+    system: str
+    to: str
+    """firing, escalated, deescalated, resolved, flapping, settled."""
+    severity: str
+    reason: str | None
+    event_time_us: int
+    detected_at_us: int
+    since_us: int
+    starts_at_us: int
+    values: dict[str, float | None]
+    """Of the rule's own metrics, the present values at event time."""
+    spec_version: int
+    flapping: bool
+    partition: int
+    offset: int
+    title: str
+    annotations: dict[str, str]
+    labels: dict[str, str]
+
+
+def alert_id(system: str, type_name: str, rule: str, device: str, starts_at_us: int, k: int) -> str:
+    """32 hexadecimal digits. `k` counts earlier alerts of that rule and device with the same start."""
+    identity = msgspec.msgpack.encode((system, type_name, rule, device, starts_at_us, k))
+    return blake2b(identity, digest_size=16).hexdigest()
+
+
+class Source(msgspec.Struct):
+    partition: int
+    offset: int
+
+
+Milliseconds = int | float
+
+
+class _Record(msgspec.Struct, forbid_unknown_fields=False):
+    """The form on Kafka: compact JSON, times epoch milliseconds with a fraction only where there are microseconds."""
+
+    transition_id: str
+    alert_id: str
+    rule: str
+    device: str
+    site: str
+    type: str
+    system: str
+    to: str
+    severity: str
+    reason: str | None
+    event_time: Milliseconds
+    detected_at: Milliseconds
+    since: Milliseconds
+    starts_at: Milliseconds
+    values: dict[str, float | None]
+    spec_version: int
+    flapping: bool
+    source: Source
+    title: str
+    annotations: dict[str, str]
+    labels: dict[str, str]
+
+
+TIMES = ("event_time", "detected_at", "since", "starts_at")
+_SAME = [f for f in Transition.__struct_fields__ if f in _Record.__struct_fields__]
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Record).decode
+
+
+def encode_transition(transition: Transition) -> bytes:
+    fields: dict[str, Any] = {name: getattr(transition, name) for name in _SAME}
+    for name in TIMES:
+        us = getattr(transition, f"{name}_us")
+        fields[name] = us // 1000 if us % 1000 == 0 else us / 1000
+    return _encode(_Record(**fields, source=Source(transition.partition, transition.offset)))
+
+
+def decode_transition(value: bytes) -> Transition:
+    """Raises msgspec.MsgspecError where the bytes are no transition."""
+    record = _decode(value)
+    fields: dict[str, Any] = {name: getattr(record, name) for name in _SAME}
+    for name in TIMES:
+        fields[f"{name}_us"] = round(getattr(record, name) * 1000)
+    return Transition(**fields, partition=record.source.partition, offset=record.source.offset)

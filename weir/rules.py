@@ -1,0 +1,82 @@
+"""`weir rules`: alert rules, and their tests."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fleet.rule_test import Result
+    from fleet.spec import RuledType
+
+SUFFIX = ".test.yaml"
+
+rules = typer.Typer(no_args_is_help=True, help="Alert rules: what they do with given readings.")
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(rules, name="rules")
+
+
+@rules.callback()
+def about() -> None:
+    """Alert rules: what they do with given readings."""
+
+
+@rules.command()
+def test(
+    paths: Annotated[list[Path], typer.Argument(help=f"Files, or folders with *{SUFFIX}.", metavar="PATH…")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Run rule tests: given readings, expected transitions. Exit 1 where one fails, with its first difference."""
+    results = [result for file in _files(paths) for result in _run(file)]
+    failed = sum(not result.ok for result in results)
+    if as_json:
+        tests = [{"file": r.file, "name": r.name, "ok": r.ok, "diff": r.diff} for r in results]
+        typer.echo(json.dumps({"passed": len(results) - failed, "failed": failed, "tests": tests}, ensure_ascii=False))
+    else:
+        _show(results)
+        typer.echo(f"{len(results) - failed} passed, {failed} failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    from fleet.errors import ConfigurationError
+
+    found: list[Path] = []
+    for path in paths:
+        files = sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path]
+        if not files:
+            raise ConfigurationError(f"no *{SUFFIX} in {path}")
+        if not path.exists():
+            raise ConfigurationError(f"no such file or folder: {path}")
+        found += files
+    return list(dict.fromkeys(found))
+
+
+def _run(file: Path) -> "list[Result]":
+    from fleet.rule_test import Result, check_file
+
+    try:
+        return check_file(file.read_text(encoding="utf-8"), str(file), _find_types)
+    except UnicodeDecodeError as error:
+        return [Result(str(file), "", f"{file}:1: not UTF-8 at byte {error.start}; save it as UTF-8")]
+
+
+def _find_types(name: str) -> "list[RuledType]":
+    from fleet.catalog import load_catalog
+    from fleet.settings import Settings
+
+    catalog = load_catalog(Settings.load().types_dir)
+    spec = catalog.type(name)
+    return [spec, *(other for other in catalog.systems[spec.system].types if other is not spec)]
+
+
+def _show(results: "Iterable[Result]") -> None:
+    for result in results:
+        if not result.ok:
+            typer.echo(f"{result.file}: {result.name}".rstrip(": "))
+            typer.echo("".join(f"  {line}\n" for line in result.diff.splitlines()))
