@@ -5,10 +5,12 @@ seed.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
-from hypothesis import HealthCheck, Phase, given, note, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.oracle.oracle import run
 from tests.oracle.streams import cases
@@ -36,6 +38,16 @@ def written(case: dict[str, Any]) -> str:
     return yaml.safe_dump(case, sort_keys=False, default_flow_style=None, width=200)
 
 
+@contextmanager
+def told(case: dict[str, Any]) -> Iterator[None]:
+    """Writes the example down as a rule test where it fails."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(written(case))
+        raise
+
+
 def first_difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
     for place in range(max(len(ours), len(theirs))):
         one = ours[place] if place < len(ours) else None
@@ -49,6 +61,6 @@ def first_difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -
 @budget()
 @given(cases())
 def test_engine_is_the_oracle(case: dict[str, Any]) -> None:
-    note(written(case))
-    ours, theirs = run(case["specs"], case), in_words(transitions_of(case))
-    assert ours == theirs, first_difference(ours, theirs)
+    with told(case):
+        ours, theirs = run(case["specs"], case), in_words(transitions_of(case))
+        assert ours == theirs, first_difference(ours, theirs)
