@@ -3,14 +3,18 @@ list will do, and a rule's state only where there is something to remember.
 """
 
 from array import array
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Container, Iterator
+from typing import TYPE_CHECKING, Any
 
 from fleet.alert_state import LONG_AGO, NEVER, Alert
 from fleet.counter_total import CounterTotal
 from fleet.ruleset import CompiledRule, RuleSet
 from fleet.site import Site
 from fleet.window import Window
+
+if TYPE_CHECKING:
+    from fleet.column_engine import ColumnRules
+    from fleet.device_table import DeviceTable
 
 RECENT = 32
 """Readings of a device that a new one is compared with."""
@@ -22,8 +26,8 @@ Mark = tuple[int, int, int]
 class DeviceState:
     __slots__ = (
         "alerts", "armed", "clock", "evaluated", "heard", "id", "lag", "marks", "newest", "next_due", "own_params",
-        "params", "pinned", "place", "previous", "recent", "registered", "silences", "site", "times", "totals", "type",
-        "values", "windows",
+        "params", "pinned", "place", "previous", "quiet", "recent", "registered", "silences", "site", "slot", "times",
+        "totals", "type", "values", "windows",
     )  # fmt: skip
 
     def __init__(self, device_id: str, type_: "TypeState", site: Site):
@@ -62,6 +66,10 @@ class DeviceState:
         """No timer is due before it."""
         self.armed = NEVER
         """The earliest of the device's entries in the type's heap."""
+        self.slot = -1
+        """In the type's table; -1: none yet."""
+        self.quiet = False
+        """Its state is in the table, see fleet.device_table; nothing of it may be read here but what names it."""
 
     def fresh(self, place: int, time_us: int) -> float | None:
         """A present value as it holds at a time."""
@@ -120,7 +128,10 @@ class Plan:
 class TypeState:
     """One type in a partition: its rules, devices, timers and watermark."""
 
-    __slots__ = ("appended", "devices", "heap", "highest", "name", "plans", "retired", "rules", "watermark")
+    __slots__ = (
+        "appended", "column_rules", "devices", "heap", "highest", "is_scalar", "name", "plans", "retired", "rules", "table",
+        "wake_at", "watermark",
+    )  # fmt: skip
 
     def __init__(self, rules: RuleSet):
         self.name = rules.name
@@ -136,3 +147,42 @@ class TypeState:
         self.watermark = LONG_AGO
         self.retired: dict[str, dict[str, Mark]] = {}
         """Marks of devices that are gone: should they come back, their alerts need other names."""
+        self.is_scalar = False
+        """All its readings go through the scalar form: where devices look at each other, and for totals."""
+        self.table: DeviceTable | None = None
+        self.column_rules: ColumnRules | None = None
+        self.wake_at = NEVER
+        """No timer of a quiet device acts before this watermark."""
+
+    def find(self, device_id: str) -> DeviceState | None:
+        """With its state."""
+        device = self.devices.get(device_id)
+        if device is not None and device.quiet:
+            assert self.table is not None
+            self.table.load(device)
+        return device
+
+    def wake(self) -> None:
+        assert self.table is not None
+        self.table.wake(self.watermark)
+        self.table.settle()
+
+    def all_loaded(self) -> None:
+        """Every device has its state, and the table is gone: before the rules change."""
+        if self.table is not None:
+            self.table.load_all()
+            for device in self.devices.values():
+                device.slot = -1
+        self.table = self.column_rules = None
+        self.wake_at = NEVER
+
+    def settle_form(self, lookers: Container[tuple[str, str]]) -> None:
+        """After any type's rules changed. `lookers`: (type, metric) that a site function looks at."""
+        rules = self.rules
+        self.is_scalar = bool(
+            rules.places.totals
+            or any(rule.looked_at for rule in rules.rules)
+            or any((self.name, metric) in lookers for metric in rules.places.metrics)
+        )
+        if self.is_scalar:
+            self.all_loaded()

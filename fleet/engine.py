@@ -24,6 +24,7 @@ from fleet.control import Control, Device, Resolve, Retire, Spec
 from fleet.control import Site as SiteChange
 from fleet.device_state import RECENT, DeviceState, Plan, TypeState
 from fleet.evaluation import Value
+from fleet.identity import ANONYMOUS, identity
 from fleet.local_time import LocalTime
 from fleet.reading import Reading
 from fleet.ruleset import LARGEST, SEVERITIES, CompiledRule, RuleSet
@@ -90,15 +91,16 @@ class Engine:
             self.counts.unreadable += 1
             return NOTHING
         names = tuple(reading.values)
-        plan = type_.plans.get(names) or self._plan(type_, names)
-        device = type_.devices.get(reading.device_id)
+        plan = type_.plans.get(names) or self.plan(type_, names)
+        device = type_.find(reading.device_id)
         if device is None:
             device = self.add_device(type_, reading.device_id, reading.site)
         if self._take(type_, device, plan, reading, append_us, digest):
             self._evaluate_own(type_, device, plan, reading.event_time_us)
             if plan.lookers:
                 self._evaluate_lookers(device, plan, reading.event_time_us)
-        if type_.heap and type_.heap[0][0] <= type_.watermark:
+        watermark = type_.watermark
+        if (type_.heap and type_.heap[0][0] <= watermark) or type_.wake_at <= watermark:
             self._run_timers((type_,))
         return self._out or NOTHING
 
@@ -196,10 +198,12 @@ class Engine:
             for rule in type_.rules.rules:
                 for looked_at in rule.looked_at:
                     self.lookers.setdefault(looked_at, []).append((type_, rule))
+        for type_ in self.types.values():
+            type_.settle_form(self.lookers)
         for site in self.sites.values():
             site.memo.clear()
 
-    def _plan(self, type_: TypeState, names: tuple[str, ...]) -> Plan:
+    def plan(self, type_: TypeState, names: tuple[str, ...]) -> Plan:
         rules, places = type_.rules, type_.rules.places
         known = [name for name in names if name in places.metrics]
         kept = [(places.metrics[n], places.windows.get(n), places.previous.get(n), places.totals.get(n)) for n in known]
@@ -236,8 +240,8 @@ class Engine:
         time_us = reading.event_time_us
         self.counts.readings += 1
         said = digest if reading.seq is None else reading.seq
-        identity = None if said is None else (time_us, said, plan.key, reading.seq is None)
-        if not self._is_new(device, time_us, identity):
+        key = ANONYMOUS if said is None else identity(time_us, said, plan.key, reading.seq is None)
+        if not self.is_new(device, time_us, key):
             self.counts.duplicates += 1
             return False
         if time_us > type_.highest:
@@ -292,13 +296,11 @@ class Engine:
             timer.arm(device)
         return True
 
-    def _is_new(self, device: DeviceState, time_us: int, identity: tuple[int, int, int, bool] | None) -> bool:
-        # A hash of ints is the same in every process. What has no identity takes its place among the last ones too.
-        key = 0 if identity is None else hash(identity)
+    def is_new(self, device: DeviceState, time_us: int, key: int) -> bool:
         recent = device.recent
         if time_us > device.newest:
             device.newest = time_us
-        elif key and key in recent:
+        elif key != ANONYMOUS and key in recent:
             return False
         if len(recent) < RECENT:
             recent.append(key)
@@ -435,7 +437,17 @@ class Engine:
 
     # Timers
 
+    def run_timers(self, type_: TypeState, offset: int, detected_at_us: int) -> Sequence[Transition]:
+        """Those that its watermark reaches, which the record at that offset has moved."""
+        self._begin(offset, detected_at_us)
+        self._run_timers((type_,))
+        return self._out or NOTHING
+
     def _run_timers(self, types: Iterable[TypeState]) -> None:
+        types = list(types)
+        for type_ in types:
+            if type_.wake_at <= type_.watermark:
+                type_.wake()
         acting, looked_at = timer.reached(types)
         for (due, _, _, place), device in acting:
             self._act(device, device.type.rules.rules[place], due)
@@ -567,7 +579,7 @@ class Engine:
             return
         if control.site:
             self._set_zone(control.site, control.time_zone)
-        device = type_.devices.get(control.device)
+        device = type_.find(control.device)
         if device is None:
             device = self.add_device(type_, control.device, control.site)
         elif control.site and control.site != device.site.name:
@@ -580,20 +592,22 @@ class Engine:
 
     def _retire(self, control: Retire) -> None:
         type_ = self.types.get(control.type)
-        device = type_.devices.get(control.device) if type_ else None
+        device = type_.find(control.device) if type_ else None
         if type_ is None or device is None:
             return
         for rule, alert in zip(type_.rules.rules, device.alerts, strict=True):
             if alert is not None:
                 self.end_alert(device, rule, alert, control.at_us, "device_retired")
         device.site.leave(device)
+        if type_.table is not None:
+            type_.table.forget(device)
         del type_.devices[device.id]
         if device.marks:
             type_.retired[device.id] = device.marks
 
     def _resolve(self, control: Resolve) -> None:
         type_ = self.types.get(control.type)
-        device = type_.devices.get(control.device) if type_ else None
+        device = type_.find(control.device) if type_ else None
         rule = type_.rules.rule(control.rule) if type_ else None
         alert = device.alerts[rule.place] if device and rule else None
         if device and rule and alert and alert.rank >= 0:

@@ -28,12 +28,15 @@ def trees(rule: Rule) -> list[Node]:
 class CompiledLevel:
     """One machine of a rule: the rule's own condition, or one of its levels."""
 
-    __slots__ = ("clear", "for_us", "keep_us", "mask", "needed", "rank", "severity", "when", "when_tree")
+    __slots__ = (
+        "clear", "for_us", "keep_us", "mask", "needed", "places", "rank", "severity", "when", "when_tree",
+    )  # fmt: skip
 
     def __init__(self, condition: Level | Rule, severity: str, rank: int, places: Places):
         assert condition.when is not None
         self.severity = severity
         self.rank = rank
+        self.places = places
         self.when_tree = parse_expression(condition.when)
         self.when: Condition = compile_condition(self.when_tree, places)
         self.clear: Condition | None = None

@@ -4,6 +4,7 @@ What can be worked out again is left out: compiled rules, plans, heaps. A restor
 written, from the next record on.
 """
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,7 +22,7 @@ from fleet.window import Window
 if TYPE_CHECKING:
     from fleet.engine import Engine
 
-VERSION = 1
+VERSION = 2
 """Of the layout below; bump it with any change, and say in `read_snapshot` how older ones are read."""
 
 NOT_KEPT = {"title", "description", "adapter", "retention", "simulation", "examples"}
@@ -74,6 +75,7 @@ class _Snapshot(msgspec.Struct, array_like=True):
 
 COUNTS = ("readings", "duplicates", "out_of_order", "late", "unreadable", "evaluations")
 
+by_name = attrgetter("name")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Snapshot).decode
 _version = msgspec.msgpack.Decoder(list[Any]).decode
@@ -86,7 +88,7 @@ def write_snapshot(engine: "Engine") -> bytes:
             engine.partition,
             engine.offset,
             engine.floor,
-            {site.name: site.local.name for site in engine.sites.values()},
+            {site.name: site.local.name for site in sorted(engine.sites.values(), key=by_name)},
             [getattr(engine.counts, name) for name in COUNTS],
             [(*key, n) for key, n in sorted(engine.counts.errors.items())],
             [(list(subject), revision) for subject, revision in engine.revisions.items()],
@@ -96,6 +98,8 @@ def write_snapshot(engine: "Engine") -> bytes:
 
 
 def _write_type(type_: TypeState) -> _Type:
+    if type_.table is not None:
+        type_.table.load_all()
     spec = type_.rules.spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude=NOT_KEPT)
     devices = [_write_device(device) for device in type_.devices.values()]
     return _Type(spec, type_.highest, type_.appended, type_.watermark, type_.retired, devices)

@@ -38,6 +38,7 @@ def change_spec(engine: "Engine", control: Spec) -> None:
         type_ = engine.types[rules.name] = TypeState(rules)
         type_.watermark = engine.floor
     else:
+        type_.all_loaded()
         for _, device in sorted(type_.devices.items()):
             _carry_over(engine, device, type_.rules, rules, control.at_us)
         type_.rules = rules
