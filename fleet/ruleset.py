@@ -48,7 +48,7 @@ class CompiledLevel:
 
 class CompiledRule:
     __slots__ = (
-        "flap", "id", "kind", "levels", "looked_at", "max_gap_us", "metrics", "no_data_us", "own", "place", "plain",
+        "flap", "id", "kind", "levels", "looked_at", "max_gap_us", "metrics", "no_data_us", "own", "place", "places", "plain",
         "severity", "spec", "title", "value", "when",
     )  # fmt: skip
 
@@ -56,6 +56,7 @@ class CompiledRule:
         self.id = rule.id
         self.spec = rule
         self.place = place
+        self.places = places
         self.kind = "levels" if rule.levels else "no_data" if rule.no_data is not None else "when"
         self.title = rule.title or rule.id
         self.flap: Flap | None = rule.flap
