@@ -42,17 +42,21 @@ MIXED = [
 
 def readings(devices: int, rounds: int) -> list[Reading]:
     """As the weather simulator draws them: uniform, an alert now and then; every two seconds."""
-    draw = random.Random(7).uniform
+    draw = random.Random(7).uniform  # noqa: S311 - nothing secret
     start = 1_732_985_789_000_000
-    return [
-        Reading(
-            f"d{device}", "station", "field", start + n * 2_000_000 + device * 1000,
-            {"temperature": draw(20, 36), "humidity": draw(30, 70), "rainfall": draw(0, 50), "wind": draw(0, 20),
-             "uv": draw(0, 8.1)}, n,
-        )  # fmt: skip
-        for n in range(rounds)
-        for device in range(devices)
-    ]  # fmt: skip
+    made = []
+    for n in range(rounds):
+        for device in range(devices):
+            values = {
+                "temperature": draw(20, 36),
+                "humidity": draw(30, 70),
+                "rainfall": draw(0, 50),
+                "wind": draw(0, 20),
+                "uv": draw(0, 8.1),
+            }
+            event_time_us = start + n * 2_000_000 + device * 1000
+            made.append(Reading(f"d{device}", "station", "field", event_time_us, values, n))
+    return made
 
 
 def measure(name: str, alerts: list[dict[str, object]], devices: int, rounds: int) -> None:

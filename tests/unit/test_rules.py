@@ -65,7 +65,7 @@ WRONG = [
     ("a seq that is no number", "device: d, a", "device: d, seq: x, a", 12, "whole number"),
     ("an unknown key in expect", "to: firing", "too: firing", 14, "did you mean 'to'"),
     ("a resolve of no rule", LINE, "{at: 0s, resolve: {device: d, rule: hi}}", 12, "no rule 'hi'"),
-    ("a param that is no number", "    input", "    registry: [{device: d, params: {x: y}}]\n    input", 11, "a number"),
+    ("a param that is no number", "    input", "    registry: [{device: d, params: {x: y}}]\n    input", 11, "number"),
     ("a new spec that is wrong", LINE, "{at: 0s, spec: {type: t}}", 12, "is required and missing"),
     ("YAML that is not", "tests:", "tests: [", 10, "not YAML"),
 ]  # fmt: skip
