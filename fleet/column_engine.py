@@ -15,7 +15,7 @@ is evaluated, and timers act at the record that reaches them.
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,14 +24,13 @@ from fleet.column_condition import ColumnCompiler, Readings
 from fleet.columns import NO_SEQ, Columns
 from fleet.device_state import DeviceState, TypeState
 from fleet.device_table import DeviceTable, groups, is_quiet
+from fleet.engine import Engine, is_new
 from fleet.identity import ANONYMOUS, identities
 from fleet.quiet_readings import QuietReadings
 from fleet.ruleset import RuleSet
 from fleet.text import Bools, Ints
 from fleet.transition import Transition
 
-if TYPE_CHECKING:
-    from fleet.engine import Engine
 
 FEW = 64
 """Readings that are not worth numpy's millisecond."""
@@ -57,7 +56,7 @@ class ColumnRules:
             (
                 rule.own,
                 rule.flap is not None,
-                [compiler.condition(level.when_tree, level.places) for level in rule.levels],
+                [compiler.condition(level.when_tree, rule.places) for level in rule.levels],
             )
             for rule in rules.rules
             if rule.levels
@@ -66,13 +65,13 @@ class ColumnRules:
         self.memo_size = compiler.size
 
 
-def take_columns(engine: "Engine", found: Sequence[Columns], batch: Batch) -> list[Transition]:
+def take_columns(engine: Engine, found: Sequence[Columns], batch: Batch) -> list[Transition]:
     """Readings of a run of the partition's records, none of which is a heartbeat or a control record. What the engine
     is afterwards, and says, is the same as after `Engine.reading` for each of them in order of `rows`."""
     said: list[Transition] = []
     one_by_one: list[tuple[int, Columns, int]] = []
     for columns in found:
-        type_ = engine.types.get(columns.type)
+        type_ = engine.known.types.get(columns.type)
         if type_ is None:
             engine.counts.unreadable += len(columns)
         elif len(columns) < FEW or type_.is_scalar:
@@ -84,11 +83,11 @@ def take_columns(engine: "Engine", found: Sequence[Columns], batch: Batch) -> li
     if len(found) > 1:
         said.sort(key=lambda transition: transition.offset)
     if len(batch.offsets):
-        engine.offset = int(batch.offsets[-1])
+        engine.journal.offset = int(batch.offsets[-1])
     return said
 
 
-def _take_one(engine: "Engine", columns: Columns, place: int, row: int, batch: Batch) -> Sequence[Transition]:
+def _take_one(engine: Engine, columns: Columns, place: int, row: int, batch: Batch) -> Sequence[Transition]:
     return engine.reading(
         columns.reading(place),
         offset=int(batch.offsets[row]),
@@ -101,7 +100,7 @@ def _take_one(engine: "Engine", columns: Columns, place: int, row: int, batch: B
 class _Run:
     """The readings of one type. Arrays are by place in the columns, or `ordered`: by device, each device's in order."""
 
-    def __init__(self, engine: "Engine", type_: TypeState, columns: Columns, batch: Batch):
+    def __init__(self, engine: Engine, type_: TypeState, columns: Columns, batch: Batch):
         self.engine, self.type, self.columns, self.batch = engine, type_, columns, batch
         if type_.table is None:
             type_.table = DeviceTable(type_)
@@ -155,7 +154,7 @@ class _Run:
         self.plans = [self._plan(names) for names in sets]
 
     def _plan(self, names: tuple[str, ...]) -> Any:
-        return self.type.plans.get(names) or self.engine.plan(self.type, names)
+        return self.type.plans.get(names) or self.engine.known.plan(self.type, names)
 
     def of_plans(self, values: list[int]) -> Any:
         """By place, or one for all."""
@@ -184,7 +183,7 @@ class _Run:
             trial = DeviceState.__new__(DeviceState)
             trial.recent, trial.place, trial.newest = device.recent[:], device.place, device.newest
             for place in self.order[self.begins[number] : self.ends[number]].tolist():
-                if not self.engine.is_new(trial, int(self.columns.event_times_us[place]), int(keys[place])):
+                if not is_new(trial, int(self.columns.event_times_us[place]), int(keys[place])):
                     found.append(place)
         return np.array(found, np.int64)
 
@@ -255,7 +254,11 @@ class _Run:
         engine, type_ = self.engine, self.type
         while type_.heap and (place := int(np.searchsorted(self.watermarks, type_.heap[0][0]))) < end:
             self._stand_after(place)
-            said += engine.run_timers(type_, int(self.batch.offsets[self.columns.rows[place]]), self.batch.detected_at_us)
+            said += engine.run_timers(
+                type_,
+                offset=int(self.batch.offsets[self.columns.rows[place]]),
+                detected_at_us=self.batch.detected_at_us,
+            )
 
     def _stand_after(self, place: int) -> None:
         if place >= 0:

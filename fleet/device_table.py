@@ -61,7 +61,7 @@ class DeviceTable:
                 device = self.type.devices.get(names[number])
                 if device is None:
                     site = columns.site_names.names[columns.sites[place]]
-                    device = engine.add_device(self.type, names[number], site)
+                    device = engine.known.add_device(self.type, names[number], site)
                 self._slots[number] = self._slot(device)
             slots[place] = self._slots[number]
         return slots

@@ -22,7 +22,7 @@ from fleet.rule_test import inline_spec
 from fleet.transition import Transition
 from tests.oracle.oracle import NOT_METRICS, at_of
 from tests.oracle.streams import cases, specs
-from tests.oracle.test_differential import budget, told
+from tests.oracle.budget import budget, told
 
 FIRST = 1_000_000_000 * 1_000_000
 """All times are moved there: a canonical reading is younger than 2000."""
@@ -52,20 +52,20 @@ class Log:
             return "watermark", self.at(line["watermark"]), None
         said: Any
         if "zone" in line:
-            said = Site(at=at // 1000, **line["zone"])
+            said = Site(revision=0, at=at // 1000, **line["zone"])
         elif "register" in line:
             known = line["register"]
             said = Device(
-                at=at // 1000, type=known.get("type", name), device=known["device"], site=known.get("site", "default"),
-                registered_at=at // 1000, params=known.get("params", {}),
+                revision=0, at=at // 1000, type=known.get("type", name), device=known["device"], site=known.get("site", "default"),
+                registered_revision=0, at=at // 1000, params=known.get("params", {}),
             )  # fmt: skip
         elif "retire" in line:
-            said = Retire(at=at // 1000, type=name, device=line["retire"])
+            said = Retire(revision=0, at=at // 1000, type=name, device=line["retire"])
         elif "resolve" in line:
-            said = Resolve(at=at // 1000, type=name, by="op", **line["resolve"])
+            said = Resolve(revision=0, at=at // 1000, type=name, by="op", **line["resolve"])
         elif "spec" in line:
             version = line["spec"]["version"]
-            said = Spec(at=at // 1000, type=line["spec"]["type"], version=version, text=json.dumps(line["spec"]))
+            said = Spec(revision=0, at=at // 1000, type=line["spec"]["type"], version=version, text=json.dumps(line["spec"]))
         else:
             values = {k: None if v is None or v != v else float(v) for k, v in line.items() if k not in NOT_METRICS}
             # A canonical reading carries something, and JSON has no infinity.
