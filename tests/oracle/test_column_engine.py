@@ -57,7 +57,7 @@ class Log:
             known = line["register"]
             said = Device(
                 revision=0, at=at // 1000, type=known.get("type", name), device=known["device"], site=known.get("site", "default"),
-                registered_revision=0, at=at // 1000, params=known.get("params", {}),
+                registered_at=at // 1000, params=known.get("params", {}),
             )  # fmt: skip
         elif "retire" in line:
             said = Retire(revision=0, at=at // 1000, type=name, device=line["retire"])
