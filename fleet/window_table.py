@@ -104,10 +104,11 @@ class WindowTable:
 
     def _settle(self, slot: int) -> None:
         places = np.arange(self.first[slot], self.ends[slot]) & (self.ring - 1)
-        sums = np.concatenate([[0.0], np.cumsum(self.values[slot, places])])
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = np.concatenate([[0.0], np.cumsum(self.values[slot, places])])
+            self.errors[slot] = ROUNDING * np.abs(sums).sum()
         self.before[slot, places] = sums[:-1]
         self.sums[slot] = sums[-1]
-        self.errors[slot] = ROUNDING * float(np.abs(sums).sum())
         self.added[slot] = len(places)
 
     # Batches

@@ -21,7 +21,7 @@ from fleet.reading import Reading
 from fleet.rule_test import inline_spec
 from fleet.transition import Transition
 from tests.oracle.oracle import NOT_METRICS, at_of
-from tests.oracle.streams import cases, specs
+from tests.oracle.streams import METRIC, METRICS, calls, cases, seconds, settle, terms
 from tests.oracle.budget import budget, told
 
 FIRST = 1_000_000_000 * 1_000_000
@@ -179,25 +179,70 @@ def test_columns_are_the_scalar_form(case: dict[str, Any], sizes: list[int]) -> 
     compare(case, sizes)
 
 
+LIMIT = st.sampled_from(["> 3", "> 4", ">= p", "> 6", "< -4", "!= x and x > 3", "> 0 and y > 3"])
+LOOK = st.one_of(
+    METRIC, METRIC, calls(()), calls(()), calls(()), terms(()),
+    st.builds("({} {} {})".format, calls(()), st.sampled_from("+-*/"), st.sampled_from(["x", "2", "avg(x, 4s)"])),
+)  # fmt: skip
+SELDOM = st.builds("{} {}".format, LOOK.filter(lambda text: "today" not in text and "this_month" not in text), LIMIT)
+"""Conditions that calm readings do not meet."""
+
+
+@st.composite
+def calm_specs(draw: st.DrawFn) -> list[dict[str, Any]]:
+    found = []
+    for name in ("pump", "tank")[: draw(st.integers(1, 2))]:
+        chosen = []
+        for condition in draw(st.lists(SELDOM, min_size=1, max_size=4)):
+            keys = {"for": seconds(least=0, most=6), "keep_firing_for": seconds(least=0, most=6),
+                    "count": st.sampled_from([2, "2 of 3"]), "clear": SELDOM}  # fmt: skip
+            chosen.append({"when": condition, **draw(st.fixed_dictionaries({}, optional=keys))})
+        kept = draw(st.sampled_from([[], [], [{"no_data": "5s"}], [{"no_data": "30s"}, {"no_data": "9s"}]]))
+        if draw(st.booleans()):
+            kept = [*kept, {"levels": {"info": {"when": draw(SELDOM)}, "critical": {"when": "x > 6"}}}]
+        alerts = [{"id": f"r{place}", "params": {"p": 3}, **rule} for place, rule in enumerate([*chosen, *kept])]
+        spec = {"type": name, "version": 1, "system": "plant", "metrics": METRICS, "partition_by": "device"}
+        spec |= {"cadence": draw(st.sampled_from(["2s", "event"])), "lateness": draw(st.sampled_from(["0s", "3s", "10s"]))}
+        found.append(settle({**spec, "alerts": [rule if "no_data" not in rule else without(rule) for rule in alerts]}))
+    return found
+
+
+def without(rule: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in rule.items() if key != "params"}
+
+
+CALM = [{"x": 0}, {"x": 0, "y": 1, "n": 1}, {"x": 1}, {"x": 2, "y": 0}, {"y": None, "x": 0.1}, {"n": 2, "x": -0.7}, {"x": 1e-9}]
+HOT = [{"x": 5}, {"x": 7, "y": 9}, {"x": -9}, {"n": 9}, {"x": 1e308}]
+STEPS = st.tuples(
+    st.integers(0, 20), st.sampled_from([0, 0, 0.25, 1, 0.5]),
+    st.one_of(*[st.sampled_from(CALM)] * 30, st.sampled_from(HOT)), st.sampled_from([*[0] * 30, -3, -20]),
+    st.sampled_from([*["reading"] * 90, "beat", "restart", "register", "move", "gap"]),
+)  # fmt: skip
+
+
 @st.composite
 def fleets(draw: st.DrawFn) -> dict[str, Any]:
-    """More devices, mostly calm, in streams that are long for what is drawn: the same readings with other times."""
-    found = draw(specs())
-    several = st.tuples(
-        st.integers(0, 30), st.sampled_from([s["type"] for s in found]), st.sampled_from([0, 0, 0, 1, 0.5, 2, 9]),
-        st.sampled_from([{"x": 0}, {"x": 0, "y": 0, "n": 1}, {"x": 1}, {"x": 2, "y": 0}, {"y": None, "x": 0}, {"n": 2}]),
-        st.sampled_from([0, 0, 0, 0, 0, -3]),
-    )  # fmt: skip
-    steps = draw(st.lists(several, min_size=20, max_size=60))
-    beats, now, lines = draw(st.booleans()), 0.0, []
-    for _ in range(draw(st.integers(1, 4))):
-        for device, name, step, values, back in steps:
-            now += step
-            at = max(0.0, now + back)
-            stamp = {"append": f"{now + 1:g}s"} if beats else {}
-            lines.append({"at": f"{at:g}s", "device": f"d{device}", "type": name, **values, **stamp})
-            if beats and step == 9:
-                lines.append({"heartbeat": f"{now + 1:g}s"})
+    """Devices that are mostly calm, in streams that are long for what is drawn: the same steps several times."""
+    found = draw(calm_specs())
+    steps = draw(st.lists(STEPS, min_size=10, max_size=60))
+    beats, now = draw(st.booleans()), 0.0
+    types = [spec["type"] for spec in found]
+    lines: list[Any] = []
+    for turn in range(draw(st.integers(2, 6))):
+        for device, step, values, back, kind in steps:
+            now += step if kind != "gap" else 12
+            name = types[(device + turn) % len(types)]
+            at, stamp = f"{max(0.0, now + back):g}s", {"append": f"{now + 1:g}s"} if beats else {}
+            if kind == "restart":
+                lines.append("restart")
+            elif kind == "register":
+                known = {"device": f"d{device}", "type": name, "site": "north", "params": {"p": device % 5}}
+                lines.append({"at": at, "register": known, **stamp})
+            elif kind == "beat":
+                lines.append({"heartbeat": f"{now + 1:g}s"} if beats else {"watermark": at})
+            else:
+                site = {"site": "south"} if kind == "move" else {}
+                lines.append({"at": at, "device": f"d{device}", "type": name, **site, **values, **stamp})
     return {"specs": found, "payloads": beats, "input": lines}
 
 
