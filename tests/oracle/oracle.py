@@ -82,7 +82,7 @@ class Oracle:
         self.watermarks: dict[str, Micros] = {}
         self.highest_event: dict[str, Micros] = {}
         self.highest_append: dict[str, Micros] = {}
-        self.append_before: Micros | None = None
+        self.append_before: dict[str, Micros] = {}
         self.late = self.duplicates = 0
         self.source = -1
         for entry in registry:
@@ -115,8 +115,6 @@ class Oracle:
             self.change(at_of(line["at"]), load(line["spec"]))
         else:
             self.reading(line)
-        if "append" in line:
-            self.append_before = at_of(line["append"])
 
     def register(self, entry: dict[str, Any], at: Micros = 0) -> None:
         """§6: each of the test's `registry` is known from 0 s, readings or not. `{at, register: {device, …}}` makes one
@@ -147,16 +145,21 @@ class Oracle:
         self.highest_event[name] = max(event, self.highest_event.get(name, event))
         highest = self.highest_event[name]
         if append is not None:
+            self.append_before[name] = append
             self.highest_append[name] = max(append, self.highest_append.get(name, append))
             highest = min(highest, self.highest_append[name])
         self.raise_watermark(name, highest - micros(self.specs[name].lateness))
 
     def heartbeat(self, append: Micros) -> None:
-        """Moves it on by the append time that passed since the record before it."""
-        passed = max(0, append - self.append_before) if self.append_before is not None else 0
-        for name in self.watermarks:
-            self.watermarks[name] += passed
-        self.append_before = append
+        """Moves it on by the append time that passed since the record before it: the type's reading, or the heartbeat.
+        Where no device of the type was ever heard, those of the registry are silent by the heartbeats alone."""
+        for name in self.specs:
+            if name in self.watermarks:
+                passed = append - self.append_before.get(name, append)
+                self.watermarks[name] += max(0, passed)
+            elif any(device.type == name for device in self.devices.values()):
+                self.watermarks[name] = append - micros(self.specs[name].lateness)
+            self.append_before[name] = append
         self.timers_reached()
 
     # §3 Readings, Out of order, Duplicates
@@ -177,10 +180,8 @@ class Oracle:
         if device is None:
             device = Device(line["device"], name, line.get("site", "default"))
             self.add(device)
-        watermark = self.watermarks.get(name)
-        behind = 0 if watermark is None else max(0, watermark - at)
-        append = at_of(line["append"]) if "append" in line else None
-        self.move_watermark(name, at, append)
+        self.move_watermark(name, at, at_of(line["append"]) if "append" in line else None)
+        behind = max(0, self.watermarks[name] - at)
         if device.clock is not None and at < device.clock:
             device.taken.append(Taken(at, values, seq, in_order=False, in_windows=behind == 0))
             self.late += behind > 0

@@ -375,16 +375,28 @@ REGISTERED = st.fixed_dictionaries(
 
 
 @st.composite
-def cases(draw: st.DrawFn, spec_changes: bool = True, appends: bool | None = None) -> dict[str, Any]:
-    """{specs, registry, input}, as in a rule test; with append times and heartbeats in every third."""
+def parts(draw: st.DrawFn, spec_changes: bool = True, appends: bool | None = None) -> dict[str, Any]:
+    """All that `assemble` makes a case from."""
     first = draw(specs())
     with_appends = draw(rarely(st.just(True), False, 3)) if appends is None else appends
     entries = draw(st.lists(REGISTERED, max_size=3, unique_by=lambda e: (e["device"], e["type"] % len(first))))
-    registry = [compact({**entry, "type": first[entry["type"] % len(first)]["type"]}) for entry in entries]
     names = tuple(spec["type"] for spec in first if spec["partition_by"] == "site")
     with_changes = spec_changes and draw(rarely(st.just(True), False, 2))
-    found = draw(steps(names, with_appends, with_changes))
-    start = draw(st.sampled_from([0, 0, 3, 20])) if with_appends else 0
-    origin = draw(rarely(st.sampled_from(ORIGINS), 0))
-    lines = fold(first, found, with_appends, origin, start)
-    return {"specs": first, "registry": registry, "payloads": with_appends, "input": lines}
+    return {
+        "first": first,
+        "registry": [compact({**entry, "type": first[entry["type"] % len(first)]["type"]}) for entry in entries],
+        "steps": draw(steps(names, with_appends, with_changes)),
+        "appends": with_appends,
+        "append_start": draw(st.sampled_from([0, 0, 3, 20])) if with_appends else 0,
+        "origin": draw(rarely(st.sampled_from(ORIGINS), 0)),
+    }
+
+
+def assemble(parts: dict[str, Any]) -> dict[str, Any]:
+    lines = fold(parts["first"], parts["steps"], parts["appends"], parts["origin"], parts["append_start"])
+    return {"specs": parts["first"], "registry": parts["registry"], "payloads": parts["appends"], "input": lines}
+
+
+def cases(spec_changes: bool = True, appends: bool | None = None) -> st.SearchStrategy[dict[str, Any]]:
+    """{specs, registry, input}, as in a rule test; with append times and heartbeats in every third."""
+    return parts(spec_changes, appends).map(assemble)
