@@ -48,16 +48,20 @@ class CompiledLevel:
 
 class CompiledRule:
     __slots__ = (
-        "flap", "id", "kind", "levels", "looked_at", "max_gap_us", "metrics", "no_data_us", "own", "place", "plain",
-        "severity", "spec", "title", "value", "when",
+        "flap", "has_templates", "id", "kind", "levels", "looked_at", "max_gap_us", "metrics", "no_data_us", "own",
+        "place", "places", "plain", "severity", "spec", "title", "value", "when",
     )  # fmt: skip
 
     def __init__(self, rule: Rule, place: int, places: Places, default_gap_us: int):
         self.id = rule.id
         self.spec = rule
         self.place = place
+        self.places = places
         self.kind = "levels" if rule.levels else "no_data" if rule.no_data is not None else "when"
         self.title = rule.title or rule.id
+        self.has_templates = any(
+            "{" in text or "}" in text for text in (self.title, *rule.annotations.values(), *rule.labels.values())
+        )
         self.flap: Flap | None = rule.flap
         self.max_gap_us = default_gap_us if rule.max_gap is None else microseconds(rule.max_gap)
         self.no_data_us = None if rule.no_data is None else microseconds(rule.no_data)
@@ -104,6 +108,7 @@ class RuleSet:
         ]
         self.windows = _window_lengths(calls)
         """Metric → the longest window any rule looks at, in microseconds."""
+        self.reaches_us = list(self.windows.values())
         self.params: list[tuple[str, float]] = [item for rule in spec.alerts for item in rule.params.items()]
         """Of all rules, one after the other; compiled conditions know their place."""
         self.places = self._places(
