@@ -36,6 +36,8 @@ class Taken:
     seq: object
     in_order: bool
     in_windows: bool
+    local_date: date | None = None
+    """By its site's time zone when it was taken."""
 
 
 @dataclass
@@ -204,13 +206,17 @@ def local(at: Micros, zone: ZoneInfo) -> datetime:
 
 def running_total(metric: str, m: Moment, period: Callable[[date], object]) -> float:
     """§7 `today` and `this_month`: over in-order readings, from the last known value before the period began; 0 while
-    there is none."""
-    before, since = [], []
-    for reading in m.device.in_order():
-        if reading.values.get(metric) is not None:
-            same = period(local(reading.at, m.zone).date()) == period(local(m.at, m.zone).date())
-            (since if same else before).append(reading.values[metric])
-    return increases(before[-1:] + since)
+    there is none. A value belongs to the day that it had when it was taken, also where the zone changed since."""
+    now = period(local(m.at, m.zone).date())
+    known = [reading for reading in m.device.in_order() if reading.values.get(metric) is not None]
+    since: list[float] = []
+    for reading in reversed(known):
+        same = period(reading.local_date) == now
+        if same or since:
+            since.insert(0, reading.values[metric])
+        if not same:
+            break
+    return increases(since)
 
 
 LINKS = {

@@ -8,6 +8,7 @@ time zone; with `payloads: true` readings without seq are told by their payload.
 """
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,7 +17,7 @@ from fleet.duration import parse_duration
 from fleet.rule import Rule
 from fleet.spec import DeviceType
 from tests.oracle.conditions import (
-    Device, Micros, Moment, Taken, condition, micros, present, read, site_metrics, used_metrics,
+    Device, Micros, Moment, Taken, condition, local, micros, present, read, site_metrics, used_metrics,
 )  # fmt: skip
 from tests.oracle.states import Machine, flaps, max_gap_of
 
@@ -82,7 +83,7 @@ class Oracle:
         self.watermarks: dict[str, Micros] = {}
         self.highest_event: dict[str, Micros] = {}
         self.highest_append: dict[str, Micros] = {}
-        self.append_before: Micros | None = None
+        self.append_before: dict[str, Micros] = {}
         self.late = self.duplicates = 0
         self.source = -1
         for entry in registry:
@@ -101,7 +102,7 @@ class Oracle:
         elif "watermark" in line:
             for name in self.specs:
                 self.raise_watermark(name, at_of(line["watermark"]))
-            self.timers_reached()
+            self.timers_reached(self.specs)
         elif "retire" in line:
             self.retire(at_of(line["at"]), (line.get("type", self.first), line["retire"]))
         elif "zone" in line:
@@ -115,8 +116,6 @@ class Oracle:
             self.change(at_of(line["at"]), load(line["spec"]))
         else:
             self.reading(line)
-        if "append" in line:
-            self.append_before = at_of(line["append"])
 
     def register(self, entry: dict[str, Any], at: Micros = 0) -> None:
         """§6: each of the test's `registry` is known from 0 s, readings or not. `{at, register: {device, …}}` makes one
@@ -147,17 +146,22 @@ class Oracle:
         self.highest_event[name] = max(event, self.highest_event.get(name, event))
         highest = self.highest_event[name]
         if append is not None:
+            self.append_before[name] = append
             self.highest_append[name] = max(append, self.highest_append.get(name, append))
             highest = min(highest, self.highest_append[name])
         self.raise_watermark(name, highest - micros(self.specs[name].lateness))
 
     def heartbeat(self, append: Micros) -> None:
-        """Moves it on by the append time that passed since the record before it."""
-        passed = max(0, append - self.append_before) if self.append_before is not None else 0
-        for name in self.watermarks:
-            self.watermarks[name] += passed
-        self.append_before = append
-        self.timers_reached()
+        """Moves it on by the append time that passed since the record before it: the type's reading, or the heartbeat.
+        Where no device of the type was ever heard, those of the registry are silent by the heartbeats alone."""
+        for name in self.specs:
+            if name in self.watermarks:
+                passed = append - self.append_before.get(name, append)
+                self.watermarks[name] += max(0, passed)
+            elif any(device.type == name for device in self.devices.values()):
+                self.watermarks[name] = append - micros(self.specs[name].lateness)
+            self.append_before[name] = append
+        self.timers_reached(self.specs)
 
     # §3 Readings, Out of order, Duplicates
 
@@ -177,25 +181,24 @@ class Oracle:
         if device is None:
             device = Device(line["device"], name, line.get("site", "default"))
             self.add(device)
-        watermark = self.watermarks.get(name)
-        behind = 0 if watermark is None else max(0, watermark - at)
-        append = at_of(line["append"]) if "append" in line else None
-        self.move_watermark(name, at, append)
+        self.move_watermark(name, at, at_of(line["append"]) if "append" in line else None)
+        behind = max(0, self.watermarks[name] - at)
         if device.clock is not None and at < device.clock:
             device.taken.append(Taken(at, values, seq, in_order=False, in_windows=behind == 0))
             self.late += behind > 0
         else:
             device.lag = behind
             self.in_order(device, Taken(at, values, seq, in_order=True, in_windows=True), line.get("site"))
-        self.timers_reached()
+        self.timers_reached([name])
 
     def in_order(self, device: Device, reading: Taken, site: str | None) -> None:
         """First the device's timers due at or before that time; then its rules that use a metric it carries, in the
         spec's order; then those that look at it by a site function."""
         self.run_timers(lambda due, timer_device, _: timer_device is device and due <= reading.at)
         device.clock = reading.at
-        device.taken.append(reading)
         device.site = site or device.site  # §7: a line without site leaves the device where it is
+        reading.local_date = local(reading.at, self.zone(device)).date()
+        device.taken.append(reading)
         evaluated = set()
         for rule in self.specs[device.type].alerts:
             if rule.no_data is not None:
@@ -231,11 +234,12 @@ class Oracle:
         while timer := next((t for t in self.timers() if due_now(t[0], t[4], t[5])), None):
             self.act(timer[0], timer[4], timer[5])
 
-    def timers_reached(self) -> None:
+    def timers_reached(self, types: Iterable[str]) -> None:
         """A timer acts when the watermark reaches its due time plus the device's lag."""
 
         def reached(due: Micros, device: Device, _: Rule) -> bool:
-            return device.type in self.watermarks and due + device.lag <= self.watermarks[device.type]
+            known = device.type in types and device.type in self.watermarks
+            return known and due + device.lag <= self.watermarks[device.type]
 
         self.run_timers(reached)
 
@@ -285,8 +289,7 @@ class Oracle:
         at = max(t for t in (event, device.clock, state.last_evaluation) if t is not None)
         self.run_timers(lambda due, d, r: d is device and r is rule and due <= at)
         state.last_evaluation = at
-        zone = ZoneInfo(self.zones.get(device.site, "UTC"))
-        moment = Moment(device, rule, spec, at, list(self.devices.values()), self.specs, zone)
+        moment = Moment(device, rule, spec, at, list(self.devices.values()), self.specs, self.zone(device))
         looked = {}
         for severity, level in levels(rule).items():
             machine = state.machines.setdefault(severity, Machine())
@@ -309,6 +312,9 @@ class Oracle:
         self.compare(rule, device, event_time)
         if known and rule.flap is not None:
             self.take_state(rule, device, at)
+
+    def zone(self, device: Device) -> ZoneInfo:
+        return ZoneInfo(self.zones.get(device.site, "UTC"))
 
     def severity(self, rule: Rule, state: RuleState) -> str | None:
         """§4 levels: the highest firing (or clearing) one; None where none is."""

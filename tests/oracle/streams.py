@@ -12,6 +12,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from fleet.duration import format_duration
+from fleet.expression import Call, walk
+from fleet.rule import COUNTER_FUNCTIONS, WINDOW_FUNCTIONS
+from tests.oracle.conditions import parse_expression
 from tests.oracle.oracle import load
 
 TYPES = ("pump", "tank", "vent")
@@ -277,9 +280,32 @@ def mutate(spec: dict[str, Any], place: int, what: str, to: Any) -> dict[str, An
                 if to is None:
                     del inner[what]
     settled = settle(new)
-    if len(settled["alerts"]) < len(alerts):
+    if len(settled["alerts"]) < len(alerts) or not looks_no_further(settled, spec):
         return {**spec, "version": spec["version"] + 1}
     return settled
+
+
+def looks_no_further(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    """How much of the past a new spec's rules know, where the old one's did not look at it, RULES.md leaves open."""
+    before = looks_back(old)
+    return all(key in before and span <= before[key] for key, span in looks_back(new).items())
+
+
+def looks_back(spec: dict[str, Any]) -> dict[tuple[str, ...], timedelta | int]:
+    """What of the past the spec's rules need, and how far."""
+    needs: dict[tuple[str, ...], Any] = {}
+    for rule in load(spec).alerts:
+        for path, condition in rule.conditions():
+            if condition.count is not None:
+                needs["count", rule.id, path] = condition.count.last
+            for text in (condition.when, condition.clear):
+                for node in walk(parse_expression(text)) if text else ():
+                    if isinstance(node, Call) and node.function in WINDOW_FUNCTIONS:
+                        key = ("window", node.arguments[0].name)
+                        needs[key] = max(needs.get(key, timedelta(0)), node.arguments[1].length)
+                    elif isinstance(node, Call) and node.function in ("previous", *COUNTER_FUNCTIONS):
+                        needs[node.function, node.arguments[0].name] = 0
+    return needs
 
 
 @cache
@@ -375,16 +401,28 @@ REGISTERED = st.fixed_dictionaries(
 
 
 @st.composite
-def cases(draw: st.DrawFn, spec_changes: bool = True, appends: bool | None = None) -> dict[str, Any]:
-    """{specs, registry, input}, as in a rule test; with append times and heartbeats in every third."""
+def parts(draw: st.DrawFn, spec_changes: bool = True, appends: bool | None = None) -> dict[str, Any]:
+    """All that `assemble` makes a case from."""
     first = draw(specs())
     with_appends = draw(rarely(st.just(True), False, 3)) if appends is None else appends
     entries = draw(st.lists(REGISTERED, max_size=3, unique_by=lambda e: (e["device"], e["type"] % len(first))))
-    registry = [compact({**entry, "type": first[entry["type"] % len(first)]["type"]}) for entry in entries]
     names = tuple(spec["type"] for spec in first if spec["partition_by"] == "site")
     with_changes = spec_changes and draw(rarely(st.just(True), False, 2))
-    found = draw(steps(names, with_appends, with_changes))
-    start = draw(st.sampled_from([0, 0, 3, 20])) if with_appends else 0
-    origin = draw(rarely(st.sampled_from(ORIGINS), 0))
-    lines = fold(first, found, with_appends, origin, start)
-    return {"specs": first, "registry": registry, "payloads": with_appends, "input": lines}
+    return {
+        "first": first,
+        "registry": [compact({**entry, "type": first[entry["type"] % len(first)]["type"]}) for entry in entries],
+        "steps": draw(steps(names, with_appends, with_changes)),
+        "appends": with_appends,
+        "append_start": draw(st.sampled_from([0, 0, 3, 20])) if with_appends else 0,
+        "origin": draw(rarely(st.sampled_from(ORIGINS), 0)),
+    }
+
+
+def assemble(parts: dict[str, Any]) -> dict[str, Any]:
+    lines = fold(parts["first"], parts["steps"], parts["appends"], parts["origin"], parts["append_start"])
+    return {"specs": parts["first"], "registry": parts["registry"], "payloads": parts["appends"], "input": lines}
+
+
+def cases(spec_changes: bool = True, appends: bool | None = None) -> st.SearchStrategy[dict[str, Any]]:
+    """{specs, registry, input}, as in a rule test; with append times and heartbeats in every third."""
+    return parts(spec_changes, appends).map(assemble)

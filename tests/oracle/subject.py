@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
-from fleet.control import AnyControl as Control
-from fleet.control import RegistryChange, Resolve, Retire, SiteZone, SpecChange
+import yaml
+
+from fleet.control import Control, Device, Resolve, Retire, Site, Spec
 from fleet.engine import Engine
 from fleet.reading import Reading
 from fleet.transition import Transition
@@ -33,9 +34,13 @@ class Subject:
     def control(self, record: Control, offset: int, append: int | None) -> None:
         self.transitions += self.engine.control(record, offset=offset, append_us=append, detected_at_us=0)
 
-    def device(self, entry: dict[str, Any], at: int) -> RegistryChange:
+    def device(self, entry: dict[str, Any], at: int) -> Device:
         name, site = entry.get("type", self.first), entry.get("site", "default")
-        return RegistryChange(at, name, entry["device"], site, entry.get("params", {}))
+        since = self.registered.setdefault((name, entry["device"]), at)
+        return Device(
+            revision=0, at=at, type=name, device=entry["device"], site=site, registered_at=since,
+            time_zone=self.zones.get(site, "UTC"), params=entry.get("params", {}),
+        )  # fmt: skip
 
     def restart(self) -> None:
         self.engine = Engine.restore(self.engine.snapshot())
@@ -45,7 +50,7 @@ class Subject:
             self.restart()
             return
         append = at_of(line["append"]) if "append" in line else None
-        at = at_of(line.get("at", "0s"))
+        at = at_of(line.get("at", "0s")) // 1000
         name = line.get("type", self.first)
         if "heartbeat" in line:
             append = at_of(line["heartbeat"])
@@ -54,16 +59,18 @@ class Subject:
             self.transitions += self.engine.advance(at_of(line["watermark"]), offset=offset, detected_at_us=0)
         elif "zone" in line:
             self.zones[line["zone"]["site"]] = line["zone"]["time_zone"]
-            self.control(SiteZone(at, **line["zone"]), offset, append)
+            self.control(Site(revision=0, at=at, **line["zone"]), offset, append)
         elif "register" in line:
             self.control(self.device(line["register"], at), offset, append)
         elif "retire" in line:
-
-            self.control(Retire(at, name, line["retire"]), offset, append)
+            self.registered.pop((name, line["retire"]), None)
+            self.control(Retire(revision=0, at=at, type=name, device=line["retire"]), offset, append)
         elif "resolve" in line:
-            self.control(Resolve(at, name, line["resolve"]["device"], line["resolve"]["rule"]), offset, append)
+            self.control(Resolve(revision=0, at=at, type=name, by="x", **line["resolve"]), offset, append)
         elif "spec" in line:
-            self.control(SpecChange(at, {"examples": EXAMPLES, **line["spec"]}), offset, append)
+            text = yaml.safe_dump({"examples": EXAMPLES, **line["spec"]}, sort_keys=False)
+            record = Spec(revision=0, at=at, type=line["spec"]["type"], version=line["spec"]["version"], text=text)
+            self.control(record, offset, append)
         else:
             values = {k: None if v is None else float(v) for k, v in line.items() if k not in NOT_METRICS}
             site, stand_in = line.get("site", ""), digest(line) if self.payloads else None
