@@ -37,7 +37,7 @@ FEW = 64
 
 
 class Batch(NamedTuple):
-    """What stands beside a run of readings; by place, as Columns.rows counts them."""
+    """What stands beside readings; by place, as Columns.rows counts them."""
 
     offsets: Ints
     append_us: Ints | None
@@ -82,8 +82,8 @@ def take_columns(engine: Engine, found: Sequence[Columns], batch: Batch) -> list
         said += _take_one(engine, columns, place, row, batch)
     if len(found) > 1:
         said.sort(key=lambda transition: transition.offset)
-    if len(batch.offsets):
-        engine.journal.offset = int(batch.offsets[-1])
+    if found:
+        engine.journal.offset = int(batch.offsets[max(columns.rows[-1] for columns in found)])
     return said
 
 

@@ -58,6 +58,20 @@ class Columns:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def between(self, begin: int, end: int) -> "Columns":
+        """Those of the records from `begin` up to `end`; views, no copies."""
+        low, high = np.searchsorted(self.rows, (begin, end)).tolist()
+        if high - low == len(self):
+            return self
+        some = slice(low, high)
+        return Columns(
+            self.type, self.rows[some], self.devices[some], self.sites[some], self.event_times_us[some],
+            self.seqs[some], self.versions[some],
+            {metric: column[some] for metric, column in self.values.items()},
+            {metric: column[some] for metric, column in self.carried.items()},
+            self.device_names, self.site_names,
+        )  # fmt: skip
+
     def reading(self, place: int) -> Reading:
         """The same as fleet.reading.decode_reading makes of the record `rows[place]`."""
         values = {m: float(self.values[m][place]) for m, carried in self.carried.items() if carried[place]}

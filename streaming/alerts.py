@@ -19,8 +19,10 @@ from kafka.errors import FencedInstanceIdError, KafkaError, ProducerFencedError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from connections import kafka
+from connections.kafka_batches import Batches
 from fleet.catalog import load_catalog
 from fleet.channels import TRANSITIONS, state_topic
+from fleet.columns import ColumnReader
 from fleet.engine import Engine
 from fleet.errors import Unavailable
 from fleet.settings import Settings
@@ -34,7 +36,8 @@ from streaming.snapshots import SnapshotReader, write
 
 GROUP = "alerts"
 POLL_MS = 50
-MAX_RECORDS = 5_000
+MAX_BATCHES = 4
+"""Of about 8,192 records each: 0.1 s of work."""
 COMMIT_SECONDS = 0.05
 """Between two commits while readings keep coming; when none come, at once."""
 QUIET_COMMIT_SECONDS = 1.0
@@ -74,6 +77,7 @@ class Alerts:
         self.settings = settings
         catalog = load_catalog(settings.types_dir)
         self.systems = {system.topic: system.name for system in catalog.systems.values()}
+        self._readers = {topic: ColumnReader(catalog, topic) for topic in self.systems}
         self._shards: dict[TopicPartition, Shard] = {}
         self._waiting: set[TopicPartition] = set()
         """Ours, and not begun yet."""
@@ -107,10 +111,11 @@ class Alerts:
             partition_assignment_strategy=(CooperativeStickyAssignor,), session_timeout_ms=10_000,
         )  # fmt: skip
         consumer.subscribe(list(self.systems), listener=rebalances)
+        batches = Batches(consumer)
         log.info("started topics=%s", ",".join(self.systems))
         try:
             while not stop.is_set():
-                self.step(consumer, rebalances)
+                self.step(consumer, batches, rebalances)
             self._commit(consumer, rebalances)
             log.info("stopped commits=%d transitions=%d", self.commits, sum(self.transitions.values()))
         finally:
@@ -120,10 +125,10 @@ class Alerts:
                 kafka.close(self._producer)
             health.close()
 
-    def step(self, consumer: Any, rebalances: Rebalances) -> None:
+    def step(self, consumer: Any, batches: Batches, rebalances: Rebalances) -> None:
         """One poll; what it brings is evaluated, and committed when that is due."""
         try:
-            polled = consumer.poll(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
+            polled = batches.poll(timeout_ms=POLL_MS, max_batches=MAX_BATCHES)
         except FencedInstanceIdError as error:
             raise kafka.fenced(self.settings, GROUP) from error
         except KafkaError as error:
@@ -131,10 +136,16 @@ class Alerts:
             return
         self._follow(consumer, *rebalances.take())
         now_us = time.time_ns() // 1000
-        for place, records in polled.items():
+        sought: set[TopicPartition] = set()
+        for records in polled:
+            place = TopicPartition(records.topic, records.partition)
             shard = self._shards.get(place)
-            if shard is not None and self._is_next(consumer, place, shard, records[0].offset):
+            if shard is None or place in sought:
+                continue
+            if self._is_next(consumer, place, shard, records.base_offset):
                 self._unsent += [(place, transition) for transition in shard.take(records, now_us)]
+            else:
+                sought.add(place)
         now = time.monotonic()
         if now < self._retry_at:
             return
@@ -226,9 +237,11 @@ class Alerts:
             except SnapshotError as error:
                 log.error("%s: snapshot %d cannot be used: %s; using the one before", name, snapshot.number, error)
                 continue
-            return Shard(engine, snapshot.offset, snapshot.offset if committed is None else committed, snapshot)
+            emit_from = snapshot.offset if committed is None else committed
+            return Shard(engine, snapshot.offset, emit_from, self._readers[place.topic], snapshot)
         if committed is None or begin == 0:
-            return Shard(Engine(place.partition, []), begin, begin if committed is None else committed)
+            emit_from = begin if committed is None else committed
+            return Shard(Engine(place.partition, []), begin, emit_from, self._readers[place.topic])
         return (
             f"{name}: no snapshot at an offset from {begin} (where Kafka's log begins) to {committed} (where alerts are"
             " committed): the state cannot be computed any more. To begin again with no alerts known, delete the"
@@ -358,17 +371,17 @@ class Alerts:
         for place, shard in shards:
             at.add_metric([place.topic, str(place.partition)], shard.position)
         yield at
-        for name in ("readings", "duplicates", "out_of_order", "late", "evaluations", "unknown_type"):
+        for name in ("readings", "duplicates", "out_of_order", "late", "evaluations", "unreadable"):
             total = sum(getattr(shard.engine.counts, name) for _, shard in shards)
+            if name == "unreadable":
+                total += sum(shard.unreadable for _, shard in shards)
             yield GaugeMetricFamily(f"weir_alerts_{name}", f"{name} of the partitions now held", value=total)
-        unreadable = sum(shard.unreadable for _, shard in shards)
-        yield GaugeMetricFamily("weir_alerts_unreadable", "Records that are no canonical reading", value=unreadable)
         yield GaugeMetricFamily(
             "weir_alerts_refused", "Control records passed over", value=sum(s.refused for _, s in shards)
         )
         errors: dict[tuple[str, str], int] = {}
         for _, shard in shards:
-            for key, count in list(shard.engine.counts.errors.items()):
+            for key, count in list(shard.engine.journal.errors.items()):
                 errors[key] = errors.get(key, 0) + count
         failed = GaugeMetricFamily("weir_alerts_rule_errors", "Evaluations that raised", labels=["type", "rule"])
         for key, count in errors.items():

@@ -10,7 +10,9 @@ from typing import Any
 from kafka import TopicPartition
 
 from connections import kafka
-from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, TRANSITIONS
+from fleet.catalog import Catalog
+from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, TRANSITIONS, mark_of
+from fleet.columns import ColumnReader
 from fleet.control import Control, Device, Resolve, Retire, Spec, encode_control
 from fleet.engine import Engine
 from fleet.reading import Reading, encode_reading
@@ -131,8 +133,11 @@ def expected(log: dict[int, list[Any]]) -> dict[str, list[Transition]]:
     """By device, what the evaluator says of the log without any service."""
     said: dict[str, list[Transition]] = defaultdict(list)
     for partition, records in log.items():
-        for transition in Shard(Engine(partition, []), 0, 0).take(records, 0):
-            said[transition.device].append(transition)
+        shard = Shard(Engine(partition, []), 0, 0, ColumnReader(Catalog({}), TOPIC))
+        for record in records:  # through the scalar form: the service's is the columnar one
+            mark = mark_of(record.headers)
+            for transition in shard.take_one(record.offset, record.timestamp, mark, record.value, 0):
+                said[transition.device].append(transition)
     return said
 
 

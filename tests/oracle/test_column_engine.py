@@ -214,9 +214,9 @@ def without(rule: dict[str, Any]) -> dict[str, Any]:
 CALM = [{"x": 0}, {"x": 0, "y": 1, "n": 1}, {"x": 1}, {"x": 2, "y": 0}, {"y": None, "x": 0.1}, {"n": 2, "x": -0.7}, {"x": 1e-9}]
 HOT = [{"x": 5}, {"x": 7, "y": 9}, {"x": -9}, {"n": 9}, {"x": 1e308}]
 STEPS = st.tuples(
-    st.integers(0, 20), st.sampled_from([0, 0, 0.25, 1, 0.5]),
-    st.one_of(*[st.sampled_from(CALM)] * 30, st.sampled_from(HOT)), st.sampled_from([*[0] * 30, -3, -20]),
-    st.sampled_from([*["reading"] * 90, "beat", "restart", "register", "move", "gap"]),
+    st.integers(0, 7), st.sampled_from([0, 0.25, 1, 0.5, 0.125]),
+    st.one_of(*[st.sampled_from(CALM)] * 30, st.sampled_from(HOT)), st.sampled_from([*[0] * 80, -3, -20]),
+    st.sampled_from([*["reading"] * 120, "beat", "restart", "register", "move", "gap"]),
 )  # fmt: skip
 
 
@@ -228,7 +228,7 @@ def fleets(draw: st.DrawFn) -> dict[str, Any]:
     beats, now = draw(st.booleans()), 0.0
     types = [spec["type"] for spec in found]
     lines: list[Any] = []
-    for turn in range(draw(st.integers(2, 6))):
+    for turn in range(draw(st.integers(3, 9))):
         for device, step, values, back, kind in steps:
             now += step if kind != "gap" else 12
             name = types[(device + turn) % len(types)]
