@@ -5,7 +5,7 @@ the rest to the scalar form, reading by reading, each at its place in the log. A
 - a rule remembers something of it (an alert, a pending breach, outcomes of count; a rule with flap always does),
 - a condition can be true (fleet.column_condition),
 - a reading of it is not younger than all before it (a duplicate, out of order, or the same time again),
-- it is new, has moved to another site, or was, or will have been in this batch, silent for as long as no_data says.
+- it has moved to another site, or was, or will have been in this batch, silent for as long as no_data says.
 
 Left wholly are types with `is_scalar`, where devices look at each other or totals are exact sums.
 
@@ -226,7 +226,8 @@ class _Run:
         if not np.array_equal(here := table.sites[self.slots], sites):
             left = left | (here != sites)[self.order]
         if silence is not None:
-            late = self.ordered_times >= self._before(table.heard) + silence
+            heard = self._before(table.heard)
+            late = (self.ordered_times >= heard + silence) & (heard != LONG_AGO)
             left = left | late | (np.maximum(self.ordered_times, self.ordered_watermarks) + silence <= last)
         of_device: Bools = ~table.quiet[self.devices]
         if left.any():

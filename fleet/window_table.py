@@ -111,6 +111,31 @@ class WindowTable:
         self.sums[slot] = sums[-1]
         self.added[slot] = len(places)
 
+    # All devices
+
+    def dump(self, slots: Ints) -> tuple[Ints, Ints, Doubles]:
+        """(entries of each, their times and values one after the other)"""
+        counts = self.ends[slots] - self.first[slots]
+        rows = np.repeat(slots, counts)
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        flat = rows * self.ring + ((self.first[rows] + within) & (self.ring - 1))
+        return counts, self.times.reshape(-1)[flat], self.values.reshape(-1)[flat]
+
+    def restore(self, counts: Ints, times: Ints, values: Doubles) -> None:
+        """The same, of a new table's first slots."""
+        self._lengthen(int(counts.max(initial=0)))
+        slots = np.arange(len(counts))
+        rows = np.repeat(slots, counts)
+        flat = rows * self.ring + np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.times.reshape(-1)[flat] = times
+        self.values.reshape(-1)[flat] = values
+        self.ends[slots] = self.added[slots] = counts
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = np.cumsum(self.values[slots], axis=1)
+            self.errors[slots] = ROUNDING * np.abs(sums).sum(axis=1)
+        self.before[slots, 1:] = sums[:, :-1]
+        self.sums[slots] = sums[:, -1]
+
     # Batches
 
     def append(self, slots: Ints, times: Ints, values: Doubles, waves: list[Any]) -> Appended:
