@@ -45,9 +45,7 @@ class DeviceTable:
         )
         """`taken`: readings so far, to 32; above that, 32 and the place of the oldest in the ring `recent`."""
         self.recent = self._filled("recent", FIRST_CAPACITY)
-        self.values, self.times, self.previous, self.params = (
-            self._filled(name, FIRST_CAPACITY) for name in BY_METRIC
-        )
+        self.values, self.times, self.previous, self.params = (self._filled(name, FIRST_CAPACITY) for name in BY_METRIC)
         """By metric, or param, and slot."""
         self.windows = [WindowTable(length, FIRST_CAPACITY) for length in rules.windows.values()]
         self.site_names: dict[str, int] = {}

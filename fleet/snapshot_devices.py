@@ -37,7 +37,13 @@ class Few(msgspec.Struct, array_like=True):
 
     def is_empty(self) -> bool:
         return not (
-            self.own_params or self.pinned or self.marks or self.silences or self.totals or self.alerts or self.evaluated
+            self.own_params
+            or self.pinned
+            or self.marks
+            or self.silences
+            or self.totals
+            or self.alerts
+            or self.evaluated
         )
 
 
