@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BOOT := $(shell command -v "$(PYTHON)" || command -v python3 || command -v python3.11 || command -v python3.12 || command -v python3.13)
 WEIR := .venv/bin/weir
 .DEFAULT_GOAL := help
-.PHONY: help env setup demo up down restart status logs clean generate check test test-all lock lock-native
+.PHONY: help env setup demo up down restart status logs clean generate check test test-all bench-alerts lock lock-native
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t14
@@ -54,6 +54,11 @@ test: setup ## All tests but the slow ones; they start servers of their own
 
 test-all: setup ## All tests
 	@.venv/bin/pytest
+
+bench-alerts: setup ## Readings a second through the alert rules, beside Quix Streams, Bytewax and a plain loop
+	@.venv/bin/uv venv -q --allow-existing var/bench-peers
+	@.venv/bin/uv pip install -q --python var/bench-peers -r benchmarks/peers/requirements.txt
+	@.venv/bin/python benchmarks/alerts.py
 
 lock: ## Lock the Python packages anew, one file per Python version
 	@for v in 3.11 3.12 3.13; do .venv/bin/uv pip compile -q requirements/weir.in --python-version $$v --generate-hashes \

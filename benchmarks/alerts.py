@@ -2,13 +2,13 @@
 
     make bench-alerts            or  python benchmarks/alerts.py [--messages 4000000] [--runs 5] [--only weir,plain]
 
-Starts a Kafka broker of its own and fills four partitions with readings of 40,000 devices. All contenders read the same
-topic on the same broker.
-- weir: the alert service as it runs: 20 rules of all kinds, transactions, a snapshot of each partition every ten seconds
-- quix, bytewax, plain: one rule with hysteresis, state per device. quix: exactly once, RocksDB and changelog; bytewax: in
-  memory, no recovery, no transactions; plain: kafka-python and json, in memory
-`per_core` is readings by a second of the client's CPU, one worker; `two_cores` readings by a second of the clock with two
-workers and the broker on this machine's cores. Medians. The peers live in an environment of their own.
+Starts a Kafka broker of its own and fills four partitions with readings of 40,000 devices. All contenders read the
+same topic on the same broker.
+- weir: the alert service as it runs: 20 rules of all kinds, transactions, a snapshot of each partition every 10 s
+- quix, bytewax, plain: one rule with hysteresis, state per device. quix: exactly once, RocksDB and changelog;
+  bytewax: in memory, no recovery, no transactions; plain: kafka-python and json, in memory
+`per_core`: readings for a second of the client's CPU, one worker. `two_cores`: readings for a second of the clock, with
+two workers and the broker on this machine's cores. Medians. The peers live in an environment of their own.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE / "peers")]
+sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from connections import kafka
 from fleet.channels import HEARTBEAT, MARK_HEADER, state_topic
@@ -37,6 +37,7 @@ from fleet.settings import Settings
 from stack.ports import Ports
 from stack.stack import Stack
 
+HERE = Path(__file__).resolve().parent
 TYPES = HERE / "alerts_types"
 TOPIC, OUTPUT, PARTITIONS, DEVICES = "readings.bench", "bench.transitions", 4, 40_000
 PATIENCE_SECONDS = 400

@@ -31,7 +31,6 @@ from fleet.ruleset import RuleSet
 from fleet.text import Bools, Ints
 from fleet.transition import Transition
 
-
 FEW = 64
 """Readings that are not worth numpy's millisecond."""
 
@@ -61,7 +60,7 @@ class ColumnRules:
             for rule in rules.rules
             if rule.levels
         ]
-        """Of each rule with conditions: its metrics, whether it remembers every outcome, where its levels can breach."""
+        """Of each rule with conditions: its metrics, whether it remembers each outcome, where its levels can breach."""
         self.memo_size = compiler.size
 
 
@@ -106,7 +105,7 @@ class _Run:
             type_.table = DeviceTable(type_)
         if type_.column_rules is None:
             type_.column_rules = ColumnRules(type_.rules)
-        self.table = type_.table
+        self.table, self.rules = type_.table, type_.column_rules
         self.slots = self.table.slots_of(engine, columns)
         self.order, self.begins, self.is_first = groups(self.slots)
         self.ends = np.append(self.begins[1:], len(columns))

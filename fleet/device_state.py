@@ -129,8 +129,8 @@ class TypeState:
     """One type in a partition: its rules, devices, timers and watermark."""
 
     __slots__ = (
-        "appended", "column_rules", "devices", "heap", "highest", "is_scalar", "name", "plans", "retired", "rules", "table",
-        "wake_at", "watermark",
+        "appended", "column_rules", "devices", "heap", "highest", "is_scalar", "name", "plans", "retired", "rules",
+        "table", "wake_at", "watermark",
     )  # fmt: skip
 
     def __init__(self, rules: RuleSet):

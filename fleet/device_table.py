@@ -34,8 +34,8 @@ class DeviceTable:
         """By slot; a slot is never used again."""
         metrics, previous = len(rules.ranges), 2 * len(rules.places.previous)
         self._fills: dict[str, Any] = {
-            "quiet": np.False_, "clock": LONG_AGO, "heard": LONG_AGO, "newest": LONG_AGO, "lag": 0, "taken": 0, "sites": 0,
-            "recent": np.zeros(RECENT, np.int64),
+            "quiet": np.False_, "clock": LONG_AGO, "heard": LONG_AGO, "newest": LONG_AGO, "lag": 0, "taken": 0,
+            "sites": 0, "recent": np.zeros(RECENT, np.int64),
             "values": np.full(metrics, np.nan), "times": np.full(metrics, LONG_AGO),
             "previous": np.full(previous, np.nan), "params": np.array(rules.default_params, np.float64),
         }  # fmt: skip

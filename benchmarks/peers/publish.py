@@ -15,7 +15,7 @@ producer = Producer({
     **asked["client"], "compression.type": "lz4", "linger.ms": 50, "batch.size": 262_144, "acks": "all",
     "queue.buffering.max.messages": 500_000, "partitioner": "murmur2_random",
 })  # fmt: skip
-chance = random.Random(7)
+chance = random.Random(7)  # noqa: S311
 devices, count, topic = asked["devices"], asked["messages"], asked["topic"]
 rounds = count // devices
 begin = int(time.time() * 1000) - rounds * 2000

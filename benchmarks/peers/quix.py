@@ -12,7 +12,8 @@ asked = json.loads(sys.argv[1])
 client = asked["client"]
 connection = ConnectionConfig(
     bootstrap_servers=client["bootstrap.servers"], security_protocol=client["security.protocol"],
-    sasl_mechanism=client["sasl.mechanism"], sasl_username=client["sasl.username"], sasl_password=client["sasl.password"],
+    sasl_mechanism=client["sasl.mechanism"], sasl_username=client["sasl.username"],
+    sasl_password=client["sasl.password"],
 )  # fmt: skip
 app = Application(
     broker_address=connection, consumer_group=asked["group"], auto_offset_reset="earliest",

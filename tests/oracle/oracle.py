@@ -2,9 +2,9 @@
 
     transitions = run(document["specs"], test)      # a rule test of RULES §6
 
-Beyond §6, lines may carry `append` (append time, a duration from the origin), `{heartbeat: 50s}` is a heartbeat appended
-at 50 s, `{at, register: {device, site, params}}` a change of the registry, `{at, zone: {site, time_zone}}` one of a site's
-time zone; with `payloads: true` readings without seq are told by their payload. One Oracle is one partition.
+Beyond §6, lines may carry `append` (append time, a duration from the origin), `{heartbeat: 50s}` is a heartbeat
+appended at 50 s, `{at, register: {device, site, params}}` a change of the registry, `{at, zone: {site, time_zone}}` one
+of a site's time zone; with `payloads: true` readings without seq are told by their payload. One Oracle is a partition.
 """
 
 import copy
@@ -17,7 +17,17 @@ from fleet.duration import parse_duration
 from fleet.rule import Rule
 from fleet.spec import DeviceType
 from tests.oracle.conditions import (
-    Device, Micros, Moment, Taken, condition, local, micros, present, read, site_metrics, used_metrics,
+    Device,
+    Micros,
+    Moment,
+    Taken,
+    condition,
+    local,
+    micros,
+    present,
+    read,
+    site_metrics,
+    used_metrics,
 )  # fmt: skip
 from tests.oracle.states import Machine, flaps, max_gap_of
 
@@ -28,8 +38,8 @@ EXAMPLES = {"good": [{"payload": {}, "values": {}}], "bad": [{"payload": {}, "re
 
 
 def load(spec: dict[str, Any]) -> DeviceType:
-    """A spec inline: §6, it needs no examples."""
-    return DeviceType.model_validate({"examples": EXAMPLES, **spec})
+    """A spec inline: §6, it needs no examples, and `partition_by: site` is taken as given."""
+    return DeviceType.model_validate({"examples": EXAMPLES, "partition_by": "site", **spec})
 
 
 def at_of(text: object) -> Micros:
@@ -174,8 +184,8 @@ class Oracle:
             seq = payload(line)
         device = self.devices.get((name, line["device"]))
         if device is not None and seq is not None:
-            for before in device.taken[-DUPLICATES_AMONG:]:
-                if (before.at, before.seq, set(before.values)) == (at, seq, set(values)):
+            for earlier in device.taken[-DUPLICATES_AMONG:]:
+                if (earlier.at, earlier.seq, set(earlier.values)) == (at, seq, set(values)):
                     self.duplicates += 1
                     return
         if device is None:

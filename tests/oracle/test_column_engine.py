@@ -1,5 +1,5 @@
-"""The columnar form of the engine against the scalar one: same transitions with all their keys, same order, same counts,
-same state to the byte, for random specs, streams and batches.
+"""The columnar form of the engine against the scalar one: same transitions with all their keys, same order, same
+counts, same state to the byte, for random specs, streams and batches.
 """
 
 import json
@@ -56,8 +56,8 @@ class Log:
         elif "register" in line:
             known = line["register"]
             said = Device(
-                revision=0, at=at // 1000, type=known.get("type", name), device=known["device"], site=known.get("site", "default"),
-                registered_at=at // 1000, params=known.get("params", {}),
+                revision=0, at=at // 1000, type=known.get("type", name), device=known["device"],
+                site=known.get("site", "default"), registered_at=at // 1000, params=known.get("params", {}),
             )  # fmt: skip
         elif "retire" in line:
             said = Retire(revision=0, at=at // 1000, type=name, device=line["retire"])
