@@ -18,6 +18,7 @@ from fleet.device_table import DeviceTable
 from fleet.partition import Partition
 from fleet.text import Bools, Ints
 from fleet.window import Window
+from fleet.window_table import limit_of
 
 TIMES = ("clock", "heard", "newest", "lag")
 INTS, DOUBLES = np.dtype("<i8"), np.dtype("<f8")
@@ -157,11 +158,16 @@ def read_devices(known: Partition, type_: TypeState, stored: Devices) -> None:
         state[name] = np.frombuffer(stored.state[name], DOUBLES).reshape(rows, count)
     windows = [(_ints(c), _ints(t), np.frombuffer(v, DOUBLES)) for c, t, v in stored.windows]
     quiet = _read_few(type_, stored, devices) & (state["heard"] != LONG_AGO)
+    for counts, *_ in windows:
+        quiet &= counts <= limit_of(counts.mean() if count else 0.0)
     if type_.is_scalar:
         quiet[:] = False
     if quiet.any():
         type_.table = DeviceTable(type_)
-        type_.table.restore(devices, quiet, state, windows)
+        some = [
+            (np.where(quiet, c, 0), t[those], v[those]) for c, t, v in windows for those in [np.repeat(quiet, c)]
+        ]
+        type_.table.restore(devices, quiet, state, some)
     ends = [np.cumsum(counts) for counts, *_ in windows]
     for place in np.flatnonzero(~quiet).tolist():
         _fill(devices[place], place, state, windows, ends)
