@@ -10,7 +10,7 @@ from bisect import bisect_right
 from itertools import pairwise
 
 MAX_READINGS = 10_000
-SLACK = 64
+SLACK = 16
 """Dead entries before the arrays are cut: cutting one by one would move 10,000 entries for each reading."""
 
 
