@@ -40,20 +40,22 @@ MIXED = [
 ]
 
 
+RANGES = {"temperature": (10, 38), "humidity": (15, 75), "rainfall": (0, 52), "wind": (0, 21), "uv": (0, 9)}
+
+
 def readings(devices: int, rounds: int) -> list[Reading]:
-    """As the weather simulator draws them: uniform, an alert now and then; every two seconds."""
+    """Each metric walks through its range, at most a fiftieth of it a reading; every two seconds."""
     draw = random.Random(7).uniform  # noqa: S311 - nothing secret
     start = 1_732_985_789_000_000
+    now = {(d, m): draw(*RANGES[m]) for d in range(devices) for m in RANGES}
     made = []
     for n in range(rounds):
         for device in range(devices):
-            values = {
-                "temperature": draw(20, 36),
-                "humidity": draw(30, 70),
-                "rainfall": draw(0, 50),
-                "wind": draw(0, 20),
-                "uv": draw(0, 8.1),
-            }
+            values = {}
+            for metric, (low, high) in RANGES.items():
+                step = (high - low) / 50
+                value = min(high, max(low, now[device, metric] + draw(-step, step)))
+                values[metric] = now[device, metric] = value
             event_time_us = start + n * 2_000_000 + device * 1000
             made.append(Reading(f"d{device}", "station", "field", event_time_us, values, n))
     return made

@@ -8,9 +8,9 @@ A reading does two things, apart, so that a batch can be filtered by columns bet
 1. `_take`: duplicates (`recent`, `newest`), the type's `highest`, `appended`, `watermark`; if in order, the device's
    due timers, `clock`, `heard`, `lag`, `site`, present `values` and `times`, and where rules keep more: `windows`,
    `previous`, `totals`. Every reading must do this, whatever its rules say.
-2. `_evaluate_own`, `_evaluate_lookers`, `_run_timers`: rules, which may be skipped for a (rule, device) where nothing
-   is remembered (`device.alerts[rule.place] is None`, no `device.evaluated`), the rule is `plain`, and its condition is
-   not true.
+2. `_evaluate_own`, `_evaluate_lookers`, `_run_timers`: rules. One of the reading's own may be skipped where its `when`
+   (of CompiledRule: true if any level's is) is not true and nothing is remembered: `device.alerts[rule.place]` is None,
+   `device.evaluated` empty.
 """
 
 from collections.abc import Iterable, Sequence

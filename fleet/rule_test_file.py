@@ -1,12 +1,13 @@
 """Rule tests as files: YAML → RuleTest, with file and line in every error. RULES.md §6."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any
+
+import yaml
 
 from fleet.catalog import site_problems
 from fleet.control import Control, Device, Resolve, Retire, Spec
@@ -216,7 +217,7 @@ class _TestReader:
             spec = document.spec(line["spec"], (*path, "spec"))
             self.specs[spec.type] = spec
             document.check_sites(self.specs.values(), (*path, "spec"))
-            text = json.dumps(as_inline(line["spec"]))  # which is YAML
+            text = yaml.dump(as_inline(line["spec"]), Dumper=yaml.CSafeDumper, sort_keys=False)
             return Spec(revision=0, at=at_us // 1000, type=spec.type, version=spec.version, text=text)
         if "retire" in line:
             document.only(line, ("at", "retire", "type"), path)
