@@ -61,6 +61,12 @@ def simulate(
     catalog = load_catalog(settings.types_dir)
     parts = plan_parts(simulated_types(catalog, name), devices, rate, site)
     span = span_us(duration, "--duration")
+    for part in parts if to == "mqtt" else ():
+        if not part.spec.self_registration:
+            typer.echo(
+                f"weir: what is expected of {part.spec.type} holds where its devices are registered: the type does not"
+                " register them itself (`weir devices import`)", err=True,
+            )  # fmt: skip
     order = Order(to, out, seed, speed, time_us(until, "--until"), tuple(fault or ()), faults, truth)
     source = Source(
         span,

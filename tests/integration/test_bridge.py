@@ -105,8 +105,7 @@ def test_readings_and_rejects_arrive(settings_for: SettingsFor, bridge: Process,
 def test_heartbeats_go_into_every_partition(settings_for: SettingsFor, bridge: Process) -> None:
     wait_for(lambda: bridge.metric("weir_bridge_heartbeats_total") >= 12, 20, "no two heartbeats everywhere")
     found = [r for r in records(settings_for("operator"), "sensor", "readings.occupancy") if r.headers]
-    assert {mark_of(r.headers) for r in found} == {HEARTBEAT}
-    beats = Counter((r.topic, r.partition) for r in found)
+    beats = Counter((r.topic, r.partition) for r in found if mark_of(r.headers) == HEARTBEAT)
     assert set(beats) == {("sensor", n) for n in range(4)} | {("readings.occupancy", n) for n in range(2)}
     assert min(beats.values()) >= 2
     wait_for(lambda: "weir_mqtt_dropped_messages 0.0" in bridge._get("/metrics"), 15, "Mosquitto's drops are not shown")

@@ -43,7 +43,6 @@ WRONG = [
     ("a list as key", "version: 1", "version: 1\n? [a, b]\n: 1", 3, "a key is a word"),
     ("a mapping as key", "outside: quarantine", "{a: b}: 1", 6, "a key is a word"),
     ("a date that is none", "system: demo", "system: 2024-13-45", 1, "quote what is text"),
-    ("a key that is no more", "version: 1", "version: 1\nself_registration: true", 3, "unknown"),
     ("two fields of one key", "version: 1", "version: 1\nadapter: {seq: device_id}", 3, "adapter.device_id already"),
     ("a metric under a field's key", "version: 1", FLAT + "event_time: temperature}", 7, "adapter.event_time already"),
     ("a rename onto a field's key", "version: 1", FLAT + "rename: {seq: energy}}", 3, "adapter.seq already"),

@@ -79,7 +79,8 @@ def test_env_files_load_and_hold_only_the_own_role(layout):
             if other != role:
                 assert secrets[f"KAFKA_{other.upper()}"] not in text
     assert "WEIR_MQTT_PASSWORD" not in read_env_file(layout.env_file("landing"))
-    assert "WEIR_DB_URL" not in read_env_file(layout.env_file("bridge"))
+    assert "WEIR_DB_URL" not in read_env_file(layout.env_file("landing"))
+    assert "://weir_registry:" in read_env_file(layout.env_file("bridge"))["WEIR_DB_URL"]
     assert "WEIR_SPARK_REMOTE" not in read_env_file(layout.env_file("live"))
 
 

@@ -166,10 +166,10 @@ def test_needs_come_along_in_order():
         with_needs(["brdige"])
 
 
-def test_nobody_may_write_readings_but_bridge_and_simulator():
+def test_nobody_may_write_readings_but_bridge_registry_and_simulator():
     rights = provision.kafka_rights(load_catalog(Settings().types_dir))
     writers = {right.user for right in rights if right.operation == "write"}
-    assert writers == {"bridge", "simulator"}
+    assert writers == {"bridge", "registry", "simulator"}
     assert {r.user for r in rights if r.resource == "topic" and r.name == "*"} == {"batch", "operator"}
     assert not any(right.operation in ("all", "alter", "delete", "create") for right in rights)
 
