@@ -358,9 +358,11 @@ class Alerts:
         for place, shard in shards:
             at.add_metric([place.topic, str(place.partition)], shard.position)
         yield at
-        for name in ("readings", "duplicates", "out_of_order", "late", "evaluations", "unknown_type"):
+        for name in ("readings", "duplicates", "out_of_order", "late", "evaluations"):
             total = sum(getattr(shard.engine.counts, name) for _, shard in shards)
             yield GaugeMetricFamily(f"weir_alerts_{name}", f"{name} of the partitions now held", value=total)
+        unknown = sum(shard.engine.counts.unreadable for _, shard in shards)
+        yield GaugeMetricFamily("weir_alerts_unknown_type", "Of a type that the log has no spec of", value=unknown)
         unreadable = sum(shard.unreadable for _, shard in shards)
         yield GaugeMetricFamily("weir_alerts_unreadable", "Records that are no canonical reading", value=unreadable)
         yield GaugeMetricFamily(

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from fleet.catalog import load_catalog
 from fleet.settings import Settings
 from streaming.admission import Admission
+from streaming.announcer import Announcer
 from streaming.bridge import DRAIN_SECONDS, check, workers_of
 from streaming.heartbeat import Heartbeats
 from streaming.registrar import Registrar
@@ -28,6 +29,7 @@ class Bridge:
         self.catalog = load_catalog(settings.types_dir)
         self.admission = Admission(self.catalog)
         self.registrar = Registrar(settings, self.catalog, self.admission)
+        self.announcer = Announcer(settings, self.catalog)
         self.workers = workers_of(settings, self.catalog, self.admission, only)
         self.heartbeats = Heartbeats(settings, self.catalog)
         self._threads: dict[str, Supervised] = {}
@@ -43,6 +45,7 @@ class Bridge:
         self._start("heartbeats", self.heartbeats.run, stop)
         self._aside = [
             self._supervise("registry", self.registrar.run, stop),
+            self._supervise("specs", self.announcer.run, stop),
             self._supervise("$SYS", self.heartbeats.watch_broker, stop),
         ]
         log.info("started workers=%d topics=%s", len(self.workers), ",".join(self.heartbeats.topics))
@@ -111,6 +114,10 @@ class Bridge:
         )
         yield CounterMetricFamily("weir_bridge_registered", "Devices registered here", value=self.registrar.registered)
         yield CounterMetricFamily("weir_bridge_controls", "Control records published", value=self.registrar.published)
+        yield CounterMetricFamily("weir_bridge_specs", "Specs announced to the log", value=self.announcer.announced)
+        yield GaugeMetricFamily(
+            "weir_bridge_spec_errors", "Wrong lines in the specs' files", value=len(self.announcer.problems)
+        )
         if self.heartbeats.dropped is not None:
             yield GaugeMetricFamily(
                 "weir_mqtt_dropped_messages", "Dropped by Mosquitto since its start", value=self.heartbeats.dropped

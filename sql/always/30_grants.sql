@@ -17,6 +17,6 @@ GRANT EXECUTE ON FUNCTION expire_type, expire_chunks TO weir_batch;
 
 -- The registry's commands and the bridge. Nothing is ever deleted there.
 GRANT SELECT, UPDATE ON registry TO weir_registry;
-GRANT SELECT, INSERT, UPDATE ON sites, devices, control_records TO weir_registry;
+GRANT SELECT, INSERT, UPDATE ON sites, devices, specs, control_records TO weir_registry;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO weir_reader;
