@@ -14,6 +14,7 @@ from streaming.announcer import Announcer
 from streaming.bridge import DRAIN_SECONDS, check, workers_of
 from streaming.heartbeat import Heartbeats
 from streaming.registrar import Registrar
+from streaming.reporter import Figures, Reporter
 from streaming.service import Health, Supervised
 
 REPORT_SECONDS = 60.0
@@ -32,6 +33,7 @@ class Bridge:
         self.announcer = Announcer(settings, self.catalog)
         self.workers = workers_of(settings, self.catalog, self.admission, only)
         self.heartbeats = Heartbeats(settings, self.catalog)
+        self.reporter = Reporter(settings, "bridge", self.catalog, self.figures)
         self._threads: dict[str, Supervised] = {}
         self._aside: list[Supervised] = []
         """Without these messages go on: they are no reason not to be ready."""
@@ -40,6 +42,7 @@ class Bridge:
         check(self.settings, self.workers, self.catalog)
         health = Health(self.settings.bridge_metrics_port, self.problem)
         health.registry.register(self)
+        health.registry.register(self.reporter)
         for worker in self.workers:
             self._start(worker.name, worker.run, stop)
         self._start("heartbeats", self.heartbeats.run, stop)
@@ -48,6 +51,7 @@ class Bridge:
             self._supervise("specs", self.announcer.run, stop),
             self._supervise("$SYS", self.heartbeats.watch_broker, stop),
         ]
+        self.reporter.start(stop)
         log.info("started workers=%d topics=%s", len(self.workers), ",".join(self.heartbeats.topics))
         while not stop.wait(REPORT_SECONDS):
             log.info("%s", self.summary())
@@ -71,6 +75,16 @@ class Bridge:
     def problem(self) -> str:
         """One line naming the threads that do not do their work now; empty when all do."""
         return "; ".join(f"{name}: {t.problem}" for name, t in self._threads.items() if t.problem)
+
+    def figures(self) -> Figures:
+        tallies = [worker.tallies for worker in self.workers]
+        reasons = [(reason, n) for t in tallies for (reason, _), n in list(t.rejected.items())]
+        counts = {
+            "rejects": sum(n for _, n in reasons),
+            "unknown_devices": sum(n for reason, n in reasons if reason in ("unknown_device", "retired_device")),
+            "restarts": sum(t.restarts for t in (*self._threads.values(), *self._aside)),
+        }
+        return Figures({"lag": sum(t.in_flight for t in tallies), "spec_errors": len(self.announcer.problems)}, counts)
 
     def summary(self) -> str:
         tallies = [w.tallies for w in self.workers]

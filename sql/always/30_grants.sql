@@ -8,6 +8,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON live_offsets TO weir_live;
 
 GRANT SELECT, INSERT ON alert_transitions TO weir_history;
 GRANT SELECT, INSERT, UPDATE ON alerts, history_offsets TO weir_history;
+GRANT SELECT ON ledger_balance, etl_runs TO weir_history; -- it reports whether the books balance
 
 GRANT SELECT ON readings, live_offsets, devices, ledger_balance TO weir_batch;
 GRANT SELECT, INSERT, UPDATE, DELETE
