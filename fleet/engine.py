@@ -494,6 +494,8 @@ class Engine:
         spec = device.type.rules.spec
         alert.alert_id = alert_id(spec.system, spec.type, rule.id, device.id, starts_at_us, k)
         alert.since, alert.starts_at, alert.number, alert.shown_rank = since_us, starts_at_us, 0, alert.rank
+        alert.capped = device.type.active.get(rule.id, 0) >= spec.max_active_alerts
+        device.type.count(rule, alert, 1)
         self._tell(device, rule, alert, "firing", starts_at_us, now_us)
 
     def _tell(
@@ -509,6 +511,8 @@ class Engine:
     ) -> None:
         """`now_us`: when values are looked at; the event's time, but where a new spec has shortened a wait."""
         alert.number += 1
+        if to == "resolved":
+            device.type.count(rule, alert, -1)
         spec = device.type.rules.spec
         values = {name: device.fresh(place, now_us) for name, place in rule.metrics}
         title, annotations, labels = self._texts(device, rule, now_us)
@@ -531,6 +535,7 @@ class Engine:
                 values=values,
                 spec_version=version or spec.version,
                 flapping=alert.flapping,
+                capped=alert.capped,
                 partition=self.partition,
                 offset=self.offset,
                 title=title,
