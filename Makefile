@@ -41,12 +41,13 @@ clean: ## Stop and delete data, secrets, native parts and .venv; the download ca
 generate: env ## Write what is derived from the specs
 	@$(WEIR) generate
 
-check: env ## The gate: lint, types, import directions, generated files fresh
+check: env ## The gate: lint, types, import directions, generated files fresh, rule tests
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format -q --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@$(WEIR) generate --check
+	@$(WEIR) rules test tests/rules
 
 test: setup ## All tests but the slow ones; they start servers of their own
 	@.venv/bin/pytest -m "not slow"

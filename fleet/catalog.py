@@ -1,6 +1,7 @@
 """All device types together, and what must hold between them."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -131,6 +132,20 @@ def catalog_of(files: Mapping[Path, bytes]) -> Catalog:
         return build_catalog(types)
     except SpecError as error:
         raise SpecError("\n".join(_with_line(line, texts) for line in str(error).splitlines())) from None
+
+
+def check_sites(spec: DeviceType, file: Path, folder: Path) -> None:
+    """Whether the site functions of one spec look at types that there are, the folder's others among them. Raises
+    SpecError; another file that cannot be read is not this one's fault, and its type is not there."""
+    types: dict[str, RuledType] = {}
+    for other in sorted(folder.glob("*.yaml")):
+        with suppress(SpecError, UnicodeDecodeError):
+            found = load_spec(other.read_text(encoding="utf-8"), str(other))
+            types[found.type] = found
+    problems = site_problems(spec, {**types, spec.type: spec})
+    if problems:
+        texts = {spec.type: (file, file.read_text(encoding="utf-8"))}
+        raise SpecError("\n".join(_with_line(line, texts) for line in problems))
 
 
 def _with_line(problem: str, texts: dict[str, tuple[Path, str]]) -> str:

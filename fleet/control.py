@@ -12,18 +12,13 @@ import msgspec
 from fleet.spec import DeviceType
 
 
-class ControlRecord(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", kw_only=True):
-    revision: int = 0
-    """0: of no registry, as in rule tests; it is never the same again."""
+class _Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", kw_only=True):
+    revision: int
     at: int
     """When it was decided, by the registry's clock: epoch milliseconds. Of one registry it never falls."""
 
-    @property
-    def at_us(self) -> int:
-        return self.at * 1000
 
-
-class Device(ControlRecord, frozen=True, tag="device"):
+class Device(_Record, frozen=True, tag="device"):
     """The whole of what the registry says of a device, when it was registered or changed. One that was retired is a
     new device from here on."""
 
@@ -43,7 +38,7 @@ class Device(ControlRecord, frozen=True, tag="device"):
         return ("device", self.type, self.device)
 
 
-class Site(ControlRecord, frozen=True, tag="site"):
+class Site(_Record, frozen=True, tag="site"):
     """A site's time zone has changed, for all devices there. In every partition of the system."""
 
     site: str
@@ -54,7 +49,7 @@ class Site(ControlRecord, frozen=True, tag="site"):
         return ("site", self.site)
 
 
-class Retire(ControlRecord, frozen=True, tag="retire"):
+class Retire(_Record, frozen=True, tag="retire"):
     """The device is no more. `moved_to`: no more in this partition, for it stands at another site, whose partition has
     a `Device` of it."""
 
@@ -67,7 +62,7 @@ class Retire(ControlRecord, frozen=True, tag="retire"):
         return ("device", self.type, self.device)
 
 
-class Resolve(ControlRecord, frozen=True, tag="resolve"):
+class Resolve(_Record, frozen=True, tag="resolve"):
     """An operator ends an alert by hand."""
 
     type: str
@@ -80,7 +75,7 @@ class Resolve(ControlRecord, frozen=True, tag="resolve"):
         return ("device", self.type, self.device)
 
 
-class Spec(ControlRecord, frozen=True, tag="spec"):
+class Spec(_Record, frozen=True, tag="spec"):
     """The type's spec is this text (YAML) from here on. In every partition of the system."""
 
     type: str

@@ -144,11 +144,13 @@ class Parser:
         return operands[0] if len(operands) == 1 else Logic(operator, tuple(operands))
 
     def negation(self) -> Node:
-        negated = False
+        negations = 0
         while self.take("not"):
-            negated = not negated
+            negations += 1
         node = self.comparison()
-        return Logic("not", (node,)) if negated else node
+        for _ in range(2 - negations % 2 if negations else 0):  # `not not 5` is true, not 5
+            node = Logic("not", (node,))
+        return node
 
     def comparison(self) -> Node:
         operands, operators = [self.arithmetic("+", "-")], []

@@ -21,6 +21,7 @@ SITE_FUNCTIONS = ("site_last", "site_min", "site_max", "site_avg", "site_sum")
 COUNTER_FUNCTIONS = ("today", "this_month")
 CLOCK_FUNCTIONS = ("local_hour", "local_weekday")
 ARITHMETIC_FUNCTIONS = {"abs": (1, 1), "min": (1, 100), "max": (1, 100)}
+WORDS = ("and", "or", "not", "true", "false")
 FUNCTIONS = (
     *WINDOW_FUNCTIONS, "previous", *SITE_FUNCTIONS, *CLOCK_FUNCTIONS, *COUNTER_FUNCTIONS, *ARITHMETIC_FUNCTIONS,
 )  # fmt: skip

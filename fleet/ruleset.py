@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import get_args
 
 from fleet.evaluation import Condition, Places, Value, compared, compile_condition, compile_value
-from fleet.expression import Call, Name, Node, Window, parse_expression, walk
+from fleet.expression import Call, Logic, Name, Node, Window, parse_expression, walk
 from fleet.rule import COUNTER_FUNCTIONS, SITE_FUNCTIONS, WINDOW_FUNCTIONS, Flap, Level, Rule, Severity
 from fleet.spec import RuledType
 
@@ -48,16 +48,20 @@ class CompiledLevel:
 
 class CompiledRule:
     __slots__ = (
-        "flap", "id", "kind", "levels", "looked_at", "max_gap_us", "metrics", "no_data_us", "own", "place", "plain",
-        "severity", "spec", "title", "value", "when",
+        "flap", "has_templates", "id", "kind", "levels", "looked_at", "max_gap_us", "metrics", "no_data_us", "own",
+        "place", "places", "severity", "spec", "title", "value", "when",
     )  # fmt: skip
 
     def __init__(self, rule: Rule, place: int, places: Places, default_gap_us: int):
         self.id = rule.id
         self.spec = rule
         self.place = place
+        self.places = places
         self.kind = "levels" if rule.levels else "no_data" if rule.no_data is not None else "when"
         self.title = rule.title or rule.id
+        self.has_templates = any(
+            "{" in text or "}" in text for text in (self.title, *rule.annotations.values(), *rule.labels.values())
+        )
         self.flap: Flap | None = rule.flap
         self.max_gap_us = default_gap_us if rule.max_gap is None else microseconds(rule.max_gap)
         self.no_data_us = None if rule.no_data is None else microseconds(rule.no_data)
@@ -81,9 +85,13 @@ class CompiledRule:
         self.metrics = [(name, i) for name, i in places.metrics.items() if name in names]
         """Of its own device, in the spec's order: name, place."""
         self.own = frozenset(name for name, _ in self.metrics)
-        self.plain = self.kind == "when" and rule.flap is None
-        """One condition, and an outcome that is not true leaves nothing to remember where nothing is remembered."""
-        self.when: Condition | None = self.levels[0].when if self.plain else None
+        self.when: Condition | None = None
+        """True where any level's `when` is. If it is not, an evaluation where nothing is remembered leaves nothing to
+        remember; None for rules that always are evaluated in full: flap remembers that it was calm."""
+        if self.levels and rule.flap is None:
+            any_level = [level.when_tree for level in self.levels]
+            root = any_level[0] if len(any_level) == 1 else Logic("or", tuple(any_level))
+            self.when = compile_condition(root, places)
         shown = next((found for root in roots if (found := compared(root, places.metrics)) is not None), None)
         self.value: Value | None = None if shown is None else compile_value(shown, places)
 
@@ -104,6 +112,7 @@ class RuleSet:
         ]
         self.windows = _window_lengths(calls)
         """Metric → the longest window any rule looks at, in microseconds."""
+        self.reaches_us = list(self.windows.values())
         self.params: list[tuple[str, float]] = [item for rule in spec.alerts for item in rule.params.items()]
         """Of all rules, one after the other; compiled conditions know their place."""
         self.places = self._places(

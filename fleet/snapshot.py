@@ -13,9 +13,8 @@ from fleet.alert_state import Alert, Machine
 from fleet.counter_total import CounterTotal
 from fleet.device_state import DeviceState, Mark, TypeState
 from fleet.errors import DataError
-from fleet.local_time import LocalTime
 from fleet.ruleset import RuleSet
-from fleet.spec_change import read_spec
+from fleet.spec import RuledType
 from fleet.window import Window
 
 if TYPE_CHECKING:
@@ -68,11 +67,11 @@ class _Snapshot(msgspec.Struct, array_like=True):
     """Site → time zone."""
     counts: list[int]
     errors: list[tuple[str, str, int]]
-    revisions: list[tuple[list[str], int]]
+    revisions: list[tuple[tuple[str, ...], int]]
     types: list[_Type]
 
 
-COUNTS = ("readings", "duplicates", "out_of_order", "late", "unreadable", "evaluations")
+COUNTS = ("readings", "duplicates", "out_of_order", "late", "unreadable", "repeated", "evaluations")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Snapshot).decode
@@ -83,14 +82,14 @@ def write_snapshot(engine: "Engine") -> bytes:
     return _encode(
         _Snapshot(
             VERSION,
-            engine.partition,
+            engine.journal.partition,
             engine.offset,
-            engine.floor,
-            {site.name: site.local.name for site in engine.sites.values()},
+            engine.known.floor,
+            {site.name: site.local.name for site in engine.known.sites.values()},
             [getattr(engine.counts, name) for name in COUNTS],
-            [(*key, n) for key, n in sorted(engine.counts.errors.items())],
-            [(list(subject), revision) for subject, revision in engine.revisions.items()],
-            [_write_type(type_) for type_ in engine.types.values()],
+            [(*key, n) for key, n in sorted(engine.journal.errors.items())],
+            list(engine.revisions.items()),
+            [_write_type(type_) for type_ in engine.known.types.values()],
         )
     )
 
@@ -138,27 +137,27 @@ def read_snapshot(data: bytes) -> "Engine":
     except (msgspec.MsgspecError, IndexError) as error:
         raise SnapshotError(f"no snapshot of an engine: {error}") from None
     engine = Engine(snapshot.partition)
-    engine.offset, engine.floor = snapshot.offset, snapshot.floor
+    engine.journal.offset, engine.known.floor = snapshot.offset, snapshot.floor
     for name, n in zip(COUNTS, snapshot.counts, strict=True):
         setattr(engine.counts, name, n)
     for type_name, rule, n in snapshot.errors:
-        engine.counts.errors[type_name, rule] = n
-    engine.revisions = {tuple(subject): revision for subject, revision in snapshot.revisions}
+        engine.journal.errors[type_name, rule] = n
+    engine.revisions = dict(snapshot.revisions)
     for name, zone in snapshot.zones.items():
-        engine.site(name).local = LocalTime(zone)
+        engine.known.set_zone(name, zone)
     for stored in snapshot.types:
-        type_ = TypeState(RuleSet(read_spec(stored.spec)))
+        type_ = TypeState(RuleSet(RuledType.model_validate(stored.spec)))
         type_.highest, type_.appended, type_.watermark = stored.highest, stored.appended, stored.watermark
-        engine.types[type_.name] = type_
+        engine.known.types[type_.name] = type_
         for device in stored.devices:
             _read_device(engine, type_, device)
         type_.retired = stored.retired
-    engine.index_lookers()
+    engine.known.index_lookers()
     return engine
 
 
 def _read_device(engine: "Engine", type_: TypeState, stored: _Device) -> None:
-    device = engine.add_device(type_, stored.id, stored.site)
+    device = engine.known.add_device(type_, stored.id, stored.site)
     for name, value in zip(FIELDS, stored.fields, strict=True):
         setattr(device, name, value)
     if device.marks:

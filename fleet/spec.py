@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from fleet.duration import Duration, format_duration, parse_duration
-from fleet.rule import Rule, Strict, check_expression, uses_metric, uses_site_functions
+from fleet.rule import WORDS, Rule, Strict, check_expression, uses_metric, uses_site_functions
 from fleet.units import UNITS
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=48)]
@@ -275,25 +275,25 @@ class RuledType(Strict):
         kinds = {name: metric.kind for name, metric in self.metrics.items()}
         cadence = None if self.cadence == "event" else self.cadence
         for place, rule in enumerate(self.alerts):
-            shadowing = sorted(set(rule.params) & set(self.metrics))
-            if shadowing:
-                problems.append(
-                    f"alerts.{place}.params.{shadowing[0]}: {shadowing[0]!r} is a metric; name the param otherwise"
-                )
-            for path, condition in rule.conditions():
-                texts = {key: text for key in ("when", "clear") if (text := getattr(condition, key)) is not None}
-                before = len(problems)
-                for key, text in texts.items():
-                    where = ".".join(filter(None, ("alerts", str(place), path, key)))
-                    found = check_expression(
-                        text, metrics=kinds, params=set(rule.params), cadence=cadence, other_types=None
-                    )  # fmt: skip
-                    if self.partition_by != "site" and uses_site_functions(text):
-                        found.append("site functions need partition_by: site")
-                    problems += [f"{where}: {problem}" for problem in found]
-                if len(problems) == before and not any(uses_metric(text, kinds) for text in texts.values()):
-                    where = ".".join(filter(None, ("alerts", str(place), path, "when")))
-                    problems.append(f"{where}: a condition uses at least one metric or site function")
+            for name in sorted(set(rule.params) & {*self.metrics, *WORDS}):
+                meaning = "a word of the language" if name in WORDS else "a metric"
+                problems.append(f"alerts.{place}.params.{name}: {name!r} is {meaning}; name the param otherwise")
+            texts = {
+                ".".join(filter(None, ("alerts", str(place), path, key))): text
+                for path, condition in rule.conditions()
+                for key in ("when", "clear")
+                if (text := getattr(condition, key)) is not None
+            }
+            before = len(problems)
+            for where, text in texts.items():
+                found = check_expression(
+                    text, metrics=kinds, params=set(rule.params), cadence=cadence, other_types=None
+                )  # fmt: skip
+                if self.partition_by != "site" and uses_site_functions(text):
+                    found.append("site functions need partition_by: site")
+                problems += [f"{where}: {problem}" for problem in found]
+            if texts and len(problems) == before and not any(uses_metric(text, kinds) for text in texts.values()):
+                problems.append(f"{next(iter(texts))}: a rule uses at least one metric or site function")
         return problems
 
 

@@ -2,48 +2,39 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from fleet import timer
 from fleet.alert_state import LONG_AGO, Alert, Machine
 from fleet.control import Spec
 from fleet.counter_total import CounterTotal
 from fleet.device_state import DeviceState, TypeState
-from fleet.errors import SpecError
 from fleet.ruleset import CompiledRule, RuleSet
 from fleet.spec import RuledType
-from fleet.spec_file import parse_yaml
+from fleet.spec_file import parse_yaml, validated
 from fleet.window import Window
 
 if TYPE_CHECKING:
     from fleet.engine import Engine
 
 
-def read_spec(data: dict[str, Any]) -> RuledType:
+def read_spec(text: str, name: str) -> RuledType:
     """Raises SpecError."""
-    try:
-        return RuledType.model_validate(data)
-    except ValidationError as error:
-        name = data.get("type", "?")
-        raise SpecError(f"the spec of type {name!r} cannot be read: {error}") from None
+    data, lines = parse_yaml(text, name)
+    return validated(RuledType, data, lines, name)
 
 
-def change_spec(engine: "Engine", control: Spec) -> None:
-    data, _ = parse_yaml(control.text, f"the control record of type {control.type!r}")
-    if not isinstance(data, dict) or data.get("type") != control.type:
-        raise SpecError(f"the control record of type {control.type!r} holds no spec of that type")
-    rules = RuleSet(read_spec(data))
-    type_ = engine.types.get(rules.name)
+def change_spec(engine: "Engine", record: Spec) -> None:
+    rules = RuleSet(read_spec(record.text, f"{record.type}.yaml"))
+    type_ = engine.known.types.get(rules.name)
     if type_ is None:
-        type_ = engine.types[rules.name] = TypeState(rules)
-        type_.watermark = engine.floor
+        type_ = engine.known.types[rules.name] = TypeState(rules)
+        type_.watermark = engine.known.floor
     else:
         for _, device in sorted(type_.devices.items()):
-            _carry_over(engine, device, type_.rules, rules, control.at_us)
+            _carry_over(engine, device, type_.rules, rules, record.at * 1000)
         type_.rules = rules
         for device in type_.devices.values():
             timer.rearm(device)
-    engine.index_lookers()
+    engine.known.index_lookers()
 
 
 def _carry_over(engine: "Engine", device: DeviceState, old: RuleSet, new: RuleSet, at_us: int) -> None:
@@ -54,7 +45,7 @@ def _carry_over(engine: "Engine", device: DeviceState, old: RuleSet, new: RuleSe
     for (rule, successor), alert in zip(pairs, device.alerts, strict=True):
         if successor is None or successor.kind != rule.kind:
             if alert is not None:
-                engine.end_alert(device, rule, alert, at_us, "rule_removed", new.spec.version)
+                engine.evaluator.end(device, rule, alert, at_us, "rule_removed", new.spec.version)
             continue
         if alert is not None:
             kept[rule.id] = _carried(alert, rule, successor)

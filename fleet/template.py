@@ -15,8 +15,6 @@ Scope = Mapping[str, str | float | None]
 
 
 def render(template: str, scope: Scope) -> str:
-    if "{" not in template and "}" not in template:
-        return template
     try:
         return "".join(_pieces(template, scope))
     except (ValueError, KeyError, TypeError, IndexError, OverflowError):
@@ -39,7 +37,3 @@ def _pieces(template: str, scope: Scope) -> list[str]:
         else:
             pieces.append(UNKNOWN if value is None else f"{float(value):.10g}")
     return pieces
-
-
-def uses_value(*templates: str) -> bool:
-    return any("{value" in template for template in templates)

@@ -184,7 +184,7 @@ class Alerts:
         counts = self._counted
         for shard in shards.values():
             counts = _sum(counts, shard.counted())
-        types = [type_ for shard in shards.values() for type_ in list(shard.engine.types.values())]
+        types = [type_ for shard in shards.values() for type_ in list(shard.engine.known.types.values())]
         behind = [type_.watermark + type_.rules.lateness_us for type_ in types if type_.watermark != LONG_AGO]
         states: dict[str, float | None] = {
             "active_alerts": sum(sum(list(type_.active.values())) for type_ in types),
@@ -401,13 +401,13 @@ class Alerts:
         yield GaugeMetricFamily(
             "weir_alerts_refused", "Control records passed over", value=sum(s.refused for _, s in shards)
         )
-        types = [type_ for _, shard in shards for type_ in list(shard.engine.types.values())]
+        types = [type_ for _, shard in shards for type_ in list(shard.engine.known.types.values())]
         yield GaugeMetricFamily(
             "weir_alerts_capped", "Active alerts beyond their rule's cap", value=sum(t.capped for t in types)
         )
         errors: dict[tuple[str, str], int] = {}
         for _, shard in shards:
-            for key, count in list(shard.engine.counts.errors.items()):
+            for key, count in list(shard.engine.journal.errors.items()):
                 errors[key] = errors.get(key, 0) + count
         failed = GaugeMetricFamily("weir_alerts_rule_errors", "Evaluations that raised", labels=["type", "rule"])
         for key, count in errors.items():

@@ -15,7 +15,7 @@ from fleet.channels import CONTROL, HEARTBEAT, mark_of
 from fleet.contract import Reject, is_future, read_canonical
 from fleet.control import decode_control
 from fleet.engine import Engine
-from fleet.errors import SpecError
+from fleet.errors import ConfigurationError, SpecError
 from fleet.snapshot_chunks import Snapshot
 from fleet.transition import Transition
 
@@ -74,7 +74,7 @@ class Shard:
         if mark == CONTROL:
             try:
                 return self.engine.control(decode_control(value), **where)
-            except (msgspec.MsgspecError, SpecError) as error:
+            except (msgspec.MsgspecError, SpecError, ConfigurationError) as error:
                 # Whoever wrote it should have checked it. Everyone who reads this log passes over it alike.
                 self.refused += 1
                 log.error("%s-%d offset %d: control record passed over: %s", *record[:2], record.offset, error)

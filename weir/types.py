@@ -63,7 +63,7 @@ def check(
     names: Annotated[list[str] | None, typer.Argument(help="Types or files; none: all.")] = None,
 ) -> None:
     """Say what is wrong with the specs, by file and line, and run their examples."""
-    from fleet.catalog import load_catalog
+    from fleet.catalog import check_sites, load_catalog
     from fleet.errors import SpecError
     from fleet.examples import failures
     from fleet.settings import Settings
@@ -76,6 +76,8 @@ def check(
         if missing:
             raise SpecError(f"no such file: {', '.join(missing)}")
         specs = [load_spec(f.read_text(encoding="utf-8"), str(f)) for f in files]
+        for spec, file in zip(specs, files, strict=True):
+            check_sites(spec, file, folder)
     else:
         specs = list(load_catalog(folder))
     wrong = [line for spec in specs for line in failures(spec)]

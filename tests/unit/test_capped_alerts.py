@@ -32,7 +32,7 @@ class Partition:
         return list(self.engine.control(control, offset=self._next))  # type: ignore[arg-type]
 
     def counts(self) -> tuple[dict[str, int], int]:
-        of_type = self.engine.types["roof"]
+        of_type = self.engine.known.types["roof"]
         return {rule: n for rule, n in of_type.active.items() if n}, of_type.capped
 
 
@@ -61,14 +61,16 @@ def test_a_restart_and_control_records_keep_the_count() -> None:
     before = partition.counts()
     partition.engine = Engine.restore(partition.engine.snapshot())
     assert partition.counts() == before == ({"hot": 5}, 2)
-    (retired,) = partition.tell(Retire(at=1000, type="roof", device="d3"))
+    (retired,) = partition.tell(Retire(revision=0, at=1000, type="roof", device="d3"))
     assert (retired.reason, retired.capped) == ("device_retired", True)
-    partition.tell(Resolve(at=1000, type="roof", device="d0", rule="hot", by="ada"))
+    partition.tell(Resolve(revision=0, at=1000, type="roof", device="d0", rule="hot", by="ada"))
     assert partition.counts() == ({"hot": 3}, 1)
     larger = {**SPEC, "max_active_alerts": 4}
-    assert partition.tell(Spec(at=2000, type="roof", version=1, text=yaml.safe_dump(larger))) == []
+    assert partition.tell(Spec(revision=0, at=2000, type="roof", version=1, text=yaml.safe_dump(larger))) == []
     assert [t.capped for n in (5, 6) for t in partition.hear(f"d{n}", 3, heat=40.0)] == [False, True]
-    gone = partition.tell(Spec(at=4000, type="roof", version=1, text=yaml.safe_dump({**SPEC, "alerts": []})))
+    gone = partition.tell(
+        Spec(revision=0, at=4000, type="roof", version=1, text=yaml.safe_dump({**SPEC, "alerts": []}))
+    )
     assert {(t.device, t.reason, t.capped) for t in gone} == {
         ("d1", "rule_removed", False), ("d2", "rule_removed", False), ("d4", "rule_removed", True),
         ("d5", "rule_removed", False), ("d6", "rule_removed", True),

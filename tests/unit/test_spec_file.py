@@ -1,12 +1,14 @@
 """A bad spec names file, line, what was found and how to put it right."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from fleet.catalog import build_catalog, load_catalog
+from fleet.catalog import build_catalog, check_sites, load_catalog
 from fleet.errors import ConfigurationError, SpecError
 from fleet.settings import CHECKOUT
+from fleet.spec import DeviceType
 from fleet.spec_file import load_spec
 
 GOOD = """\
@@ -82,6 +84,18 @@ WRONG = [
     ),
     ("a site function by device", "when: temperature >", "when: site_max(roof_sensor.energy) >", 15, "partition_by"),
     ("a param that hides a metric", "{limit: 35}", "{temperature: 1, limit: 1}", 18, "is a metric"),
+    ("a param that is a word", "{limit: 35}", "{not: 1, limit: 1}", 18, "a word of the language"),
+    ("a param that no condition can name", "{limit: 35}", "{my-limit: 1, limit: 1}", 18, "must match"),
+    ("an infinite param", "{limit: 35}", "{limit: .inf}", 18, "finite"),
+    ("a number beyond all numbers", "temperature > limit", "temperature > 1e999", 15, "beyond the largest"),
+    ("today of nothing", "when: temperature >", "when: today() >", 15, "takes 1 argument"),
+    ("previous of a number", "when: temperature >", "when: previous(3) >", 15, "wants a metric"),
+    ("a window of nothing", "when: temperature >", "when: avg(temperature, 0s) >", 15, "longer than 0s"),
+    ("max_gap beside no_data", "no_data: 5m", "no_data: 5m, max_gap: 5m", 19, "cannot stand beside no_data"),
+    ("for beside levels", "for: 30s", "for: 30s\n    levels: {info: {when: energy > 1}}", 14, "exactly one of"),
+    ("a severity that is none", "for: 30s", "severity: fatal", 17, "'critical'"),
+    ("flap upside down", "for: 30s", "flap: {high: 0.2, low: 0.3}", 17, "must be below"),
+    ("an id with capitals", "id: hot", "id: Hot", 14, "must match"),
     ("two kinds in a rule", "no_data: 5m", "no_data: 5m, when: energy > 1", 19, "exactly one of"),
     ("for beside no_data", "no_data: 5m", "no_data: 5m, for: 5m", 19, "cannot stand beside no_data"),
     ("count of more than there are", "for: 30s", "count: 6 of 5", 17, "6 of only 5"),
@@ -102,6 +116,13 @@ def test_errors_name_line_and_fix(old: str, new: str, line: int, text: str) -> N
         load_spec(GOOD.replace(old, new, 1), "roof_sensor.yaml")
     message = str(caught.value)
     assert any(part.startswith(f"roof_sensor.yaml:{line}: ") and text in part for part in message.splitlines()), message
+
+
+def test_on_and_off_are_words_as_keys_and_switches_as_values() -> None:
+    action = "for: 30s\n    flap: on\n    actions:\n      - {on: firing, device: fan, command: {off: 1}}"
+    rule = load_spec(GOOD.replace("for: 30s", action), "x").alerts[0]
+    assert (rule.actions[0].on, rule.actions[0].command, rule.flap and rule.flap.high) == ("firing", {"off": 1}, 0.5)
+    assert load_spec(GOOD.replace("for: 30s", "flap: off"), "x").alerts[0].flap is None
 
 
 @pytest.mark.parametrize(
@@ -153,6 +174,33 @@ def test_site_functions_know_the_other_types(tmp_path: Path) -> None:
     )
     with pytest.raises(SpecError, match=r"roof_sensor\.yaml:16: .*did you mean 'temperature'"):
         load_catalog(tmp_path)
+
+
+def test_one_spec_is_checked_among_the_others(tmp_path: Path) -> None:
+    site = GOOD.replace("cadence: 10s", "cadence: 10s\npartition_by: site")
+    (tmp_path / "other.yaml").write_text(site.replace("type: roof_sensor", "type: other"))
+    for condition, problem in (
+        ("other.energy", ""),
+        ("othr.energy", "did you mean 'other'"),
+        ("roof_sensor.x", "roof_"),
+    ):
+        text = site.replace("temperature > limit", f"site_max({condition}) > 1")
+        file = tmp_path / "roof_sensor.yaml"
+        file.write_text(text)
+        if not problem:
+            check_sites(load_spec(text, str(file)), file, tmp_path)
+        else:
+            with pytest.raises(SpecError, match=rf"roof_sensor\.yaml:16: .*{problem}"):
+                check_sites(load_spec(text, str(file)), file, tmp_path)
+
+
+@pytest.mark.parametrize("microseconds", [1, 500, 999_999, 1_000_001, 1_234_567_800, 86_400_000_000, 90_000_000])
+def test_a_spec_is_read_as_it_was_written(microseconds: int) -> None:
+    """As the engine's snapshots keep it."""
+    spec = load_spec(GOOD, "x")
+    spec = spec.model_copy(update={"cadence": timedelta(microseconds=microseconds)})
+    again = DeviceType.model_validate(spec.model_dump(mode="json", by_alias=True, exclude_unset=True))
+    assert again == spec
 
 
 def test_the_types_that_ship_load() -> None:
