@@ -31,7 +31,7 @@ from streaming.service import BACKOFF_SECONDS, Health
 POLL_MS = 200
 MAX_RECORDS = 2_000
 BOOKS_SECONDS = 60.0
-"""Between two looks at the ledger, which no other service with a login of the database has time for."""
+"""Between two looks at the ledger: of 44,000 partitions (a year of five types) one takes 0.5 s on a busy machine."""
 INSERTED = (
     "transition_id", "alert_id", "number", "system", "type", "rule", "device_id", "site", "to", "severity", "reason",
     "event_time", "detected_at", "since", "starts_at", "title", "annotations", "labels", "values", "spec_version",

@@ -40,8 +40,9 @@ class Figures:
     states: dict[str, float | None] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     """Since the process began, never falling; told as what came since the last report."""
-    positions: Mapping[TopicPartition, int | None] = field(default_factory=dict)
-    """Next offset of each partition that is the service's; None: not known yet. Told as `lag`."""
+    positions: Mapping[TopicPartition, int | None] | None = None
+    """Of a service that reads from Kafka: the next offset of each partition that is its own; None: not known yet. Told
+    as `lag`."""
 
 
 def device_id(service: str, instance: str = "1") -> str:
@@ -104,9 +105,9 @@ class Reporter:
         assert self.spec is not None
         figures, now = self._figures(), time.monotonic()
         values = dict(figures.states)
-        if figures.positions:
-            ends = {} if None in figures.positions.values() else consumer.end_offsets(list(figures.positions))
-            values["lag"] = lag(figures.positions, ends)
+        if (positions := figures.positions) is not None:
+            known = bool(positions) and None not in positions.values()
+            values["lag"] = lag(positions, consumer.end_offsets(list(positions))) if known else None
         for count, total in {"restarts": 0, **figures.counts}.items():
             gained = total - self._told.get(count, 0)
             if count in PER_SECOND:
@@ -128,11 +129,6 @@ class Reporter:
         yield shown
 
 
-def lag(positions: Mapping[TopicPartition, int | None], ends: Mapping[TopicPartition, int]) -> float | None:
-    """Records between positions and the ends of the logs; None where a position is not known."""
-    total = 0
-    for place, position in positions.items():
-        if position is None or place not in ends:
-            return None
-        total += max(0, ends[place] - position)
-    return total
+def lag(positions: Mapping[TopicPartition, int | None], ends: Mapping[TopicPartition, int]) -> int:
+    """Records between the positions and the ends of the logs, which may have been asked for before a read."""
+    return sum(max(0, ends[place] - (position or 0)) for place, position in positions.items())
