@@ -13,6 +13,8 @@ REJECTED = "readings.rejected"
 REJECTED_PARTITIONS = 1
 TRANSITIONS = "alerts.transitions"
 TRANSITIONS_PARTITIONS = 4
+OWN_TYPE = "weir_component"
+"""The device type of Weir's own services, which write their readings to its topic themselves."""
 TRANSITIONS_KEPT = timedelta(days=30)
 """In Kafka; the lake and the warehouse have them for good."""
 MARK_HEADER = "weir"

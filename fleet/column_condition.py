@@ -54,7 +54,6 @@ def exact(values: Any) -> Term:
     return Term(values, values)
 
 
-
 class ColumnCompiler:
     """Of one type's rules: equal sub-expressions are computed once a batch, over all its conditions."""
 
@@ -135,9 +134,7 @@ class ColumnCompiler:
         assert isinstance(first, Name)  # fleet.rule checked it
         if function == "previous":
             present, place = self._look(first, places), places.previous[first.name]
-            return lambda readings: exact(
-                np.where(np.isnan(present(readings).low), np.nan, readings.previous(place))
-            )
+            return lambda readings: exact(np.where(np.isnan(present(readings).low), np.nan, readings.previous(place)))
         length = node.arguments[1]
         assert function in WINDOW_FUNCTIONS and isinstance(length, Window)
         if function == "rate" and first.name in places.counters:

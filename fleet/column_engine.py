@@ -31,7 +31,6 @@ from fleet.ruleset import RuleSet
 from fleet.text import Bools, Ints
 from fleet.transition import Transition
 
-
 FEW = 64
 """Readings that are not worth numpy's millisecond."""
 

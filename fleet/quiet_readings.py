@@ -148,7 +148,8 @@ class QuietReadings:
         minutes = self.times // 60_000_000
         pairs, which = np.unique(np.stack([sites, minutes]), axis=1, return_inverse=True)
         found = [
-            getattr(engine.known.site(names[site]).local, function)(minute * 60_000_000) for site, minute in pairs.T.tolist()
+            getattr(engine.known.site(names[site]).local, function)(minute * 60_000_000)
+            for site, minute in pairs.T.tolist()
         ]
         return np.array(found, np.float64)[which.reshape(-1)]
 

@@ -90,7 +90,7 @@ class Settings(BaseModel):
     alerts_metrics_port: int = 0
     history_metrics_port: int = 0
     service_instance: str = "1"
-    """Tells two landing (or live) workers on one host apart; each needs its own."""
+    """Tells two workers of one service apart; each needs its own."""
 
     @property
     def lake(self) -> str:

@@ -172,7 +172,9 @@ def _read_device(engine: "Engine", type_: TypeState, stored: _Device) -> None:
     device.windows = [Window(*window) for window in stored.windows]
     device.totals = [CounterTotal(*total) for total in stored.totals]
     for place, fields, machines in stored.alerts:
-        device.alerts[place] = Alert([_read_machine(*machine) for machine in machines], *fields)
+        alert = device.alerts[place] = Alert([_read_machine(*machine) for machine in machines], *fields)
+        if alert.rank >= 0:
+            type_.count(type_.rules.rules[place], alert, 1)
     device.evaluated = dict(stored.evaluated) or None
     timer.rearm(device)
 

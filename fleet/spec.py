@@ -183,6 +183,8 @@ class RuledType(Strict):
     partitions: int = Field(default=4, ge=1, le=1000)
     stale_after: Duration | None = None
     lateness: Duration = timedelta(seconds=10)
+    max_active_alerts: int = Field(default=10_000, ge=1)
+    """Of one rule in one partition. Those that fire beyond it are marked `capped` in the log, and nobody is told."""
     self_registration: bool = False
     """A device's first reading registers it; else readings of devices that are not in the registry are rejected."""
     adapter: Adapter = Adapter()

@@ -56,7 +56,8 @@ def ensure_secrets(layout: Layout, external_db_url: str = "") -> dict[str, str]:
     if "AIRFLOW_FERNET" not in known:
         made["AIRFLOW_FERNET"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
     if "KAFKA_CLUSTER_ID" not in known:
-        made["KAFKA_CLUSTER_ID"] = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Kafka's format tool takes a first "-", which one in 64 would have, for an option.
+        made["KAFKA_CLUSTER_ID"] = "W" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
     if external_db_url and known.get("EXTERNAL_DB_URL") != external_db_url:
         made["EXTERNAL_DB_URL"] = external_db_url
     if made:

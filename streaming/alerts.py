@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kafka import OffsetAndMetadata, TopicPartition
@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from connections import kafka
 from connections.kafka_batches import Batches
+from fleet.alert_state import LONG_AGO
 from fleet.catalog import load_catalog
 from fleet.channels import TRANSITIONS, state_topic
 from fleet.columns import ColumnReader
@@ -30,6 +31,7 @@ from fleet.snapshot import SnapshotError
 from fleet.snapshot_chunks import Snapshot
 from fleet.transition import Transition, encode_transition
 from streaming.rebalances import Rebalances, pause, resume, seek
+from streaming.reporter import Figures, Reporter
 from streaming.service import BACKOFF_SECONDS, Health
 from streaming.shard import Shard
 from streaming.snapshots import SnapshotReader, write
@@ -45,7 +47,13 @@ QUIET_COMMIT_SECONDS = 1.0
 HUNG_SECONDS = 30.0
 """A commit has no timeout of its own. One that takes this long is cut by ending the process."""
 
+COUNTED = ("evaluations", "late", "duplicates", "rejects")
+
 log = logging.getLogger("weir.alerts")
+
+
+def _sum(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+    return {name: a[name] + b[name] for name in COUNTED}
 
 
 class Watchdog:
@@ -75,9 +83,9 @@ class Watchdog:
 class Alerts:
     def __init__(self, settings: Settings):
         self.settings = settings
-        catalog = load_catalog(settings.types_dir)
-        self.systems = {system.topic: system.name for system in catalog.systems.values()}
-        self._readers = {topic: ColumnReader(catalog, topic) for topic in self.systems}
+        self.catalog = load_catalog(settings.types_dir)
+        self.systems = {system.topic: system.name for system in self.catalog.systems.values()}
+        self._readers = {topic: ColumnReader(self.catalog, topic) for topic in self.systems}
         self._shards: dict[TopicPartition, Shard] = {}
         self._waiting: set[TopicPartition] = set()
         """Ours, and not begun yet."""
@@ -94,6 +102,8 @@ class Alerts:
         self._retry_at = 0.0
         self._problem = "starting"
         self.transitions: dict[tuple[str, str], int] = {}
+        self._counted = dict.fromkeys(COUNTED, 0)
+        """By shards that were given away."""
         self.commits = self.failed_commits = self.snapshots = self.snapshot_bytes = 0
         self.commit_seconds = self.snapshot_seconds = 0.0
 
@@ -102,6 +112,9 @@ class Alerts:
         kafka.check_access(self.settings, kafka.WRITE, [TRANSITIONS, *map(state_topic, self.systems.values())])
         health = Health(self.settings.alerts_metrics_port, self.problem)
         health.registry.register(self)
+        reporter = Reporter(self.settings, GROUP, self.catalog, self.figures)
+        health.registry.register(reporter)
+        reporter.start(stop)
         self._watchdog = Watchdog(HUNG_SECONDS, stop)
         self._reader = SnapshotReader(self.settings)
         rebalances = Rebalances()
@@ -176,6 +189,25 @@ class Alerts:
         said = [self._problem, *self._blocked.values()]
         return "; ".join(filter(None, [*said, f"restoring {', '.join(restoring)}" if restoring else ""]))
 
+    def figures(self) -> Figures:
+        shards = dict(self._shards)
+        positions: dict[TopicPartition, int | None] = dict.fromkeys([*self._waiting, *self._blocked])
+        counts = self._counted
+        for shard in shards.values():
+            counts = _sum(counts, shard.counted())
+        types = [type_ for shard in shards.values() for type_ in list(shard.engine.known.types.values())]
+        behind = [type_.watermark + type_.rules.lateness_us for type_ in types if type_.watermark != LONG_AGO]
+        states: dict[str, float | None] = {
+            "active_alerts": sum(sum(list(type_.active.values())) for type_ in types),
+            "capped_alerts": sum(type_.capped for type_ in types),
+            "watermark_delay": round(max(0.0, time.time() - min(behind) / 1e6), 3) if behind else None,
+        }
+        return Figures(
+            states,
+            counts | {"restarts": self.failed_commits},
+            positions | {place: shard.position for place, shard in shards.items()},
+        )
+
     # Partitions that come and go
 
     def _follow(self, consumer: Any, lost: set[TopicPartition], gained: set[TopicPartition]) -> None:
@@ -187,7 +219,8 @@ class Alerts:
             pause(consumer, place)
 
     def _drop(self, place: TopicPartition) -> None:
-        self._shards.pop(place, None)
+        if shard := self._shards.pop(place, None):
+            self._counted = _sum(self._counted, shard.counted())
         self._committed.pop(place, None)
         self._gaps.pop(place, None)
         self._blocked.pop(place, None)
@@ -371,13 +404,19 @@ class Alerts:
         for place, shard in shards:
             at.add_metric([place.topic, str(place.partition)], shard.position)
         yield at
-        for name in ("readings", "duplicates", "out_of_order", "late", "evaluations", "unreadable"):
+        for name in ("readings", "duplicates", "out_of_order", "late", "evaluations"):
             total = sum(getattr(shard.engine.counts, name) for _, shard in shards)
-            if name == "unreadable":
-                total += sum(shard.unreadable for _, shard in shards)
             yield GaugeMetricFamily(f"weir_alerts_{name}", f"{name} of the partitions now held", value=total)
+        unknown = sum(shard.engine.counts.unreadable for _, shard in shards)
+        yield GaugeMetricFamily("weir_alerts_unknown_type", "Of a type that the log has no spec of", value=unknown)
+        unreadable = sum(shard.unreadable for _, shard in shards)
+        yield GaugeMetricFamily("weir_alerts_unreadable", "Records that are no canonical reading", value=unreadable)
         yield GaugeMetricFamily(
             "weir_alerts_refused", "Control records passed over", value=sum(s.refused for _, s in shards)
+        )
+        types = [type_ for _, shard in shards for type_ in list(shard.engine.known.types.values())]
+        yield GaugeMetricFamily(
+            "weir_alerts_capped", "Active alerts beyond their rule's cap", value=sum(t.capped for t in types)
         )
         errors: dict[tuple[str, str], int] = {}
         for _, shard in shards:

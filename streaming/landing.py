@@ -28,6 +28,7 @@ from fleet.settings import Settings
 from streaming.flush import Buffer, Landed
 from streaming.newcomers import Newcomers
 from streaming.rebalances import Rebalances, pause, resume, seek
+from streaming.reporter import Figures, Reporter
 from streaming.service import BACKOFF_SECONDS, Health, Supervised
 from streaming.sweep import sweep
 
@@ -82,6 +83,8 @@ class Landing:
         kafka.check_access(self.settings, kafka.READ, self.topics)
         health = Health(self.settings.landing_metrics_port, self.problem)
         health.registry.register(self)
+        reporter = Reporter(self.settings, GROUP, self._newcomers.catalog, self.figures)
+        health.registry.register(reporter)
         rebalances = Rebalances()
         consumer = kafka.consumer(
             self.settings, "weir-landing", GROUP,
@@ -91,6 +94,7 @@ class Landing:
         )  # fmt: skip
         consumer.subscribe(self.topics, listener=rebalances)
         Supervised("sweep", lambda: self._sweep(stop), stop).thread.start()
+        reporter.start(stop)
         log.info("started topics=%s lake=%s", ",".join(self.topics), self.settings.lake)
         try:
             while not stop.is_set():
@@ -136,6 +140,12 @@ class Landing:
 
     def problem(self) -> str:
         return "; ".join(filter(None, (self._problem, self._newcomers.problem)))
+
+    def figures(self) -> Figures:
+        positions: dict[TopicPartition, int | None] = dict.fromkeys((*self._retry_at, *self._blocked))
+        positions |= {place: buffer.next_offset for place, buffer in list(self._buffers.items())}
+        counts = {"rejects": self.unreadable, "lost": self.missing, "restarts": self.failed_flushes}
+        return Figures({}, counts, positions)
 
     def _take(self, consumer: Any, place: TopicPartition, batch: list[Any], now: float) -> None:
         """Into the buffer, which is flushed where it is full of groups. Where the batch cannot be taken to its end,

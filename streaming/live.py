@@ -28,6 +28,7 @@ from fleet.reading import Reading, to_datetime
 from fleet.settings import Settings
 from streaming.newcomers import Newcomers
 from streaming.rebalances import Rebalances, pause, resume, seek
+from streaming.reporter import Figures, Reporter
 from streaming.service import BACKOFF_SECONDS, Health
 
 GROUP = "live"
@@ -170,6 +171,8 @@ class Live:
         self.warehouse.rows("SELECT 1 FROM live_offsets LIMIT 1")
         health = Health(self.settings.live_metrics_port, self.problem)
         health.registry.register(self)
+        reporter = Reporter(self.settings, GROUP, self._newcomers.catalog, self.figures)
+        health.registry.register(reporter)
         rebalances = Rebalances()
         consumer = kafka.consumer(
             self.settings, "weir-live", GROUP,
@@ -177,6 +180,7 @@ class Live:
             partition_assignment_strategy=(CooperativeStickyAssignor,), session_timeout_ms=10_000,
         )  # fmt: skip
         consumer.subscribe(self.topics, listener=rebalances)
+        reporter.start(stop)
         log.info("started topics=%s", ",".join(self.topics))
         try:
             while not stop.is_set():
@@ -215,6 +219,10 @@ class Live:
 
     def problem(self) -> str:
         return "; ".join(filter(None, (self._problem, self._newcomers.problem)))
+
+    def figures(self) -> Figures:
+        positions: dict[TopicPartition, int | None] = dict.fromkeys(list(self._waiting))
+        return Figures({}, {"rejects": self.unreadable + self.refused}, positions | dict(self._positions))
 
     def _take(self, consumer: Any, place: TopicPartition, records: list[Any], now: float, now_us: int) -> None:
         """Into the batch. Where the catalog does not know a record the partition begins there again: at once with a

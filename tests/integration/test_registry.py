@@ -99,20 +99,22 @@ def test_where_partitions_go_by_site_all_that_may_know_the_device_hear(weir: Wei
 
 
 def test_resolve_and_spec_go_where_they_must(
-    registry: Registry, own_catalog: Catalog, settings_for: SettingsFor
+    registry: Registry, own_catalog: Catalog, settings_for: SettingsFor, own_types: Path
 ) -> None:
     operator, producer = settings_for("operator"), open_producer(settings_for("registry"))
+    newer = (own_types / "badge.yaml").read_text() + "# again\n"
     try:
         with registry.changes() as changes:
             changes.resolve(own_catalog.type("badge"), "x-1", "hot", "ada")
             changes.resolve(own_catalog.type("rack"), "x-1", "hot", "ada")
-            changes.reload(own_catalog.type("badge"), "type: badge\n…")
+            changes.reload(own_catalog.type("badge"), newer)
         assert publish(registry.warehouse, producer, TOPICS) == 3
     finally:
         kafka.close(producer)
     found = [(r.topic, r.partition, decode_control(r.value)) for r in records(operator, *TOPICS)
              if mark_of(r.headers) == CONTROL]  # fmt: skip
-    where = Counter((topic, type(r)) for topic, _, r in found if isinstance(r, Resolve | Spec))
+    found = [f for f in found if isinstance(f[2], Resolve) or (isinstance(f[2], Spec) and f[2].text == newer)]
+    where = Counter((topic, type(r)) for topic, _, r in found)
     assert where == {("readings.access", Resolve): 1, ("readings.racks", Resolve): 4, ("readings.access", Spec): 4}
 
 

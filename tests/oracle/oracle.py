@@ -17,7 +17,17 @@ from fleet.duration import parse_duration
 from fleet.rule import Rule
 from fleet.spec import DeviceType
 from tests.oracle.conditions import (
-    Device, Micros, Moment, Taken, condition, local, micros, present, read, site_metrics, used_metrics,
+    Device,
+    Micros,
+    Moment,
+    Taken,
+    condition,
+    local,
+    micros,
+    present,
+    read,
+    site_metrics,
+    used_metrics,
 )  # fmt: skip
 from tests.oracle.states import Machine, flaps, max_gap_of
 

@@ -317,7 +317,9 @@ def steps(sites: tuple[str, ...], appends: bool, spec_changes: bool) -> st.Searc
         st.fixed_dictionaries({"again": st.integers(1, 4), "append": append}),
         st.fixed_dictionaries({"retire": st.just(True), **target}),
         st.fixed_dictionaries({"resolve": st.sampled_from([0, 0, 1, 2, 3]), **target}),
-        st.fixed_dictionaries({"zone": st.sampled_from(["default", *SITES]), "time_zone": st.sampled_from(ZONES), **target}),
+        st.fixed_dictionaries(
+            {"zone": st.sampled_from(["default", *SITES]), "time_zone": st.sampled_from(ZONES), **target}
+        ),
         st.fixed_dictionaries({"register": rarely(st.sampled_from(PARAMS)), "site": st.sampled_from(SITES), **target}),
     ]
     if appends:

@@ -20,9 +20,9 @@ from fleet.names import Names
 from fleet.reading import Reading
 from fleet.rule_test import inline_spec
 from fleet.transition import Transition
+from tests.oracle.budget import budget, told
 from tests.oracle.oracle import NOT_METRICS, at_of
 from tests.oracle.streams import METRIC, METRICS, calls, cases, seconds, settle, terms
-from tests.oracle.budget import budget, told
 
 FIRST = 1_000_000_000 * 1_000_000
 """All times are moved there: a canonical reading is younger than 2000."""
@@ -65,7 +65,9 @@ class Log:
             said = Resolve(revision=0, at=at // 1000, type=name, by="op", **line["resolve"])
         elif "spec" in line:
             version = line["spec"]["version"]
-            said = Spec(revision=0, at=at // 1000, type=line["spec"]["type"], version=version, text=json.dumps(line["spec"]))
+            said = Spec(
+                revision=0, at=at // 1000, type=line["spec"]["type"], version=version, text=json.dumps(line["spec"])
+            )
         else:
             values = {k: None if v is None or v != v else float(v) for k, v in line.items() if k not in NOT_METRICS}
             # A canonical reading carries something, and JSON has no infinity.
@@ -202,7 +204,10 @@ def calm_specs(draw: st.DrawFn) -> list[dict[str, Any]]:
             kept = [*kept, {"levels": {"info": {"when": draw(SELDOM)}, "critical": {"when": "x > 6"}}}]
         alerts = [{"id": f"r{place}", "params": {"p": 3}, **rule} for place, rule in enumerate([*chosen, *kept])]
         spec = {"type": name, "version": 1, "system": "plant", "metrics": METRICS, "partition_by": "device"}
-        spec |= {"cadence": draw(st.sampled_from(["2s", "event"])), "lateness": draw(st.sampled_from(["0s", "3s", "10s"]))}
+        spec |= {
+            "cadence": draw(st.sampled_from(["2s", "event"])),
+            "lateness": draw(st.sampled_from(["0s", "3s", "10s"])),
+        }
         found.append(settle({**spec, "alerts": [rule if "no_data" not in rule else without(rule) for rule in alerts]}))
     return found
 
@@ -211,7 +216,15 @@ def without(rule: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in rule.items() if key != "params"}
 
 
-CALM = [{"x": 0}, {"x": 0, "y": 1, "n": 1}, {"x": 1}, {"x": 2, "y": 0}, {"y": None, "x": 0.1}, {"n": 2, "x": -0.7}, {"x": 1e-9}]
+CALM = [
+    {"x": 0},
+    {"x": 0, "y": 1, "n": 1},
+    {"x": 1},
+    {"x": 2, "y": 0},
+    {"y": None, "x": 0.1},
+    {"n": 2, "x": -0.7},
+    {"x": 1e-9},
+]
 HOT = [{"x": 5}, {"x": 7, "y": 9}, {"x": -9}, {"n": 9}, {"x": 1e308}]
 STEPS = st.tuples(
     st.integers(0, 7), st.sampled_from([0, 0.25, 1, 0.5, 0.125]),

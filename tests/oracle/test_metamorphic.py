@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fleet.transition import Transition
 from tests.oracle.streams import cases
-from tests.oracle.subject import Subject, transitions_of
+from tests.oracle.subject import Subject
 from tests.oracle.test_differential import budget, told
 
 

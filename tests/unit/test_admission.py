@@ -128,3 +128,14 @@ def test_a_worker_waits_for_the_registry_where_it_cannot_judge(monkeypatch: pyte
     assert worker(CLOSED, closed)._may_begin(stop)
     stop.set()
     assert not worker(CLOSED, Admission(CLOSED))._may_begin(stop)
+
+
+def test_who_is_expected_is_registered_unless_an_operator_has_retired_it() -> None:
+    admission = Admission(OPEN)
+    admission.learn([entry("a"), entry("b", retired=True)], 5)
+    for _ in range(2):
+        admission.expect("weather_station", {"a": "here", "b": "here", "c": "here"})
+        assert admission.newcomers() == {("weather_station", "c"): "here"}
+    admission.registered(admission.newcomers())
+    admission.expect("weather_station", {"c": "here"})
+    assert admission.newcomers() == {}

@@ -64,7 +64,9 @@ def value_of(offset: int) -> tuple[bytes | None, bytes | None]:
         case 601:
             return b'{"device_id": "s1"', None
         case 602:  # from the future
-            return encode_reading(Reading("s2", "weather_station", "field", (FIRST_MS + 10**9) * 1000, {"humidity": 1.0})), None
+            return encode_reading(
+                Reading("s2", "weather_station", "field", (FIRST_MS + 10**9) * 1000, {"humidity": 1.0})
+            ), None
         case 603:  # of another type
             return encode_reading(Reading("r1", "room_node", "field", FIRST_MS * 1000, {"temperature": 1.0})), None
         case 604:  # a seq of null is read one by one

@@ -9,7 +9,7 @@ from fleet.catalog import build_catalog, check_sites, load_catalog
 from fleet.errors import ConfigurationError, SpecError
 from fleet.settings import CHECKOUT
 from fleet.spec import DeviceType
-from fleet.spec_file import load_spec
+from fleet.spec_file import load_spec, without_rules
 
 GOOD = """\
 type: roof_sensor
@@ -136,6 +136,13 @@ def test_a_rule_looks_at_a_metric_in_any_of_its_conditions(conditions: str) -> N
     old = "when: temperature > limit\n    clear: temperature < limit - 1"
     assert old in GOOD
     assert load_spec(GOOD.replace(old, conditions), "roof_sensor.yaml").alerts[0].clear
+
+
+def test_without_rules_it_is_the_same_spec() -> None:
+    before = load_spec(GOOD, "x")
+    assert before.alerts
+    after = load_spec(without_rules(GOOD), "x")
+    assert after.model_dump() == before.model_dump() | {"alerts": []}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "text", "\t", "{" * 3000, "a: &a [*a]"], ids=repr)

@@ -167,9 +167,14 @@ def test_needs_come_along_in_order():
 
 
 def test_nobody_may_write_readings_but_bridge_registry_and_simulator():
-    rights = provision.kafka_rights(load_catalog(Settings().types_dir))
-    writers = {right.user for right in rights if right.operation == "write"}
-    assert writers == {"bridge", "registry", "simulator"}
+    """And each service its own."""
+    catalog = load_catalog(Settings().types_dir)
+    rights = provision.kafka_rights(catalog)
+    writers = {s: {r.user for r in rights if (r.operation, r.name) == ("write", catalog.system(s).topic)}
+               for s in catalog.systems}  # fmt: skip
+    own = writers.pop("weir")
+    assert all(users == {"bridge", "registry", "simulator"} for users in writers.values())
+    assert own == {"bridge", "registry", "simulator", "landing", "live", "alerts", "history"}
     assert {r.user for r in rights if r.resource == "topic" and r.name == "*"} == {"batch", "operator"}
     assert not any(right.operation in ("all", "alter", "delete", "create") for right in rights)
 
