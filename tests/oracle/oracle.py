@@ -184,8 +184,8 @@ class Oracle:
             seq = payload(line)
         device = self.devices.get((name, line["device"]))
         if device is not None and seq is not None:
-            for before in device.taken[-DUPLICATES_AMONG:]:
-                if (before.at, before.seq, set(before.values)) == (at, seq, set(values)):
+            for earlier in device.taken[-DUPLICATES_AMONG:]:
+                if (earlier.at, earlier.seq, set(earlier.values)) == (at, seq, set(values)):
                     self.duplicates += 1
                     return
         if device is None:

@@ -164,7 +164,8 @@ def specs(draw: st.DrawFn) -> list[dict[str, Any]]:
     by_site = draw(st.booleans())
     found = []
     for name in names:
-        spec = {"type": name, "version": 1, "system": "plant", **draw(KEYS), "metrics": METRICS}
+        metrics = {**METRICS, "y": {**METRICS["y"], "outside": draw(st.sampled_from(["quarantine", "warn", "fail"]))}}
+        spec = {"type": name, "version": 1, "system": "plant", **draw(KEYS), "metrics": metrics}
         spec["partition_by"] = "site" if by_site else "device"
         some = rules(names if by_site else ())
         chosen = draw(st.lists(some, min_size=2 if len(names) == 1 else 0, max_size=6 // len(names)))
@@ -243,6 +244,9 @@ def mutations(sites: tuple[str, ...]) -> st.SearchStrategy[tuple[str, Any]]:
         st.tuples(st.just("severity"), st.sampled_from(["info", "warning", "critical"])),
         st.tuples(st.just("no_data"), seconds(least=1, most=8)),
         st.tuples(st.just("params"), st.sampled_from([{"p": 0}, {"p": 1}, {"p": 3}])),
+        st.tuples(st.just("flap"), st.one_of(st.none(), FLAP)),
+        st.tuples(st.just("count"), st.sampled_from([None, 1, "1 of 2", 2])),
+        st.tuples(st.just("level"), st.sampled_from(["critical", "warning", "info"])),
         st.tuples(st.just("remove"), st.none()),
         st.tuples(st.just("add"), rules(sites)),
         st.tuples(st.just("replace"), rules(sites)),
@@ -269,11 +273,17 @@ def mutate(spec: dict[str, Any], place: int, what: str, to: Any) -> dict[str, An
         elif what == "first":
             alerts.remove(rule)
             alerts.insert(0, rule)
+        elif what == "level":
+            levels = rule.get("levels", {})
+            if to in levels and len(levels) > 1:
+                del levels[to]
+            elif levels:
+                levels[to] = {"when": "x > 0"}
         elif what == "replace":
             alerts[alerts.index(rule)] = {"id": rule["id"], **to}
         elif what != "nothing":
             inner = rule
-            if "levels" in rule and what in ("for", "keep_firing_for", "when", "clear"):
+            if "levels" in rule and what in ("for", "keep_firing_for", "when", "clear", "count"):
                 inner = rule["levels"][sorted(rule["levels"])[place % len(rule["levels"])]]
             if what in inner or what not in ("no_data", "when"):
                 inner[what] = to
@@ -328,7 +338,7 @@ def steps(sites: tuple[str, ...], appends: bool, spec_changes: bool) -> st.Searc
         seldom += [st.fixed_dictionaries({"watermark": st.sampled_from([0, 2, 5, 10, -3])})] * 2
     if spec_changes:
         place = st.integers(0, 5)
-        seldom += [st.fixed_dictionaries({"spec": mutations(sites), "place": place, **target})] * 2
+        seldom += [st.fixed_dictionaries({"spec": mutations(sites), "place": place, **target})] * 5
     one = st.integers(0, 3).flatmap([*[readings()] * 3, st.one_of(*seldom)].__getitem__)
     lengths = st.sampled_from([(1, 8), (8, 16), (16, 24), (30, 45)])
     return lengths.flatmap(lambda length: st.lists(one, min_size=length[0], max_size=length[1]))

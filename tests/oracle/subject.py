@@ -84,6 +84,7 @@ def transitions_of(case: dict[str, Any], lines: Iterable[Any] | None = None) -> 
     subject = Subject(case)
     for place, line in enumerate(case["input"] if lines is None else lines):
         subject.take(line, place)
+    assert not subject.engine.journal.errors, "an error was swallowed"
     return subject.transitions
 
 
