@@ -26,7 +26,9 @@ from fleet.journal import NOTHING, Journal
 from fleet.partition import Partition
 from fleet.reading import Reading
 from fleet.ruleset import LARGEST
+from fleet.snapshot import read_snapshot, write_snapshot
 from fleet.spec import RuledType
+from fleet.spec_change import change_spec
 from fleet.transition import Transition
 
 
@@ -124,8 +126,6 @@ class Engine:
             return NOTHING
         match record:
             case Spec():
-                from fleet.spec_change import change_spec
-
                 change_spec(self, record)
             case Site():
                 self.known.set_zone(record.site, record.time_zone)
@@ -140,15 +140,11 @@ class Engine:
         return self.journal.told or NOTHING
 
     def snapshot(self) -> bytes:
-        from fleet.snapshot import write_snapshot
-
         return write_snapshot(self)
 
     @classmethod
     def restore(cls, data: bytes) -> "Engine":
         """Raises SnapshotError where the bytes are of another version, or no snapshot."""
-        from fleet.snapshot import read_snapshot
-
         return read_snapshot(data)
 
     # A reading: what it always changes

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from pydantic import ValidationError
 
 from fleet import timer
 from fleet.alert_state import Alert, Machine
@@ -150,7 +151,7 @@ def read_snapshot(data: bytes) -> "Engine":
     for name, zone in snapshot.zones.items():
         engine.known.set_zone(name, zone)
     for stored in snapshot.types:
-        type_ = TypeState(RuleSet(RuledType.model_validate(stored.spec)))
+        type_ = TypeState(RuleSet(_read_spec(stored.spec)))
         type_.highest, type_.appended, type_.watermark = stored.highest, stored.appended, stored.watermark
         engine.known.types[type_.name] = type_
         for device in stored.devices:
@@ -158,6 +159,13 @@ def read_snapshot(data: bytes) -> "Engine":
         type_.retired = stored.retired
     engine.known.index_lookers()
     return engine
+
+
+def _read_spec(data: dict[str, Any]) -> RuledType:
+    try:
+        return RuledType.model_validate(data)
+    except ValidationError as error:  # of a program that allowed more
+        raise SnapshotError(f"the snapshot's spec of {data.get('type')!r} is none for this program: {error}") from None
 
 
 def _read_device(engine: "Engine", type_: TypeState, stored: _Device) -> None:
