@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cache
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from fleet.expression import Arithmetic, Call, Comparison, Logic, Name, Node, Number, Window, walk
@@ -139,7 +140,7 @@ def window(device: Device, metric: str, at: Micros, length: Micros) -> list[tupl
 
 def increases(values: list[float]) -> float:
     """§2 rate: the sum of increases, where a fall is a reset and counts from zero."""
-    return math.fsum(b - a if b >= a else b for a, b in zip(values, values[1:], strict=False))
+    return math.fsum(b - a if b >= a else b for a, b in pairwise(values))
 
 
 def over_window(function: str, metric: str, length: Micros, m: Moment) -> Value:

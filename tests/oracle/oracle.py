@@ -2,9 +2,9 @@
 
     transitions = run(document["specs"], test)      # a rule test of RULES §6
 
-Beyond §6, lines may carry `append` (append time, a duration from the origin), `{heartbeat: 50s}` is a heartbeat appended
-at 50 s, `{at, register: {device, site, params}}` a change of the registry, `{at, zone: {site, time_zone}}` one of a site's
-time zone; with `payloads: true` readings without seq are told by their payload. One Oracle is one partition.
+Beyond §6, lines may carry `append` (append time, a duration from the origin), `{heartbeat: 50s}` is a heartbeat
+appended at 50 s, `{at, register: {device, site, params}}` a change of the registry, `{at, zone: {site, time_zone}}` one
+of a site's time zone; with `payloads: true` readings without seq are told by their payload. One Oracle is a partition.
 """
 
 import copy
@@ -38,8 +38,8 @@ EXAMPLES = {"good": [{"payload": {}, "values": {}}], "bad": [{"payload": {}, "re
 
 
 def load(spec: dict[str, Any]) -> DeviceType:
-    """A spec inline: §6, it needs no examples."""
-    return DeviceType.model_validate({"examples": EXAMPLES, **spec})
+    """A spec inline: §6, it needs no examples, and `partition_by: site` is taken as given."""
+    return DeviceType.model_validate({"examples": EXAMPLES, "partition_by": "site", **spec})
 
 
 def at_of(text: object) -> Micros:

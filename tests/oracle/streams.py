@@ -192,7 +192,7 @@ def settle(spec: dict[str, Any]) -> dict[str, Any]:
     mended = []
     for rule in spec["alerts"]:
         if "levels" in rule:
-            levels = {s: mend({k: v for k, v in level.items()}) for s, level in rule["levels"].items()}
+            levels = {s: mend(level) for s, level in rule["levels"].items()}
             mended.append({**rule, "levels": levels})
         else:
             mended.append(mend(rule))
