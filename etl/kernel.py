@@ -86,53 +86,56 @@ def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, p
 
 
 def _derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, pa.Table]:
+    rows = _in_order(rows)
     device, event = _codes(rows["device_id"]), _micros(rows["event_time"])
-    position = [_codes(rows["kafka_topic"]), _integers(rows["kafka_offset"]), _integers(rows["kafka_partition"])]
-    order = np.lexsort((*position, event, device))
-    device, event = device[order], event[order]
     starts = _floor(event, UNITS[grain])
-    rows = rows.append_column("starts_at", _moments(_unsorted(starts, order)))
-    values = {m.name: _finite(rows[m.name])[order] for m in metrics}
+    rows = rows.append_column("starts_at", _moments(starts))
+    values = {m.name: _finite(rows[m.name]) for m in metrics}
 
-    copies = _copies(rows, values, _numbered(device, event), order, [*position, _micros(rows["kafka_timestamp"])])
+    copies = _copies(rows, values, _numbered(device, event))
     fresh = ~copies
     known = {m: ~np.isnan(v) & fresh for m, v in values.items()}
-    outside = {m.name: fresh & ((values[m.name] < m.low) | (values[m.name] > m.high)) for m in metrics}
-    bad = {m.name: outside[m.name] if m.quarantines else np.zeros_like(fresh) for m in metrics}
-    n_known, n_bad = sum(k.astype(int) for k in known.values()), sum(b.astype(int) for b in bad.values())
+    outside = {m.name: ((values[m.name] < m.low) | (values[m.name] > m.high)) & fresh for m in metrics}
+    bad = {m.name: outside[m.name] & m.quarantines for m in metrics}
+    n_known, n_bad = (np.sum([*masks.values()], axis=0) for masks in (known, bad))
     quarantined = (n_known > 0) & (n_known == n_bad)
+    counted = {
+        "landed": np.ones_like(fresh), "duplicate": copies, "quarantined": quarantined, "valid": fresh & ~quarantined,
+        **{f"known:{name}": mask for name, mask in known.items()},
+        **{f"bad:{name}": mask for name, mask in bad.items()},
+    }  # fmt: skip
 
-    by_site = _BySite(rows, device, event, order)
-    series = _numbered(device, starts)
-    rollups, anomalies, bad_values = [], [], []
+    series, buckets = _numbered(device, starts), _Buckets(rows, device, event)
+    rollups: list[pa.Table] = []
+    anomalies: list[pa.Table] = []
+    bad_values: list[pa.Table] = []
     for m in metrics:
         value, good = values[m.name], known[m.name] & ~bad[m.name]
         z, z_low, z_high = _scores(value, good & m.gauge, series)
         unusual = np.abs(z) > Z_LIMIT
-        rollups += by_site.rollups(m.name, value, good, unusual | outside[m.name])
+        rollups += buckets.rollups(m.name, value, good, unusual | outside[m.name])
+        limits = {"low": np.full_like(value, m.low), "high": np.full_like(value, m.high)}
         distance = np.where(value < m.low, m.low - value, value - m.high)
-        low, high = np.full_like(value, m.low), np.full_like(value, m.high)
-        for kind, mask, limits in (
-            ("range", outside[m.name], {"score": distance, "low": low, "high": high}),
+        of_anomaly = rows.select(OF_ANOMALY)
+        for kind, mask, broken in (
+            ("range", outside[m.name], {"score": distance, **limits}),
             ("zscore", unusual, {"score": z, "low": z_low, "high": z_high}),
         ):
-            which = np.flatnonzero(mask)
-            found = rows.select(OF_ANOMALY).take(order[which])
-            anomalies.append(_with(found, which, {"metric": m.name, "kind": kind, "value": value, **limits}))
-        which = np.flatnonzero(bad[m.name])
-        found = rows.select(IDENTITY).take(order[which])
-        bad_values.append(_with(found, which, {"metric": m.name, "value": value, "low": low, "high": high}))
-    counted = {"landed": np.ones_like(fresh), "duplicate": copies, "quarantined": quarantined}
-    counted["valid"] = fresh & ~quarantined
-    counted |= {f"known:{name}": mask for name, mask in known.items()}
-    counted |= {f"bad:{name}": mask for name, mask in bad.items()}
+            anomalies.append(_rows_where(mask, of_anomaly, {"value": value, **broken}, metric=m.name, kind=kind))
+        bad_values.append(_rows_where(bad[m.name], rows.select(IDENTITY), {"value": value, **limits}, metric=m.name))
     return {
-        "counts": _counts(starts, _integers(rows["spec_version"])[order], counted),
+        "counts": _counts(starts, _integers(rows["spec_version"]), counted),
         "rollups": pa.concat_tables(rollups),
         "anomalies": pa.concat_tables(anomalies),
         "bad_values": pa.concat_tables(bad_values),
-        "bad_readings": rows.select(IDENTITY).take(order[np.flatnonzero(quarantined)]),
+        "bad_readings": _rows_where(quarantined, rows.select(IDENTITY), {}),
     }
+
+
+def _in_order(rows: pa.Table) -> pa.Table:
+    """By device, time and Kafka position."""
+    position = (_codes(rows["kafka_topic"]), _integers(rows["kafka_offset"]), _integers(rows["kafka_partition"]))
+    return rows.take(np.lexsort((*position, _micros(rows["event_time"]), _codes(rows["device_id"]))))
 
 
 def _counts(starts: np.ndarray, version: np.ndarray, counted: Mapping[str, np.ndarray]) -> pa.Table:
@@ -143,17 +146,16 @@ def _counts(starts: np.ndarray, version: np.ndarray, counted: Mapping[str, np.nd
     return pa.table({"starts_at": _moments(found), "spec_version": newest, **columns})
 
 
-def _copies(
-    rows: pa.Table, values: Mapping[str, np.ndarray], moment: np.ndarray, order: np.ndarray, appended: list[np.ndarray]
-) -> np.ndarray:
+def _copies(rows: pa.Table, values: Mapping[str, np.ndarray], moment: np.ndarray) -> np.ndarray:
     """True for duplicates. Only rows that share device and time (`moment`) with another are looked at."""
     candidates = np.flatnonzero(np.bincount(moment)[moment] > 1)
-    there = order[candidates]
-    null = pc.is_null(rows["seq"]).to_numpy()[there]
-    # 0.0 and -0.0 are equal, and so are two unknown values.
+    shared = rows.select(["seq", "carried", "kafka_timestamp"]).take(candidates)
+    null = pc.is_null(shared["seq"]).to_numpy()
+    # 0.0 and -0.0 are equal, and so are two values that are not known.
     bits = [np.where(null, v[candidates] + 0.0, 0.0).view(np.int64) for v in values.values()]
-    key = (*bits, _sets(rows["carried"])[there], _integers(rows["seq"])[there], null, moment[candidates])
-    sorting = np.lexsort((*(a[there] for a in appended), *key))
+    key = (*bits, _sets(shared["carried"]), _integers(shared["seq"]), null, moment[candidates])
+    # Rows are in order of their Kafka position already, and the sort keeps that among equals.
+    sorting = np.lexsort((_micros(shared["kafka_timestamp"]), *key))
     group = _numbered(*(k[sorting] for k in key))
     found = np.zeros(len(moment), bool)
     found[candidates[sorting[1:]]] = group[1:] == group[:-1]
@@ -185,55 +187,52 @@ def _medians(x: np.ndarray, n: np.ndarray) -> np.ndarray:
     return found
 
 
-class _BySite:
-    """Rows by device, site, time and Kafka position: each bucket of a rollup is one run of them. A device may move to
-    another site within a bucket."""
+class _Buckets:
+    """Of every grain. They are runs of the rows, once these are put by site: a device may move within a bucket."""
 
-    def __init__(self, rows: pa.Table, device: np.ndarray, event: np.ndarray, order: np.ndarray):
-        self._rows, self._from = rows.select(["device_id", "site", "starts_at"]), order
-        site = _codes(rows["site"])[order]
+    def __init__(self, rows: pa.Table, device: np.ndarray, event: np.ndarray):
+        site = _codes(rows["site"])
         self._order = np.argsort(device * (site.max() + 1) + site, kind="stable")
+        self._rows = rows.select(["starts_at", "device_id", "site"])
         device, site, event = device[self._order], site[self._order], event[self._order]
-        self._buckets = {grain: _floor(event, unit) for grain, unit in GRAINS.items()}
-        self._groups = {grain: _numbered(device, site, bucket) for grain, bucket in self._buckets.items()}
+        self._starts = {grain: _floor(event, unit) for grain, unit in GRAINS.items()}
+        self._number = {grain: _numbered(device, site, starts) for grain, starts in self._starts.items()}
 
     def rollups(self, metric: str, value: np.ndarray, good: np.ndarray, anomalous: np.ndarray) -> Iterator[pa.Table]:
         kept = np.flatnonzero(good[self._order])
         places = self._order[kept]
         x, anomalous = value[places], anomalous[places].astype(np.int64)
-        for grain, groups in self._groups.items():
-            group = groups[kept]
-            first = np.flatnonzero(np.diff(group, prepend=-1))
+        for grain, number in self._number.items():
+            first = np.flatnonzero(np.diff(number[kept], prepend=-1))
             n = np.diff(first, append=len(x))
-            # Sums of differences from the bucket's first value: exact where all are equal, and nothing cancels out.
+            # Differences from the bucket's first value: nothing cancels out, and equal values deviate by 0.
             shifted = x - np.repeat(x[first], n)
-            mean = _sums(shifted, first) / n
-            squares = _sums((shifted - np.repeat(mean, n)) ** 2, first)
-            yield _with(
-                self._rows.take(self._from[places[first]]),
-                slice(None),
-                {
-                    "metric": metric, "grain": grain, "bucket": _moments(self._buckets[grain][kept[first]]),
-                    "count": n, "mean": x[first] + mean, "min": np.minimum.reduceat(x, first) if len(x) else x,
-                    "max": np.maximum.reduceat(x, first) if len(x) else x,
-                    "stddev": pa.array(np.sqrt(squares / (n - 1)), mask=n < 2), "last": x[first + n - 1],
-                    "anomalies": _sums(anomalous, first),
-                },
-            )  # fmt: skip
+            mean = _runs(np.add, shifted, first) / n
+            squares = _runs(np.add, (shifted - np.repeat(mean, n)) ** 2, first)
+            columns = {
+                "metric": pa.repeat(metric, len(n)), "grain": pa.repeat(grain, len(n)),
+                "bucket": _moments(self._starts[grain][kept[first]]),
+                "count": n, "mean": x[first] + mean,
+                "min": _runs(np.minimum, x, first), "max": _runs(np.maximum, x, first),
+                "stddev": pa.array(np.sqrt(squares / (n - 1)), mask=n < 2), "last": x[first + n - 1],
+                "anomalies": _runs(np.add, anomalous, first),
+            }  # fmt: skip
+            yield _beside(self._rows.take(places[first]), columns)
 
 
-def _sums(x: np.ndarray, first: np.ndarray) -> np.ndarray:
-    return np.add.reduceat(x, first) if len(x) else x
+def _runs(reduce: np.ufunc, x: np.ndarray, first: np.ndarray) -> np.ndarray:
+    return reduce.reduceat(x, first) if len(x) else x
 
 
-def _with(table: pa.Table, which: "np.ndarray | slice", columns: Mapping[str, object]) -> pa.Table:
-    """The table and more columns: one text for all rows, an Arrow array, or those of numpy's that `which` says."""
+def _rows_where(mask: np.ndarray, rows: pa.Table, columns: Mapping[str, np.ndarray], **texts: str) -> pa.Table:
+    which = np.flatnonzero(mask)
+    same = {name: pa.repeat(text, len(which)) for name, text in texts.items()}
+    return _beside(rows.take(which), same | {name: column[which] for name, column in columns.items()})
+
+
+def _beside(table: pa.Table, columns: Mapping[str, "np.ndarray | pa.Array"]) -> pa.Table:
     for name, column in columns.items():
-        if isinstance(column, str):
-            column = pa.repeat(column, table.num_rows)
-        elif isinstance(column, np.ndarray):
-            column = pa.array(column[which])
-        table = table.append_column(name, column)
+        table = table.append_column(name, pa.array(column) if isinstance(column, np.ndarray) else column)
     return table
 
 
@@ -246,7 +245,7 @@ def _codes(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _sets(column: pa.ChunkedArray) -> np.ndarray:
-    """Lists of names as numbers, equal where the sets of names are; the few sets that there are, are compared as text."""
+    """Lists of names as numbers, equal where their sets of names are."""
     encoded = pc.fill_null(pc.binary_join(column.combine_chunks(), ","), "\0").dictionary_encode()
     known: dict[tuple[str, ...], int] = {}
     sets = [tuple(sorted(set(text.split(",")))) for text in encoded.dictionary.to_pylist()]
@@ -281,9 +280,3 @@ def _numbered(*keys: np.ndarray) -> np.ndarray:
     for key in keys:
         changed[1:] |= key[1:] != key[:-1]
     return np.cumsum(changed)
-
-
-def _unsorted(sorted_: np.ndarray, order: np.ndarray) -> np.ndarray:
-    back = np.empty_like(sorted_)
-    back[order] = sorted_
-    return back
