@@ -3,6 +3,7 @@ SHELL := /bin/sh
 BOOT := $(shell command -v "$(PYTHON)" || command -v python3 || command -v python3.11 || command -v python3.12 || command -v python3.13)
 WEIR := .venv/bin/weir
 .DEFAULT_GOAL := help
+export CLOCK_OF_WEIR := $(shell date +%s.%N)
 .PHONY: help env setup demo up down restart status logs clean generate check test test-all lock lock-native
 
 help: ## This list

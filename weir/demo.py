@@ -14,6 +14,7 @@ import typer
 
 from fleet.errors import DataError, Unavailable, WeirError
 from fleet.settings import CHECKOUT, Settings
+from stack.clock import say
 
 RECORDING = Path("room-occupancy-estimation") / "Occupancy_Estimation.csv"
 WEATHER_MINUTES, OCCUPANCY_HOURS = 20, 2
@@ -42,17 +43,12 @@ def demo(
     ] = None,
 ) -> None:
     """Start the stack if need be, run two systems faster than real time, load them through Airflow, show the books."""
-    from weir.stack import _stack
-
-    started = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - started:6.1f} s  {text}", flush=True)
+    from weir.stack import _stack, progress
 
     # A minute's wait for landing's usual 60 s would be most of the demo.
     os.environ.setdefault("WEIR_LANDING_MAX_SECONDS", "10")
     stack = _stack()
-    stack.up(lambda name, what, took: None if what == "starting" else say(f"{name}: {what} ({took:.1f} s)"))
+    stack.up(progress)
     settings = stack.settings("operator")
     figures = run(settings, seconds, recording or find_recording(Settings.load()), say, stack.log_tail)
     (settings.home / "demo.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
