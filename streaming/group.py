@@ -13,6 +13,8 @@ from connections import kafka
 from fleet.settings import Settings
 
 SESSION_TIMEOUT_MS = 10_000
+HEARTBEAT_MS = 1_000
+"""By its answer a member learns that another came or went; moving a partition takes two."""
 MAX_RECORDS = 5_000
 
 
@@ -35,6 +37,7 @@ class Member:
             settings, f"weir-{group}", group,
             group_instance_id=kafka.instance_id(settings, group),
             partition_assignment_strategy=(CooperativeStickyAssignor,), session_timeout_ms=SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
         )  # fmt: skip
         self._rebalances = _Rebalances()
         self.consumer.subscribe(list(topics), listener=self._rebalances)
