@@ -73,7 +73,12 @@ def _blaming(part: str, log_tail: Callable[[str], str]) -> Iterator[None]:
 
 
 def run(
-    settings: Settings, seconds: float, recording: Path | None, say: Say, log_tail: Callable[[str], str] = lambda _: ""
+    settings: Settings,
+    seconds: float,
+    recording: Path | None,
+    say: Say,
+    log_tail: Callable[[str], str] = lambda _: "",
+    weather_minutes: int = WEATHER_MINUTES,
 ) -> dict[str, Any]:
     """The figures of one run. Raises WeirError with the failing part's last words, by `log_tail`."""
     from fleet.catalog import load_catalog
@@ -87,7 +92,7 @@ def run(
         wait_until_landed(settings, ends, LANDING_SECONDS)
     _etl(settings, say, "what came before")
     before, start = loaded(settings), log_ends(settings, catalog)
-    summaries = _simulate(settings, seconds, recording, say)
+    summaries = _simulate(settings, seconds, weather_minutes, recording, say)
     published = sum(s["published"] for s in summaries)
     with _blaming("bridge", log_tail):
         end = _wait_until_bridged(lambda: log_ends(settings, catalog), start, published, settings)
@@ -122,25 +127,21 @@ def run(
     }
 
 
-def _simulate(settings: Settings, seconds: float, recording: Path | None, say: Say) -> list[dict[str, Any]]:
+def _simulate(
+    settings: Settings, seconds: float, weather_minutes: int, recording: Path | None, say: Say
+) -> list[dict[str, Any]]:
     """Both systems at once, each in a process of its own; their summaries."""
     folder = settings.home / "demo"
     folder.mkdir(exist_ok=True)
-    weather = [
-        "simulate",
-        "weather",
-        "--duration",
-        f"{WEATHER_MINUTES}m",
-        "--speed",
-        str(WEATHER_MINUTES * 60 / seconds),
-    ]
+    speed = ["--duration", f"{weather_minutes}m", "--speed", str(weather_minutes * 60 / seconds)]
+    weather = ["simulate", "weather", *speed]
     weather += [part for fault in FAULTS for part in ("--fault", fault)]
     speed = ["--duration", f"{OCCUPANCY_HOURS}h", "--speed", str(OCCUPANCY_HOURS * 3600 / seconds)]
     room = ["replay", "occupancy", str(recording), *speed] if recording else ["simulate", "occupancy", *speed]
     source = "the real recording" if recording else "simulated"
     room += [part for fault in ROOM_FAULTS for part in ("--fault", fault)]
     say(
-        f"simulators: {WEATHER_MINUTES} minutes of 100 weather stations with faults, and {OCCUPANCY_HOURS} hours of a"
+        f"simulators: {weather_minutes} minutes of 100 weather stations with faults, and {OCCUPANCY_HOURS} hours of a"
         f" room ({source}), in {seconds:.0f} s"
     )
     environ = {**os.environ, "WEIR_HOME": str(settings.home)}
