@@ -131,6 +131,11 @@ def _start(settings: Settings, application: str) -> "SparkSession":
     for key, value in OWN_PROCESS.items():
         if settings.spark_master.startswith("local") or not key.startswith(("spark.driver.host", "spark.driver.bind")):
             builder = builder.config(key, value)
+    if settings.spark_master.startswith("local"):
+        scratch = settings.home.resolve() / "tmp"
+        scratch.mkdir(parents=True, exist_ok=True)
+        java = f"-XX:-UsePerfData '-Djava.io.tmpdir={scratch}'"
+        builder = builder.config("spark.local.dir", str(scratch)).config("spark.driver.extraJavaOptions", java)
     if settings.spark_jars:
         builder = builder.config("spark.jars", settings.spark_jars)
     try:

@@ -21,11 +21,12 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
     rights = []
     for topic in [*readings, *features, REJECTED]:
         rights += [Right("bridge", operation, "topic", topic) for operation in ("write", "describe")]
+    for topic in [*readings, *features]:
+        rights += [Right("simulator", operation, "topic", topic) for operation in ("write", "describe")]
     for topic in [*readings, REJECTED]:
         rights += [Right("landing", operation, "topic", topic) for operation in ("read", "describe")]
     for topic in readings:
         rights += [Right("live", operation, "topic", topic) for operation in ("read", "describe")]
-        rights += [Right("simulator", operation, "topic", topic) for operation in ("write", "describe")]
     for user in ("landing", "live", "batch", "operator"):
         rights.append(Right(user, "read", "group", f"{user}*"))
     for user in ("batch", "operator"):

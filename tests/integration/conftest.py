@@ -7,6 +7,7 @@ import pytest
 from fleet.settings import Settings
 from stack.ports import Ports
 from stack.stack import Stack
+from stack.supervisor import marked
 from tests.conftest import own_home
 
 
@@ -20,6 +21,7 @@ def stack() -> Iterator[Stack]:
             yield running
         finally:
             running.down()
+        assert marked(home) == []
 
 
 @pytest.fixture(scope="package")
