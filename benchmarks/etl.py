@@ -18,7 +18,7 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from connections.lake import ARROW_TYPES, Lake, arrow_schema
+from connections.lake import Lake, arrow_schema
 from connections.spark import session
 from etl.derive import derive
 from etl.lake_frames import arrow_tables
