@@ -21,7 +21,7 @@ Kind = Literal["gauge", "counter", "state"]
 RESERVED = {
     "device_id", "device_type", "site", "event_time", "seq", "carried", "values", "version", "value", "device", "type",
     "at", "true", "false", "and", "or", "not", "kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp",
-    "fate", "starts_at", "spec_version",
+    "starts_at", "spec_version",
 }  # fmt: skip
 """Names that mean something else in the lake, in rule tests or in conditions."""
 

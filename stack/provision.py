@@ -21,13 +21,14 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
     rights = []
     for topic in [*readings, *features, REJECTED]:
         rights += [Right("bridge", operation, "topic", topic) for operation in ("write", "describe")]
+    for topic in [*readings, *features]:
+        rights += [Right("simulator", operation, "topic", topic) for operation in ("write", "describe")]
     for topic in [*readings, REJECTED]:
         rights += [Right("landing", operation, "topic", topic) for operation in ("read", "describe")]
     for topic in readings:
         # Control records stand among the readings. Kafka's rights know no headers: who may write one may write both.
         rights += [Right("registry", operation, "topic", topic) for operation in ("write", "describe")]
         rights += [Right("live", operation, "topic", topic) for operation in ("read", "describe")]
-        rights += [Right("simulator", operation, "topic", topic) for operation in ("write", "describe")]
         rights += [Right("alerts", operation, "topic", topic) for operation in ("read", "describe")]
     if OWN_TYPE in catalog.types:
         own = catalog.types[OWN_TYPE].topic  # each service reports of itself; the bridge may write it already

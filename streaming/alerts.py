@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kafka import OffsetAndMetadata, TopicPartition
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import FencedInstanceIdError, KafkaError, ProducerFencedError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -30,7 +29,7 @@ from fleet.settings import Settings
 from fleet.snapshot import SnapshotError
 from fleet.snapshot_chunks import Snapshot
 from fleet.transition import Transition, encode_transition
-from streaming.rebalances import Rebalances, pause, resume, seek
+from streaming.group import Member, pause, resume, seek
 from streaming.reporter import Figures, Reporter
 from streaming.service import BACKOFF_SECONDS, Health
 from streaming.shard import Shard
@@ -117,37 +116,30 @@ class Alerts:
         reporter.start(stop)
         self._watchdog = Watchdog(HUNG_SECONDS, stop)
         self._reader = SnapshotReader(self.settings)
-        rebalances = Rebalances()
-        consumer = kafka.consumer(
-            self.settings, "weir-alerts", GROUP,
-            group_instance_id=kafka.instance_id(self.settings, GROUP), isolation_level="read_committed",
-            partition_assignment_strategy=(CooperativeStickyAssignor,), session_timeout_ms=10_000,
-        )  # fmt: skip
-        consumer.subscribe(list(self.systems), listener=rebalances)
-        batches = Batches(consumer)
+        member = Member(self.settings, GROUP, self.systems, isolation_level="read_committed")
+        batches = Batches(member.consumer)
         log.info("started topics=%s", ",".join(self.systems))
         try:
             while not stop.is_set():
-                self.step(consumer, batches, rebalances)
-            self._commit(consumer, rebalances)
+                self.step(member, batches)
+            self._commit(member)
             log.info("stopped commits=%d transitions=%d", self.commits, sum(self.transitions.values()))
         finally:
-            consumer.close(autocommit=False)
+            member.close()
             self._reader.close()
             if self._producer is not None:
                 kafka.close(self._producer)
             health.close()
 
-    def step(self, consumer: Any, batches: Batches, rebalances: Rebalances) -> None:
+    def step(self, member: Member, batches: Batches) -> None:
         """One poll; what it brings is evaluated, and committed when that is due."""
+        consumer = member.consumer
         try:
-            polled = batches.poll(timeout_ms=POLL_MS, max_batches=MAX_BATCHES)
-        except FencedInstanceIdError as error:
-            raise kafka.fenced(self.settings, GROUP) from error
-        except KafkaError as error:
-            self._fail(str(kafka.unavailable(self.settings, error)))
+            polled = member.told(lambda: batches.poll(timeout_ms=POLL_MS, max_batches=MAX_BATCHES))
+        except Unavailable as error:
+            self._fail(str(error))
             return
-        self._follow(consumer, *rebalances.take())
+        self._follow(consumer, *member.moved())
         now_us = time.time_ns() // 1000
         sought: set[TopicPartition] = set()
         for records in polled:
@@ -167,7 +159,7 @@ class Alerts:
         elif self._waiting:
             self._begin(consumer)
         elif self._is_due(now, idle=not polled):
-            self._commit(consumer, rebalances)
+            self._commit(member)
             self._take_snapshots(now)
 
     def _is_next(self, consumer: Any, place: TopicPartition, shard: Shard, offset: int) -> bool:
@@ -298,13 +290,14 @@ class Alerts:
         pause = COMMIT_SECONDS if self._unsent else QUIET_COMMIT_SECONDS
         return (idle and bool(self._unsent)) or now - self._committed_at >= pause
 
-    def _commit(self, consumer: Any, rebalances: Rebalances) -> None:
+    def _commit(self, member: Member) -> None:
         """What was said since the last commit, and how far each partition got. While it lasts no partition is given
         away: the broker would take offsets of one that is another's by now."""
         if self._producer is None:
             return
         began = time.monotonic()
-        with self._watchdog, rebalances.held() as (lost, gained):
+        consumer = member.consumer
+        with self._watchdog, member.held() as (lost, gained):
             self._follow(consumer, lost, gained)
             offsets = {
                 place: shard.position

@@ -14,6 +14,7 @@ import typer
 
 from fleet.errors import DataError, Unavailable, WeirError
 from fleet.settings import CHECKOUT, Settings
+from stack.clock import say
 
 RECORDING = Path("room-occupancy-estimation") / "Occupancy_Estimation.csv"
 WEATHER_MINUTES, OCCUPANCY_HOURS = 20, 2
@@ -44,17 +45,12 @@ def demo(
     ] = None,
 ) -> None:
     """Start the stack if need be, run two systems faster than real time, load them through Airflow, show the books."""
-    from weir.stack import _stack
-
-    started = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - started:6.1f} s  {text}", flush=True)
+    from weir.stack import _stack, progress
 
     # A minute's wait for landing's usual 60 s would be most of the demo.
     os.environ.setdefault("WEIR_LANDING_MAX_SECONDS", "10")
     stack = _stack()
-    stack.up(lambda name, what, took: None if what == "starting" else say(f"{name}: {what} ({took:.1f} s)"))
+    stack.up(progress)
     settings = stack.settings("operator")
     figures = run(settings, seconds, recording or find_recording(Settings.load()), say, stack.log_tail)
     (settings.home / "demo.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -79,7 +75,12 @@ def _blaming(part: str, log_tail: Callable[[str], str]) -> Iterator[None]:
 
 
 def run(
-    settings: Settings, seconds: float, recording: Path | None, say: Say, log_tail: Callable[[str], str] = lambda _: ""
+    settings: Settings,
+    seconds: float,
+    recording: Path | None,
+    say: Say,
+    log_tail: Callable[[str], str] = lambda _: "",
+    weather_minutes: int = WEATHER_MINUTES,
 ) -> dict[str, Any]:
     """The figures of one run. Raises WeirError with the failing part's last words, by `log_tail`."""
     from fleet.catalog import Catalog, load_catalog
@@ -95,7 +96,7 @@ def run(
         wait_until_landed(settings, ends, LANDING_SECONDS)
     _etl(settings, say, "what came before")
     before, start = loaded(settings, SYSTEMS), log_ends(settings, catalog)
-    summaries = _simulate(settings, seconds, recording, say)
+    summaries = _simulate(settings, seconds, weather_minutes, recording, say)
     published = sum(s["published"] for s in summaries)
     with _blaming("bridge", log_tail):
         end = _wait_until_bridged(lambda: log_ends(settings, catalog), start, published, settings)
@@ -130,25 +131,21 @@ def run(
     }
 
 
-def _simulate(settings: Settings, seconds: float, recording: Path | None, say: Say) -> list[dict[str, Any]]:
+def _simulate(
+    settings: Settings, seconds: float, weather_minutes: int, recording: Path | None, say: Say
+) -> list[dict[str, Any]]:
     """Both systems at once, each in a process of its own; their summaries."""
     folder = settings.home / "demo"
     folder.mkdir(exist_ok=True)
-    weather = [
-        "simulate",
-        "weather",
-        "--duration",
-        f"{WEATHER_MINUTES}m",
-        "--speed",
-        str(WEATHER_MINUTES * 60 / seconds),
-    ]
+    speed = ["--duration", f"{weather_minutes}m", "--speed", str(weather_minutes * 60 / seconds)]
+    weather = ["simulate", "weather", *speed]
     weather += [part for fault in FAULTS for part in ("--fault", fault)]
     speed = ["--duration", f"{OCCUPANCY_HOURS}h", "--speed", str(OCCUPANCY_HOURS * 3600 / seconds)]
     room = ["replay", "occupancy", str(recording), *speed] if recording else ["simulate", "occupancy", *speed]
     source = "the real recording" if recording else "simulated"
     room += [part for fault in ROOM_FAULTS for part in ("--fault", fault)]
     say(
-        f"simulators: {WEATHER_MINUTES} minutes of 100 weather stations with faults, and {OCCUPANCY_HOURS} hours of a"
+        f"simulators: {weather_minutes} minutes of 100 weather stations with faults, and {OCCUPANCY_HOURS} hours of a"
         f" room ({source}), in {seconds:.0f} s"
     )
     environ = {**os.environ, "WEIR_HOME": str(settings.home)}

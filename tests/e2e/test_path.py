@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from connections.airflow import Airflow
 from connections.warehouse import Warehouse
@@ -29,18 +30,18 @@ SIMULATED = "system <> 'weir'"
 """Weir's own services report all the time: their tables never stand still."""
 
 
-def etl(settings: Settings, **conf: object) -> str:
+def etl(settings: Settings, dag: str = DAG, **conf: object) -> str:
     with Airflow.of(settings) as airflow:
-        run_id = airflow.trigger(DAG, conf)
-        state = airflow.wait(DAG, run_id, 300)
-        logs = "" if state == "success" else _failures(airflow, run_id)
+        run_id = airflow.trigger(dag, conf)
+        state = airflow.wait(dag, run_id, 300)
+        logs = "" if state == "success" else _failures(airflow, dag, run_id)
         assert state == "success", logs
     return run_id
 
 
-def _failures(airflow: Airflow, run_id: str) -> str:
-    failed = [t for t in airflow.tasks(DAG, run_id) if t.state == "failed"]
-    return "\n".join(f"{t.name}\n{airflow.log_tail(DAG, run_id, t)}" for t in failed)
+def _failures(airflow: Airflow, dag: str, run_id: str) -> str:
+    failed = [t for t in airflow.tasks(dag, run_id) if t.state == "failed"]
+    return "\n".join(f"{t.name}\n{airflow.log_tail(dag, run_id, t)}" for t in failed)
 
 
 def processed(settings: Settings) -> dict[str, datetime]:
@@ -114,6 +115,23 @@ def test_a_late_file_reprocesses_only_its_partition(operator: Settings, weir: We
     assert {k for k in after if after[k] != before.get(k)} == {key}
 
 
+def test_the_retention_dag_deletes_what_is_old_and_nothing_else(whole_stack: Stack, operator: Settings) -> None:
+    before = contents(operator)
+    for role, table, moment in (("batch", "rollups", "bucket"), ("live", "readings", "event_time")):
+        warehouse = Warehouse.of(whole_stack.settings(role))
+        with warehouse.transaction() as c:
+            older = f"jsonb_build_object('{moment}', t.{moment} - INTERVAL '20 years')"
+            copied = f"SELECT (jsonb_populate_record(t, {older})).* FROM {table} t LIMIT 50"
+            assert c.execute(text(f"INSERT INTO {table} {copied}")).rowcount == 50
+        warehouse.close()
+    assert contents(operator) != before
+    etl(operator, "retention")
+    assert contents(operator) == before
+    warehouse = Warehouse.of(operator)
+    assert warehouse.rows("SELECT 1 FROM readings WHERE event_time < now() - INTERVAL '10 years'") == []
+    warehouse.close()
+
+
 def _kill(stack: Stack, name: str, seconds: float = 10) -> None:
     """kill -9, once the program runs: one that is between two lives has pid 0, which would be pytest's own group."""
     deadline = time.monotonic() + seconds
@@ -149,8 +167,8 @@ def test_kill_minus_nine_of_a_task(whole_stack: Stack, operator: Settings, weir:
     etl(operator)
     before = contents(operator)
     with Airflow.of(operator) as airflow:
-        run_id = airflow.trigger(DAG, {"force": True})
-        _kill_a_task(whole_stack, 60)
+        run_id = airflow.trigger(DAG, {"force": True, "system": "occupancy"})
+        _kill_a_task(whole_stack, 120)
         assert airflow.wait(DAG, run_id, 300) == "success"
         assert max(task.try_number for task in airflow.tasks(DAG, run_id)) > 1
     assert contents(operator) == before
@@ -176,7 +194,7 @@ def test_kill_minus_nine_of_everything(whole_stack: Stack, operator: Settings) -
     with ThreadPoolExecutor(1) as pool:
         kills = pool.submit(killer)
         try:
-            figures = run(operator, 25, None, said.append)
+            figures = run(operator, 25, None, said.append, weather_minutes=8)
         finally:
             give_up.set()
         kills.result()

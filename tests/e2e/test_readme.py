@@ -75,7 +75,7 @@ def test_weir_commands_run(
         (tmp_path / "devices.csv").write_text(table, encoding="utf-8")
         arguments[arguments.index("devices.csv")] = str(tmp_path / "devices.csv")
     if "--duration" in arguments:  # the same, of less
-        arguments[arguments.index("--duration") + 1] = "40s"
+        arguments[arguments.index("--duration") + 1] = "40s" if "--speed" in arguments else "5s"
     if arguments[0] == "tail":
         request.getfixturevalue("readings_come_in")
     weir(*arguments, **({"WEIR_TYPES_DIR": own_types} if arguments[0] == "types" else {}))

@@ -16,6 +16,7 @@ from fleet.settings import CHECKOUT, Settings
 from stack.ports import Ports
 from stack.provision import provision_kafka
 from stack.stack import Stack
+from stack.supervisor import marked
 from tests.conftest import own_home
 from tests.integration.processes import Process
 from tests.integration.registry_log import TYPES
@@ -33,6 +34,7 @@ def stack() -> Iterator[Stack]:
             yield running
         finally:
             running.down()
+        assert marked(home) == []
 
 
 @pytest.fixture(scope="package")

@@ -172,6 +172,34 @@ def test_the_brokers_may_restart_under_it(
     assert bridge.stop() == 0
 
 
+def test_kafka_is_away_for_longer_than_a_record_is_kept(
+    settings_for: SettingsFor, stack: Stack, publisher: BulkPublisher, tmp_path: Path
+) -> None:
+    """The producer gives up on what it holds; the workers begin again with what MQTT has kept."""
+    delivery_seconds = 3.0
+    bridge = Process(
+        "bridge", settings_for("bridge"), tmp_path / "bridge.log", WEIR_KAFKA_DELIVERY_SECONDS=delivery_seconds
+    )
+    restarts = 'weir_bridge_restarts_total{worker="weather_station"}'
+    with bridge.start().ready():
+        stream = Stream(publisher, "outage")
+        stream.reach(200)
+        stack.supervisor.stop_program("kafka")
+        away_since = time.monotonic()
+        try:
+            wait_for(lambda: bridge.metric(restarts) >= 2, 60, bridge.log.read_text)
+            assert time.monotonic() - away_since > delivery_seconds
+            assert "weather_station" in bridge.readiness()
+            stream.reach(stream.sent + 200)
+        finally:
+            stack.restart("kafka")
+        sent = stream.end()
+        publisher.flush(90)
+        all_there(settings_for("operator"), "outage", sent)
+        bridge.ready(30)
+        assert bridge.stop() == 0
+
+
 def test_a_worker_that_cannot_work_stops_no_other(
     settings_for: SettingsFor, publisher: BulkPublisher, tmp_path: Path
 ) -> None:

@@ -70,6 +70,28 @@ def test_uv_uses_what_pip_is_configured_to():
     assert environment.uv_environment({"HOME": "/h", "UV_DEFAULT_INDEX": "mine"}, pip)["UV_DEFAULT_INDEX"] == "mine"
 
 
+def test_pip_writes_nothing_into_the_users_home(tmp_path):
+    """pip runs `rustc --version`, and rustup's rustc writes settings into RUSTUP_HOME, or ~/.rustup without it."""
+    home, rustup = tmp_path / "home", tmp_path / "rustc"
+    home.mkdir()
+    rustup.write_text('#!/bin/sh\nmkdir -p "${RUSTUP_HOME:-$HOME/.rustup}" && echo "$RUSTUP_HOME" > "$0.asked"\n')
+    rustup.chmod(0o755)
+    environ = environment.uv_environment({"HOME": str(home), "PATH": f"{tmp_path}:/usr/bin:/bin"}, {})
+    nothing = [
+        *environment.pip_command(),
+        "download",
+        "-q",
+        "--no-index",
+        "--no-cache-dir",
+        "-d",
+        home,
+        "no-such-thing",
+    ]
+    assert subprocess.run(nothing, env=environ, capture_output=True).returncode == 1
+    assert (tmp_path / "rustc.asked").read_text().startswith(str(environment.cache_folder()))
+    assert list(home.iterdir()) == []
+
+
 def test_supervisord_gets_words_quoted_and_percents_doubled():
     assert for_supervisor(("a b", "50%")) == "'a b' 50%%"
     assert for_supervisor('say "x" 5%') == 'say \\"x\\" 5%%'
