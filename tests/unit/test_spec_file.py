@@ -55,7 +55,7 @@ WRONG = [
     ("the dead letters' type", "type: roof_sensor", "type: rejected", 1, "reserved name"),
     ("the dead letters' system", "system: demo", "system: rejected", 3, "reserved name"),
     ("the dead letters' topic", "version: 1", "version: 1\nkafka_topic: readings.rejected", 3, "reserved for dead"),
-    ("fate as metric", "  energy:", "  fate:", 7, "reserved name"),
+    ("carried as metric", "  energy:", "  carried:", 7, "reserved name"),
     ("starts_at as metric", "  energy:", "  starts_at:", 7, "reserved name"),
     ("spec_version as metric", "  energy:", "  spec_version:", 7, "reserved name"),
     ("a metric with _", "  energy:", "  _energy:", 7, "must match"),
