@@ -63,6 +63,8 @@ class Changes:
 
     def entries(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Entry]:
         """The devices that are there, of those named by (type, id)."""
+        if not keys:
+            return {}
         rows = self._connection.execute(
             text(f"SELECT {COLUMNS} FROM devices JOIN unnest(:types, :ids) k(t, d) ON type = t AND device_id = d"),  # noqa: S608
             {"types": [t for t, _ in keys], "ids": [d for _, d in keys]},

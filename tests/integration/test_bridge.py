@@ -31,13 +31,6 @@ def bridge(settings_for: SettingsFor, tmp_path: Path) -> Iterator[Process]:
         yield process.start().ready()
 
 
-@pytest.fixture
-def publisher(settings_for: SettingsFor) -> Iterator[BulkPublisher]:
-    publisher = BulkPublisher(settings_for("simulator"))
-    yield publisher
-    publisher.close(5)
-
-
 def weather(site: str, seq: int, device: int = 7, **changes: object) -> tuple[str, bytes]:
     message = {"sensor_id": device, "temperature": 20.5, "timestamp": time.time(), "seq": seq, **changes}
     return f"dt/weather/{site}/weather_station/{device}", json.dumps(message).encode()
