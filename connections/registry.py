@@ -151,11 +151,12 @@ class Changes:
             self._repeat_devices([spec])  # who reads the log knew nothing of the type when it was told of them
         return True
 
-    def withdraw(self, catalog: Catalog) -> list[str]:
-        """Types that the log was told of and that the catalog does not have, or has in another topic: there they have
-        no rules from here on. Returns their names."""
+    def withdraw(self, catalog: Catalog, topics: Collection[str]) -> list[str]:
+        """Types that the log of these topics was told of and that the catalog does not have, or has in another topic:
+        there they have no rules from here on. Returns their names."""
         there = {(spec.topic, spec.type) for spec in catalog}
-        gone = [spec for key, spec in self.specs().items() if key not in there and spec.is_in_force]
+        known = [spec for key, spec in self.specs().items() if key not in there and spec.is_in_force]
+        gone = [spec for spec in known if spec.kafka_topic in topics]
         for spec in gone:
             self._tell_spec(spec._replace(text=without_rules(spec.text), is_in_force=False))
         return [spec.type for spec in gone]

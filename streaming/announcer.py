@@ -24,12 +24,10 @@ log = logging.getLogger("weir.specs")
 
 
 class Announcer:
-    def __init__(self, settings: Settings, catalog: Catalog):
-        """`catalog`: its topics are there and may be written; that of a system whose file is new waits for the next
-        start (`make up`). Raises ConfigurationError where the settings name no warehouse."""
+    def __init__(self, settings: Settings):
+        """Raises ConfigurationError where the settings name no warehouse."""
         self.settings = settings
         self.registry = Registry(Warehouse.of(settings))
-        self.topics = {system.topic for system in catalog.systems.values()}
         self.problems: list[str] = []
         """What is wrong with the files now, a line each; while there is any, the rules stay as they were."""
         self.announced = 0
@@ -72,26 +70,36 @@ class Announcer:
             return
         texts = {file.stem: content.decode() for file, content in files.items()}
         told = self._tell(catalog, texts)
-        self._publish()
         self._report([])
         self.announced += len(told)
         if told:
             log.info("announced %s", ", ".join(told))
 
     def _tell(self, catalog: Catalog, texts: Mapping[str, str]) -> list[str]:
-        known = {(s.kafka_topic, s.type): s.text for s in self.registry.specs() if s.is_in_force}
-        if known == {(spec.topic, spec.type): texts[spec.type] for spec in catalog}:
-            return []
-        # Compared again within the transaction: of two that see a change at once, the second finds it told.
-        with self.registry.changes() as changes:
-            told = [spec.type for spec in catalog if changes.reload(spec, texts[spec.type])]
-            return told + [f"{name} (gone)" for name in changes.withdraw(catalog)]
+        """Returns the types that were announced now."""
+        known = self.registry.specs()
+        topics = {spec.topic for spec in catalog} | {spec.kafka_topic for spec in known}
+        in_force = {(spec.kafka_topic, spec.type): spec.text for spec in known if spec.is_in_force}
+        told: list[str] = []
+        if in_force != {(spec.topic, spec.type): texts[spec.type] for spec in catalog}:
+            topics = self._there(topics)
+            # Compared again within the transaction: of two that see a change at once, the second finds it told.
+            with self.registry.changes() as changes:
+                told = [t.type for t in catalog if t.topic in topics and changes.reload(t, texts[t.type])]
+                told += [f"{name} (gone)" for name in changes.withdraw(catalog, topics)]
+        if self.registry.state(topics)[1]:
+            self._publish(topics)
+        return told
 
-    def _publish(self) -> None:
+    def _there(self, topics: set[str]) -> set[str]:
+        """Those that can be written. A record for one that is not made yet would wait, and hold up whoever tries."""
+        missing = kafka.access_problems(self.settings, kafka.WRITE, topics)
+        for problem in missing.items():
+            log.error("topic=%s %s; its types are announced when the bridge has started again (`make up`)", *problem)
+        return topics - set(missing)
+
+    def _publish(self, topics: set[str]) -> None:
         """At once; what fails is published when this is begun again, or by the registrar."""
-        topics = self.topics | {s.kafka_topic for s in self.registry.specs() if not s.is_in_force}
-        if not self.registry.state(topics)[1]:
-            return
         producer = open_producer(self.settings)
         try:
             publish(self.registry.warehouse, producer, topics)

@@ -30,7 +30,7 @@ class Bridge:
         self.catalog = load_catalog(settings.types_dir)
         self.admission = Admission(self.catalog)
         self.registrar = Registrar(settings, self.catalog, self.admission)
-        self.announcer = Announcer(settings, self.catalog)
+        self.announcer = Announcer(settings)
         self.workers = workers_of(settings, self.catalog, self.admission, only)
         self.heartbeats = Heartbeats(settings, self.catalog)
         self.reporter = Reporter(settings, "bridge", self.catalog, self.figures)

@@ -164,7 +164,7 @@ def test_two_watchers_tell_it_once(types: Path, settings_for: SettingsFor, regis
     stove = catalog.type("stove")
     with registry.changes() as changes:
         changes.put(stove, None, new_entry(stove, "s-1", "yard", changes.at, params={"limit": 100.0}))
-    watchers = [Announcer(settings, catalog) for _ in range(4)]
+    watchers = [Announcer(settings) for _ in range(4)]
     stop = threading.Event()
     threads = [threading.Thread(target=watcher.run, args=(stop,)) for watcher in watchers]
     for thread in threads:
