@@ -65,7 +65,7 @@ class ColumnCompiler:
     def condition(self, root: Node, places: Places) -> Callable[[Readings], Bools]:
         """Where it can be true. The tree has passed fleet.rule's checks, and looks at one device alone."""
         look = self._truth(root, places)
-        return lambda readings: look(readings).true  # type: ignore[no-any-return]
+        return lambda readings: look(readings).true
 
     def _look(self, node: Node, places: Places) -> Look:
         key = (node, tuple(places.params.items()))

@@ -5,7 +5,8 @@ the rest to the scalar form, reading by reading, each at its place in the log. A
 - a rule remembers something of it (an alert, a pending breach, outcomes of count; a rule with flap always does),
 - a condition can be true (fleet.column_condition),
 - a reading of it is not younger than all before it (a duplicate, out of order, or the same time again),
-- it is new, has moved to another site, or was, or will have been in this batch, silent for as long as no_data says.
+- it has moved to another site, or was, or will have been in this batch, silent for as long as no_data says,
+- its windows hold many times more than those of others.
 
 Left wholly are types with `is_scalar`, where devices look at each other or totals are exact sums.
 
@@ -30,6 +31,7 @@ from fleet.quiet_readings import QuietReadings
 from fleet.ruleset import RuleSet
 from fleet.text import Bools, Ints
 from fleet.transition import Transition
+from fleet.window_table import limit_of
 
 FEW = 64
 """Readings that are not worth numpy's millisecond."""
@@ -60,7 +62,7 @@ class ColumnRules:
             for rule in rules.rules
             if rule.levels
         ]
-        """Of each rule with conditions: its metrics, whether it remembers every outcome, where its levels can breach."""
+        """Of each rule with conditions: its metrics, whether it remembers each outcome, where its levels can breach."""
         self.memo_size = compiler.size
 
 
@@ -105,7 +107,7 @@ class _Run:
             type_.table = DeviceTable(type_)
         if type_.column_rules is None:
             type_.column_rules = ColumnRules(type_.rules)
-        self.table = type_.table
+        self.table, self.rules = type_.table, type_.column_rules
         self.slots = self.table.slots_of(engine, columns)
         self.order, self.begins, self.is_first = groups(self.slots)
         self.ends = np.append(self.begins[1:], len(columns))
@@ -162,13 +164,18 @@ class _Run:
     def _call_in(self) -> None:
         """Devices of which nothing is remembered any more become quiet."""
         table = self.table
-        for slot in self.devices[~table.quiet[self.devices]].tolist():
-            device = table.devices[slot]
-            assert device is not None
-            if is_quiet(device):
+        quiet = table.quiet[self.devices]
+        live = [device for slot in self.devices[~quiet].tolist() if (device := table.devices[slot]) is not None]
+        for place, window in enumerate(table.windows):
+            entries = int(window.counts(self.devices[quiet]).sum()) + sum(len(d.windows[place]) for d in live)
+            window.limit = limit_of(entries / len(self.devices))
+        for device in live:
+            if is_quiet(device) and all(
+                len(window) < known.limit for window, known in zip(device.windows, table.windows, strict=True)
+            ):
                 table.store(device)
             else:
-                table.newest[slot] = device.newest
+                table.newest[device.slot] = device.newest
 
     def _duplicates(self, doubtful: Bools) -> Ints:
         """Places of those that are. Only devices with a doubtful reading can have any."""
@@ -225,7 +232,8 @@ class _Run:
         if not np.array_equal(here := table.sites[self.slots], sites):
             left = left | (here != sites)[self.order]
         if silence is not None:
-            late = self.ordered_times >= self._before(table.heard) + silence
+            heard = self._before(table.heard)
+            late = (self.ordered_times >= heard + silence) & (heard != LONG_AGO)
             left = left | late | (np.maximum(self.ordered_times, self.ordered_watermarks) + silence <= last)
         of_device: Bools = ~table.quiet[self.devices]
         if left.any():

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from fleet.engine import Engine
 
 FIRST_CAPACITY = 256
+BY_METRIC = ("values", "times", "previous", "params")
+"""Arrays of a row a metric or param."""
 NOTHING: Any = ()
 
 
@@ -30,21 +32,33 @@ class DeviceTable:
         self.type = type_
         self.devices: list[DeviceState | None] = []
         """By slot; a slot is never used again."""
-        self.quiet = np.zeros(FIRST_CAPACITY, np.bool_)
-        self.clock, self.heard, self.newest = np.full((3, FIRST_CAPACITY), LONG_AGO)
-        self.lag, self.taken, self.sites = np.zeros((3, FIRST_CAPACITY), np.int64)
+        metrics, previous = len(rules.ranges), 2 * len(rules.places.previous)
+        self._fills: dict[str, Any] = {
+            "quiet": np.False_, "clock": LONG_AGO, "heard": LONG_AGO, "newest": LONG_AGO, "lag": 0, "taken": 0,
+            "sites": 0, "recent": np.zeros(RECENT, np.int64),
+            "values": np.full(metrics, np.nan), "times": np.full(metrics, LONG_AGO),
+            "previous": np.full(previous, np.nan), "params": np.array(rules.default_params, np.float64),
+        }  # fmt: skip
+        """What a device begins with."""
+        self.quiet, self.clock, self.heard, self.newest, self.lag, self.taken, self.sites = (
+            self._filled(name, FIRST_CAPACITY) for name in list(self._fills)[:7]
+        )
         """`taken`: readings so far, to 32; above that, 32 and the place of the oldest in the ring `recent`."""
-        self.recent = np.zeros((FIRST_CAPACITY, RECENT), np.int64)
-        self.values = np.full((len(rules.ranges), FIRST_CAPACITY), np.nan)
-        self.times = np.full((len(rules.ranges), FIRST_CAPACITY), LONG_AGO)
-        self.previous = np.full((2 * len(rules.places.previous), FIRST_CAPACITY), np.nan)
-        self.params = np.tile(np.array(rules.default_params, np.float64)[:, None], FIRST_CAPACITY)
+        self.recent = self._filled("recent", FIRST_CAPACITY)
+        self.values, self.times, self.previous, self.params = (self._filled(name, FIRST_CAPACITY) for name in BY_METRIC)
+        """By metric, or param, and slot."""
         self.windows = [WindowTable(length, FIRST_CAPACITY) for length in rules.windows.values()]
         self.site_names: dict[str, int] = {}
         self._devices_known: Any = None
         """The Names that `_slots` and `_site_numbers` translate, and those."""
         self._sites_known: Any = None
         self._slots = self._site_numbers = np.empty(0, np.int64)
+
+    def _filled(self, name: str, count: int) -> Any:
+        fill = np.asarray(self._fills[name])
+        if name in BY_METRIC:
+            return np.repeat(fill[:, None], count, axis=1)
+        return np.tile(fill, (count, *[1] * fill.ndim))
 
     # Slots
 
@@ -61,8 +75,9 @@ class DeviceTable:
                 device = self.type.devices.get(names[number])
                 if device is None:
                     site = columns.site_names.names[columns.sites[place]]
-                    device = engine.known.add_device(self.type, names[number], site)
-                self._slots[number] = self._slot(device)
+                    self._begin(engine.known.add_device(self.type, names[number], site))
+                    device = self.type.devices[names[number]]
+                self._slots[number] = self.slot(device)
             slots[place] = self._slots[number]
         return slots
 
@@ -71,14 +86,21 @@ class DeviceTable:
             self._sites_known, self._site_numbers = columns.site_names, np.empty(0, np.int64)
         known, names = len(self._site_numbers), columns.site_names.names
         if known < len(names):
-            numbers = [self._site_number(name) for name in names[known:]]
+            numbers = [self.site_number(name) for name in names[known:]]
             self._site_numbers = np.concatenate([self._site_numbers, np.array(numbers, np.int64)])
         return self._site_numbers[columns.sites]
 
-    def _site_number(self, name: str) -> int:
+    def site_number(self, name: str) -> int:
         return self.site_names.setdefault(name, len(self.site_names))
 
-    def _slot(self, device: DeviceState) -> int:
+    def _begin(self, device: DeviceState) -> None:
+        """A device that nothing is known of but its name and site."""
+        slot = self.slot(device)
+        self.sites[slot] = self.site_number(device.site.name)
+        self.quiet[slot] = True
+        self._empty(device)
+
+    def slot(self, device: DeviceState) -> int:
         if device.slot < 0:
             device.slot = len(self.devices)
             self.devices.append(device)
@@ -87,16 +109,10 @@ class DeviceTable:
         return device.slot
 
     def _grow(self, capacity: int) -> None:
-        for name in ("quiet", "clock", "heard", "newest", "lag", "taken", "sites", "recent"):
+        more = capacity - len(self.quiet)
+        for name in self._fills:
             old = getattr(self, name)
-            new = np.zeros((capacity, *old.shape[1:]), old.dtype)
-            new[: len(old)] = old
-            setattr(self, name, new)
-        for name in ("values", "times", "previous", "params"):
-            old = getattr(self, name)
-            new = np.zeros((len(old), capacity), old.dtype)
-            new[:, : old.shape[1]] = old
-            setattr(self, name, new)
+            setattr(self, name, np.concatenate([old, self._filled(name, more)], axis=1 if name in BY_METRIC else 0))
         for window in self.windows:
             window.grow(capacity)
 
@@ -114,7 +130,7 @@ class DeviceTable:
         slot = device.slot
         self.clock[slot], self.heard[slot], self.newest[slot] = device.clock, device.heard, device.newest
         self.lag[slot] = device.lag
-        self.sites[slot] = self._site_number(device.site.name)
+        self.sites[slot] = self.site_number(device.site.name)
         self.values[:, slot] = device.values
         self.times[:, slot] = device.times
         self.previous[:, slot] = device.previous
@@ -124,10 +140,13 @@ class DeviceTable:
         self.taken[slot] = filled if filled < RECENT else RECENT + device.place
         for table, window in zip(self.windows, device.windows, strict=True):
             table.store(slot, window)
+        self.quiet[slot] = True
+        self._empty(device)
+
+    def _empty(self, device: DeviceState) -> None:
         device.values = device.times = device.previous = device.windows = device.alerts = device.recent = NOTHING
         device.next_due = device.armed = NEVER
         device.quiet = True
-        self.quiet[slot] = True
 
     def load(self, device: DeviceState) -> None:
         slot = device.slot
@@ -145,7 +164,31 @@ class DeviceTable:
         device.alerts = [None] * len(self.type.rules.rules)
         device.quiet = False
         self.quiet[slot] = False
-        timer.rearm(device)
+        if device.silent_since() != LONG_AGO:
+            timer.rearm(device)
+
+    def restore(self, devices: list[DeviceState], quiet: Bools, state: dict[str, Any], windows: list[Any]) -> None:
+        """All devices of a new table, with the state of the quiet ones: arrays as here, by place in `devices`."""
+        count = len(devices)
+        self._grow(max(count, FIRST_CAPACITY))
+        self.devices = list(devices)
+        for slot, device in enumerate(devices):
+            device.slot = slot
+        for name, array_ in state.items():
+            known = getattr(self, name)
+            if name == "recent":
+                known[:count] = array_
+            else:
+                known[..., :count] = array_
+        for table, (counts, times, values) in zip(self.windows, windows, strict=True):
+            table.restore(counts, times, values)
+        self.sites[:count] = [self.site_number(device.site.name) for device in devices]
+        self.quiet[:count] = quiet
+        for place in np.flatnonzero(quiet).tolist():
+            self._empty(devices[place])
+            if devices[place].own_params:
+                self.params[:, place] = devices[place].params
+        self.settle()
 
     def load_all(self) -> None:
         for slot in np.flatnonzero(self.quiet).tolist():
@@ -157,7 +200,7 @@ class DeviceTable:
         """By slot, the watermark at which a quiet device's silence is told."""
         silence = self.type.rules.shortest_silence_us
         assert silence is not None
-        return np.where(self.quiet, self.heard + self.lag, NEVER) + silence
+        return np.where(self.quiet & (self.heard != LONG_AGO), self.heard + self.lag, NEVER) + silence
 
     def wake(self, watermark: int) -> None:
         """Loads the quiet devices with a timer that acts by then."""

@@ -37,7 +37,7 @@ class QuietReadings:
 
     def can_breach(self) -> Bools:
         """Whether a rule's condition can be true, or it remembers the reading anyway."""
-        column_rules = self.run.type.column_rules
+        column_rules = self.run.rules
         self.memo = [None] * column_rules.memo_size
         found = np.zeros(len(self), np.bool_)
         for own, remembers, conditions in column_rules.conditions:
@@ -182,7 +182,7 @@ class QuietReadings:
         """Into the table: the readings of devices all of whose readings are calm."""
         run, table = self.run, self.table
         lasts = self.begins + self._lengths - 1
-        devices = slice(None)
+        devices: Any = slice(None)
         if not calm.all():
             of_device = np.logical_and.reduceat(calm, self.begins)
             devices = np.flatnonzero(of_device)

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from pydantic import ValidationError
 
-from fleet import timer
-from fleet.alert_state import Alert, Machine
-from fleet.counter_total import CounterTotal
-from fleet.device_state import DeviceState, Mark, TypeState
+from fleet.device_state import Mark, TypeState
 from fleet.errors import DataError
 from fleet.ruleset import RuleSet
+from fleet.snapshot_devices import Devices, read_devices, write_devices
 from fleet.spec import RuledType
-from fleet.window import Window
 
 if TYPE_CHECKING:
     from fleet.engine import Engine
@@ -28,27 +25,9 @@ VERSION = 2
 NOT_KEPT = {"title", "description", "adapter", "retention", "simulation", "examples"}
 """Parts of a spec that no rule looks at."""
 
-FIELDS = ("clock", "heard", "registered", "lag", "place", "newest", "silences", "own_params", "pinned", "marks")
-"""Of a device, written as they are."""
-
 
 class SnapshotError(DataError):
     """These bytes are no snapshot that this program can read: the state has to be made from the log again."""
-
-
-class _Device(msgspec.Struct, array_like=True):
-    id: str
-    site: str
-    fields: list[Any]
-    values: list[float | None]
-    times: list[int]
-    recent: bytes
-    windows: list[tuple[bytes, bytes]]
-    previous: list[float | None]
-    totals: list[tuple[float | None, int | None, list[float], int | None, list[float]]]
-    alerts: list[tuple[int, list[Any], list[list[Any]]]]
-    """(rule's place, the alert's fields but the machines, each machine's fields)"""
-    evaluated: list[tuple[int, int]]
 
 
 class _Type(msgspec.Struct, array_like=True):
@@ -57,7 +36,7 @@ class _Type(msgspec.Struct, array_like=True):
     appended: int
     watermark: int
     retired: dict[str, dict[str, Mark]]
-    devices: list[_Device]
+    devices: Devices
 
 
 class _Snapshot(msgspec.Struct, array_like=True):
@@ -98,37 +77,8 @@ def write_snapshot(engine: "Engine") -> bytes:
 
 
 def _write_type(type_: TypeState) -> _Type:
-    if type_.table is not None:
-        type_.table.load_all()
     spec = type_.rules.spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude=NOT_KEPT)
-    devices = [_write_device(device) for device in type_.devices.values()]
-    return _Type(spec, type_.highest, type_.appended, type_.watermark, type_.retired, devices)
-
-
-def _write_device(device: DeviceState) -> _Device:
-    return _Device(
-        device.id,
-        device.site.name,
-        [getattr(device, name) for name in FIELDS],
-        device.values,
-        device.times,
-        device.recent.tobytes(),
-        [window.dump() for window in device.windows],
-        device.previous,
-        [total.dump() for total in device.totals],
-        [(place, *_write_alert(alert)) for place, alert in enumerate(device.alerts) if alert is not None],
-        sorted((device.evaluated or {}).items()),
-    )
-
-
-def _write_alert(alert: Alert) -> tuple[list[Any], list[list[Any]]]:
-    _, *fields = msgspec.structs.astuple(alert)
-    machines = []
-    for machine in alert.machines:
-        *rest, outcomes = msgspec.structs.astuple(machine)
-        # As bytes: of 10,000 outcomes, an integer is longer than msgpack's.
-        machines.append([*rest, outcomes.to_bytes((outcomes.bit_length() + 7) // 8, "big")])
-    return fields, machines
+    return _Type(spec, type_.highest, type_.appended, type_.watermark, type_.retired, write_devices(type_))
 
 
 def read_snapshot(data: bytes) -> "Engine":
@@ -154,10 +104,10 @@ def read_snapshot(data: bytes) -> "Engine":
         type_ = TypeState(RuleSet(_read_spec(stored.spec)))
         type_.highest, type_.appended, type_.watermark = stored.highest, stored.appended, stored.watermark
         engine.known.types[type_.name] = type_
-        for device in stored.devices:
-            _read_device(engine, type_, device)
-        type_.retired = stored.retired
     engine.known.index_lookers()
+    for stored, type_ in zip(snapshot.types, engine.known.types.values(), strict=True):
+        read_devices(engine.known, type_, stored.devices)
+        type_.retired = stored.retired
     return engine
 
 
@@ -166,28 +116,3 @@ def _read_spec(data: dict[str, Any]) -> RuledType:
         return RuledType.model_validate(data)
     except ValidationError as error:  # of a program that allowed more
         raise SnapshotError(f"the snapshot's spec of {data.get('type')!r} is none for this program: {error}") from None
-
-
-def _read_device(engine: "Engine", type_: TypeState, stored: _Device) -> None:
-    device = engine.known.add_device(type_, stored.id, stored.site)
-    for name, value in zip(FIELDS, stored.fields, strict=True):
-        setattr(device, name, value)
-    if device.marks:
-        device.marks = {rule: tuple(mark) for rule, mark in device.marks.items()}  # type: ignore[misc]
-    device.params = type_.rules.params_of(device.own_params)
-    device.values, device.times, device.previous = stored.values, stored.times, stored.previous
-    device.recent.frombytes(stored.recent)
-    device.windows = [Window(*window) for window in stored.windows]
-    device.totals = [CounterTotal(*total) for total in stored.totals]
-    for place, fields, machines in stored.alerts:
-        alert = device.alerts[place] = Alert([_read_machine(*machine) for machine in machines], *fields)
-        if alert.rank >= 0:
-            type_.count(type_.rules.rules[place], alert, 1)
-    device.evaluated = dict(stored.evaluated) or None
-    timer.rearm(device)
-
-
-def _read_machine(*fields: Any) -> Machine:
-    machine = Machine(*fields)
-    machine.outcomes = int.from_bytes(fields[-1], "big")
-    return machine

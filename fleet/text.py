@@ -88,9 +88,12 @@ class Text:
         """
         negative = self.bytes[places] == ord("-")
         begin, length = places + negative, lengths - negative
-        digits, decimals, good = self._short_decimals(begin, length)
         longer = np.flatnonzero(length > 8)
-        if longer.size:
+        if len(longer) == len(length):
+            digits, decimals, good = self._long_decimals(begin, length)
+        else:
+            digits, decimals, good = self._short_decimals(begin, length)
+        if 0 < len(longer) < len(length):
             digits[longer], decimals[longer], good[longer] = self._long_decimals(begin[longer], length[longer])
         good &= ~(negative & (digits == 0) & (decimals == 0))  # -0 is a whole number, and then 0.0
         found = digits.view(np.int64).astype(np.float64) / _TEN_TO[decimals]

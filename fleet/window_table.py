@@ -22,6 +22,9 @@ ROUNDING = 2.0**-52
 SETTLE = 4096
 """Additions after which a ring's sums are made anew: their errors add up."""
 FIRST_LENGTH = 16
+SHORT, OUTLIER = 512, 8
+"""Rings are as long as the longest window needs, but for devices with more than SHORT entries, and OUTLIER times the
+mean: one device of 10,000 entries would make rings of 400 KB for all."""
 GATHERED = 1 << 18
 """Entries that are copied at once for functions that look at each of them."""
 
@@ -38,6 +41,8 @@ class Appended:
 
 class WindowTable:
     def __init__(self, length_us: int, capacity: int):
+        self.limit = SHORT
+        """Entries that a device may have here."""
         self.length_us = length_us
         """Of the longest window that any rule looks at."""
         self.first = np.zeros(capacity, np.int64)
@@ -67,10 +72,13 @@ class WindowTable:
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.zeros((more, *old.shape[1:]), old.dtype)]))
 
+    def counts(self, slots: Ints) -> Ints:
+        return self.ends[slots] - self.first[slots]
+
     def fits(self, slots: Ints, more: Ints) -> Bools:
         """Whether so many readings can be appended to each; the rings are made longer for them."""
-        wanted = self.ends[slots] - self.first[slots] + more
-        fits: Bools = wanted <= MAX_READINGS
+        wanted = self.counts(slots) + more
+        fits: Bools = wanted <= min(self.limit, MAX_READINGS)
         self._lengthen(int(wanted[fits].max(initial=0)))
         return fits
 
@@ -110,6 +118,31 @@ class WindowTable:
         self.before[slot, places] = sums[:-1]
         self.sums[slot] = sums[-1]
         self.added[slot] = len(places)
+
+    # All devices
+
+    def dump(self, slots: Ints) -> tuple[Ints, Ints, Doubles]:
+        """(entries of each, their times and values one after the other)"""
+        counts = self.counts(slots)
+        rows = np.repeat(slots, counts)
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        flat = rows * self.ring + ((self.first[rows] + within) & (self.ring - 1))
+        return counts, self.times.reshape(-1)[flat], self.values.reshape(-1)[flat]
+
+    def restore(self, counts: Ints, times: Ints, values: Doubles) -> None:
+        """The same, of a new table's first slots."""
+        self._lengthen(int(counts.max(initial=0)))
+        slots = np.arange(len(counts))
+        rows = np.repeat(slots, counts)
+        flat = rows * self.ring + np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.times.reshape(-1)[flat] = times
+        self.values.reshape(-1)[flat] = values
+        self.ends[slots] = self.added[slots] = counts
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = np.cumsum(self.values[slots], axis=1)
+            self.errors[slots] = ROUNDING * np.abs(sums).sum(axis=1)
+        self.before[slots, 1:] = sums[:, :-1]
+        self.sums[slots] = sums[:, -1]
 
     # Batches
 
@@ -218,6 +251,11 @@ class WindowTable:
             places = begins[rows, None] + np.arange(longest)
             flat = slots[rows, None] * self.ring + (places & (self.ring - 1))
             yield rows, self.values.reshape(-1)[flat], places < ends[rows, None]
+
+
+def limit_of(mean: float) -> int:
+    """Entries that a device may have in a ring, where so many are usual."""
+    return max(SHORT, round(OUTLIER * mean))
 
 
 def _between(low: Doubles, high: Doubles, unknown: Any = False) -> Term:

@@ -1,5 +1,5 @@
-"""The columnar form of the engine against the scalar one: same transitions with all their keys, same order, same counts,
-same state to the byte, for random specs, streams and batches.
+"""The columnar form of the engine against the scalar one: same transitions with all their keys, same order, same
+counts, same state to the byte, for random specs, streams and batches.
 """
 
 import json
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet import column_engine
+from fleet import column_engine, device_table, window_table
 from fleet.column_engine import Batch, take_columns
 from fleet.columns import NO_SEQ, Columns
 from fleet.control import Device, Resolve, Retire, Site, Spec
@@ -56,8 +56,8 @@ class Log:
         elif "register" in line:
             known = line["register"]
             said = Device(
-                revision=0, at=at // 1000, type=known.get("type", name), device=known["device"], site=known.get("site", "default"),
-                registered_at=at // 1000, params=known.get("params", {}),
+                revision=0, at=at // 1000, type=known.get("type", name), device=known["device"],
+                site=known.get("site", "default"), registered_at=at // 1000, params=known.get("params", {}),
             )  # fmt: skip
         elif "retire" in line:
             said = Retire(revision=0, at=at // 1000, type=name, device=line["retire"])
@@ -156,10 +156,13 @@ def columns_of(readings: list[Reading], devices: dict[str, Names], sites: Names)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def every_batch() -> Iterator[None]:
-    """However small."""
+def small() -> Iterator[None]:
+    """What is there for large batches and long windows happens in small ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(column_engine, "FEW", 1)
+        for name, value in (("FIRST_LENGTH", 2), ("SHORT", 6), ("OUTLIER", 3), ("SETTLE", 5), ("GATHERED", 8)):
+            patch.setattr(window_table, name, value)
+        patch.setattr(device_table, "FIRST_CAPACITY", 2)
         yield
 
 
