@@ -78,7 +78,7 @@ def take_columns(engine: Engine, found: Sequence[Columns], batch: Batch) -> list
         elif len(columns) < FEW or type_.is_scalar:
             one_by_one += [(row, columns, place) for place, row in enumerate(columns.rows.tolist())]
         else:
-            said += _Run(engine, type_, columns, batch).take()
+            said += Run(engine, type_, columns, batch).take()
     for row, columns, place in sorted(one_by_one, key=lambda item: item[0]):
         said += _take_one(engine, columns, place, row, batch)
     if len(found) > 1:
@@ -98,7 +98,7 @@ def _take_one(engine: Engine, columns: Columns, place: int, row: int, batch: Bat
     )
 
 
-class _Run:
+class Run:
     """The readings of one type. Arrays are by place in the columns, or `ordered`: by device, each device's in order."""
 
     def __init__(self, engine: Engine, type_: TypeState, columns: Columns, batch: Batch):

@@ -11,13 +11,13 @@ from fleet.text import Bools, Doubles, Ints
 from fleet.window_table import Appended
 
 if TYPE_CHECKING:
-    from fleet.column_engine import _Run
+    from fleet.column_engine import Run
 
 
 class QuietReadings:
     """Rows are ordered by device, each device's by the log."""
 
-    def __init__(self, run: "_Run", kept: Bools):
+    def __init__(self, run: "Run", kept: Bools):
         self.run, self.table, self.rules = run, run.table, run.type.rules
         self._kept = kept
         """Of the run's ordered readings, these."""
