@@ -20,9 +20,9 @@ from fleet.names import Names
 from fleet.reading import Reading
 from fleet.rule_test import inline_spec
 from fleet.transition import Transition
-from tests.oracle.budget import budget, told
 from tests.oracle.oracle import NOT_METRICS, at_of
 from tests.oracle.streams import METRIC, METRICS, calls, cases, seconds, settle, terms
+from tests.oracle.test_differential import budget, told
 
 FIRST = 1_000_000_000 * 1_000_000
 """All times are moved there: a canonical reading is younger than 2000."""
