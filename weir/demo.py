@@ -32,6 +32,7 @@ QUIET_SECONDS = 10
 """Longer than a killed bridge takes to come back and go on."""
 LANDING_SECONDS = 180
 LIVE_SECONDS = 60
+ALERTS_SECONDS = 60
 
 SYSTEMS = ("occupancy", "weather")
 
@@ -85,6 +86,7 @@ def run(
     """The figures of one run. Raises WeirError with the failing part's last words, by `log_tail`."""
     from fleet.catalog import Catalog, load_catalog
     from simulators.outcome import differences
+    from weir._demo_alerts import by_rule, said_in_the_warehouse, said_on_kafka, transitions_end, wait_until_evaluated
     from weir._demo_books import count_live, count_on_kafka, loaded, log_ends, outcome, wait_until_landed
 
     every = load_catalog(settings.types_dir)
@@ -96,6 +98,9 @@ def run(
         wait_until_landed(settings, ends, LANDING_SECONDS)
     _etl(settings, say, "what came before")
     before, start = loaded(settings, SYSTEMS), log_ends(settings, catalog)
+    with _blaming("alerts", log_tail):
+        wait_until_evaluated(settings, start, ALERTS_SECONDS)
+    told_before = transitions_end(settings)
     summaries = _simulate(settings, seconds, weather_minutes, recording, say)
     published = sum(s["published"] for s in summaries)
     with _blaming("bridge", log_tail):
@@ -110,6 +115,13 @@ def run(
     with _blaming("live", log_tail):
         live = count_live(settings, start, end, LIVE_SECONDS)
     say(f"live: {live.total():,} readings are in the table of recent ones")
+    with _blaming("alerts", log_tail):
+        wait_until_evaluated(settings, end, ALERTS_SECONDS)
+    said, ids = said_on_kafka(settings, told_before, SYSTEMS)
+    say(f"alerts: {said.total():,} transitions are on Kafka")
+    written = said_in_the_warehouse(settings, ids, ALERTS_SECONDS)
+    untold = [f"{rule} {to}: {n} on Kafka, {written[rule, to]} in the warehouse" for (rule, to), n in sorted(said.items())
+              if written[rule, to] != n]  # fmt: skip
     run_id = _etl(settings, say, "the demo's readings")
     after = loaded(settings, SYSTEMS)
     types = [t.type for t in catalog]
@@ -123,11 +135,13 @@ def run(
         "rejects_loaded": dict(found.rejects_loaded),
         "rollups": after.rollups - before.rollups,
         "anomalies": after.anomalies - before.anomalies,
+        "transitions": said.total(),
+        "alerts": by_rule(said, catalog),
         "dag_run": run_id,
         "seconds": round(time.monotonic() - started, 1),
         "recording": str(recording) if recording else None,
         "simulators": summaries,
-        "differences": differences(summaries, found),
+        "differences": [*differences(summaries, found), *untold],
     }
 
 
@@ -233,6 +247,13 @@ def _show(figures: dict[str, Any], settings: Settings) -> None:
         column.justify = "right"
     console.print()
     console.print(table)
+    alerts = Table("", "fired", "resolved", box=None, pad_edge=False, title="Alerts", title_justify="left")
+    for name, of_rule in figures["alerts"].items():
+        alerts.add_row(name, f"{of_rule['fired']:,}", f"{of_rule['resolved']:,}")
+    for column in alerts.columns[1:]:
+        column.justify = "right"
+    console.print()
+    console.print(alerts)
     rejected = ", ".join(f"{reason} {count}" for reason, count in sorted(figures["rejected"].items())) or "none"
     url = make_url(settings.db_url.get_secret_value())
     reconciles = "[red]They do not reconcile.[/]" if figures["differences"] else "[green]They reconcile.[/]"
@@ -243,6 +264,7 @@ def _show(figures: dict[str, Any], settings: Settings) -> None:
 Messages     published {figures["published"]:,} = bridged {figures["bridged"]:,} + rejected {refused:,}. {reconciles}
 Rejected     {rejected}
 Rollups      {figures["rollups"]:,} rows new, anomalies {figures["anomalies"]:,}
+Alerts       {figures["transitions"]:,} transitions; active ones: weir alerts
 Figures      {settings.home / "demo.json"}; the books: weir ledger
 
 Airflow      {settings.airflow_url}  user {settings.airflow_user}, password {password}
