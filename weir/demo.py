@@ -120,8 +120,11 @@ def run(
     said, ids = said_on_kafka(settings, told_before, SYSTEMS)
     say(f"alerts: {said.total():,} transitions are on Kafka")
     written = said_in_the_warehouse(settings, ids, ALERTS_SECONDS)
-    untold = [f"{rule} {to}: {n} on Kafka, {written[rule, to]} in the warehouse" for (rule, to), n in sorted(said.items())
-              if written[rule, to] != n]  # fmt: skip
+    untold = [
+        f"{rule} {to}: {n} on Kafka, {written[rule, to]} in the warehouse"
+        for (rule, to), n in sorted(said.items())
+        if written[rule, to] != n
+    ]
     run_id = _etl(settings, say, "the demo's readings")
     after = loaded(settings, SYSTEMS)
     types = [t.type for t in catalog]
