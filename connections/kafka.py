@@ -15,8 +15,6 @@ from fleet.errors import ConfigurationError, Refused, Unavailable
 from fleet.settings import Settings
 
 BOOTSTRAP_TIMEOUT_MS = 5_000
-DELIVERY_TIMEOUT_MS = 60_000
-"""After which a producer gives up on a record; its owner then starts again from what was not confirmed."""
 MAX_RECORD_BYTES = 3 * 1024 * 1024
 """As the broker's message.max.bytes."""
 READ, WRITE = "READ", "WRITE"
@@ -58,8 +56,8 @@ def producer(settings: Settings, client_id: str, **overrides: Any) -> KafkaProdu
         "linger_ms": 20,
         "batch_size": 128 * 1024,
         "max_block_ms": 10_000,
-        "delivery_timeout_ms": DELIVERY_TIMEOUT_MS,
-        "request_timeout_ms": 15_000,
+        "delivery_timeout_ms": int(settings.kafka_delivery_seconds * 1000),
+        "request_timeout_ms": min(15_000, int(settings.kafka_delivery_seconds * 1000) - 20),  # less the linger
         "retry_backoff_ms": 20,
         "allow_auto_create_topics": False,
         "metrics_enabled": False,

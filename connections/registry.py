@@ -19,6 +19,7 @@ from fleet.control import Resolve, Routed, Site, Spec, encode_control
 from fleet.errors import RegistryError
 from fleet.registry import Entry, milliseconds, new_entry, routed_change
 from fleet.spec import DeviceType
+from fleet.spec_file import without_rules
 
 COLUMNS = "type, device_id, system, site, room, params, registered_at, retired_at, registered_by"
 
@@ -31,6 +32,20 @@ class Place(NamedTuple):
     time_zone: str
     devices: int = 0
     """That are not retired."""
+
+
+class Announced(NamedTuple):
+    """A type's spec as the log of a topic was last told it."""
+
+    kafka_topic: str
+    type: str
+    version: int
+    text: str
+    is_in_force: bool = True
+    """False: the type is no more, and the text has no rules."""
+
+
+SPECS = text("SELECT kafka_topic, type, version, text, is_in_force FROM specs ORDER BY type")
 
 
 class Changes:
@@ -48,6 +63,8 @@ class Changes:
 
     def entries(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Entry]:
         """The devices that are there, of those named by (type, id)."""
+        if not keys:
+            return {}
         rows = self._connection.execute(
             text(f"SELECT {COLUMNS} FROM devices JOIN unnest(:types, :ids) k(t, d) ON type = t AND device_id = d"),  # noqa: S608
             {"types": [t for t, _ in keys], "ids": [d for _, d in keys]},
@@ -121,28 +138,65 @@ class Changes:
         )
         self._add([Routed(spec.topic, None if spec.partition_by == "site" else device_id, record)])
 
-    def reload(self, spec: DeviceType, text_: str) -> None:
-        """The type's spec is this text from here on; `spec` is what it says."""
+    def specs(self) -> "dict[tuple[str, str], Announced]":
+        return {(row.kafka_topic, row.type): row for row in map(_announced, self._connection.execute(SPECS).mappings())}
+
+    def reload(self, spec: DeviceType, text_: str) -> bool:
+        """The type's spec is this text from here on; `spec` is what it says. False where the log has been told so."""
+        before = self.specs().get((spec.topic, spec.type))
+        if before is not None and before.is_in_force and before.text == text_:
+            return False
+        self._tell_spec(Announced(spec.topic, spec.type, spec.version, text_))
+        if before is None or not before.is_in_force:
+            self._repeat_devices([spec])  # who reads the log knew nothing of the type when it was told of them
+        return True
+
+    def withdraw(self, catalog: Catalog, topics: Collection[str]) -> list[str]:
+        """Types that the log of these topics was told of and that the catalog does not have, or has in another topic:
+        there they have no rules from here on. Returns their names."""
+        there = {(spec.topic, spec.type) for spec in catalog}
+        known = [spec for key, spec in self.specs().items() if key not in there and spec.is_in_force]
+        gone = [spec for spec in known if spec.kafka_topic in topics]
+        for spec in gone:
+            self._tell_spec(spec._replace(text=without_rules(spec.text), is_in_force=False))
+        return [spec.type for spec in gone]
+
+    def _tell_spec(self, spec: "Announced") -> None:
         record = Spec(
-            revision=next(self._revisions), at=milliseconds(self.at), type=spec.type, version=spec.version, text=text_
+            revision=next(self._revisions), at=milliseconds(self.at), type=spec.type, version=spec.version,
+            text=spec.text,
+        )  # fmt: skip
+        self._connection.execute(
+            text(
+                "INSERT INTO specs (kafka_topic, type, version, text, is_in_force) VALUES (:kafka_topic, :type,"
+                " :version, :text, :is_in_force) ON CONFLICT (kafka_topic, type) DO UPDATE SET"
+                " version = excluded.version, text = excluded.text, is_in_force = excluded.is_in_force"
+            ),
+            spec._asdict(),
         )
-        self._add([Routed(spec.topic, None, record)])
+        self._add([Routed(spec.kafka_topic, None, record)])
 
     def repeat(self, catalog: Catalog) -> tuple[int, int]:
-        """Every site and device again, for who has no longer the beginning of the log: (sites, devices)."""
-        sites = devices = 0
+        """Every spec, site and device again, for who has no longer the beginning of the log: (sites, devices)."""
+        for spec in self.specs().values():
+            self._tell_spec(spec)
+        sites = 0
         for place in self._connection.execute(text("SELECT system, site, time_zone FROM sites")).mappings().all():
             if place["system"] in catalog.systems:
                 self._tell_site(catalog.system(place["system"]).topic, place["site"], place["time_zone"])
                 sites += 1
+        return sites, self._repeat_devices(catalog)
+
+    def _repeat_devices(self, specs: Iterable[DeviceType]) -> int:
+        by_name = {spec.type: spec for spec in specs}
         rows = self._connection.execute(
-            text(f"SELECT {COLUMNS} FROM devices WHERE retired_at IS NULL ORDER BY revision")  # noqa: S608
+            text(f"SELECT {COLUMNS} FROM devices WHERE retired_at IS NULL AND type = ANY(:types) ORDER BY revision"),  # noqa: S608
+            {"types": list(by_name)},
         ).mappings()
-        for entry in [_entry(dict(row)) for row in rows]:
-            if spec := catalog.types.get(entry.type):
-                self.put(spec, entry, entry)
-                devices += 1
-        return sites, devices
+        entries = [_entry(dict(row)) for row in rows]
+        for entry in entries:
+            self.put(by_name[entry.type], entry, entry)
+        return len(entries)
 
     def _add(self, routed: Iterable[Routed]) -> None:
         for one in routed:
@@ -201,6 +255,10 @@ class Registry:
         )
         return row["revision"], row["waits"]
 
+    def specs(self) -> list[Announced]:
+        with self.warehouse.transaction() as connection:
+            return [_announced(row) for row in connection.execute(SPECS).mappings()]
+
     def devices(
         self,
         type_name: str | None = None,
@@ -226,6 +284,10 @@ class Registry:
             " GROUP BY s.system, s.site ORDER BY s.system, s.site"
         )
         return [Place(**row) for row in rows]
+
+
+def _announced(row: Mapping[Any, Any]) -> Announced:
+    return Announced(**row)
 
 
 def _entry(values: dict[str, Any]) -> Entry:

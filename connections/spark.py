@@ -9,8 +9,10 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from fleet.errors import ConfigurationError, Unavailable
 from fleet.settings import Settings
@@ -23,9 +25,10 @@ SESSION = {
     "spark.sql.ansi.enabled": "true",
     # 200 tasks of 20 ms each are Spark's default; adaptive execution joins these further where they are small.
     "spark.sql.shuffle.partitions": "4",
-    # Medians are aggregated in a hash table of objects, which by default gives way to sorting beyond 128 groups; a
-    # batch has a group for each device, metric and partition, 10^3 to 10^5, of some kilobytes.
-    "spark.sql.objectHashAggregate.sortBased.fallbackThreshold": "100000",
+    # Beyond 32 files their sizes are looked up by a Spark job of its own; a landed hour has some hundreds.
+    "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
+    # A plan that a server remembers of an earlier client lists the files as they were then.
+    "spark.connect.session.planCache.enabled": "false",
 }
 """For each session, wherever it runs."""
 
@@ -60,8 +63,7 @@ def session(settings: Settings, application: str = "weir") -> Iterator["SparkSes
             raise
         raise Unavailable(f"Spark Connect at {address(settings)} went away: {_first_line(error)}") from error
     finally:
-        # A session on a server holds memory there. A driver of our own takes 10 s to start and is kept for the next
-        # block; it ends with this process.
+        # A driver of our own takes 10 s to start and is kept for the next block; it ends with this process.
         if remote:
             spark.stop()
 
@@ -84,17 +86,34 @@ def _first_line(error: Exception) -> str:
 
 
 def _connect(remote: str) -> "SparkSession":
+    """The session that all who come with this address share. Each session's Python workers start anew, 1 s of CPU, and
+    their parent, 50 MB, stays on the server when the session is gone. A server that ends idle sessions, as the stack's
+    does not, never takes their id again: there each comer has one for itself."""
     from pyspark.errors import PySparkException
-    from pyspark.sql import SparkSession
 
+    shared = UUID(bytes=sha256(remote.encode()).digest()[:16], version=4)
+    address = remote.rstrip("/;")
     try:
-        spark = SparkSession.builder.remote(remote).create()
-        _ = spark.version  # the first call that reaches the server
+        try:
+            spark = _reach(f"{address}{';' if '/;' in address else '/;'}session_id={shared}")
+            spark.release_session_on_close = False
+        except PySparkException as error:
+            if error.getCondition() != "INVALID_HANDLE.SESSION_CLOSED":
+                raise
+            spark = _reach(remote)
     except PySparkException as error:
         place = remote.partition("/;")[0]
         raise Unavailable(
             f"no Spark Connect at {place} (is it up, and is WEIR_SPARK_REMOTE's token right?): {_first_line(error)}"
         ) from error
+    return spark
+
+
+def _reach(remote: str) -> "SparkSession":
+    from pyspark.sql import SparkSession
+
+    spark = SparkSession.builder.remote(remote).create()
+    _ = spark.version  # the first call that reaches the server
     return spark
 
 
@@ -112,6 +131,11 @@ def _start(settings: Settings, application: str) -> "SparkSession":
     for key, value in OWN_PROCESS.items():
         if settings.spark_master.startswith("local") or not key.startswith(("spark.driver.host", "spark.driver.bind")):
             builder = builder.config(key, value)
+    if settings.spark_master.startswith("local"):
+        scratch = settings.home.resolve() / "tmp"
+        scratch.mkdir(parents=True, exist_ok=True)
+        java = f"-XX:-UsePerfData '-Djava.io.tmpdir={scratch}'"
+        builder = builder.config("spark.local.dir", str(scratch)).config("spark.driver.extraJavaOptions", java)
     if settings.spark_jars:
         builder = builder.config("spark.jars", settings.spark_jars)
     try:

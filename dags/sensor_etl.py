@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import Param, dag, task_group
 
-from plugins.sensor_tasks import discover, load, reconcile, systems, validate
+from plugins.sensor_tasks import discover, load, reconcile, schedule, systems, validate
 
 RANGE = "2026-11-22, 2026-11-22T03:00, or -2h for two hours ago; UTC"
 
 
 @dag(
-    schedule="*/15 * * * *",
+    schedule=schedule(),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,

@@ -1,14 +1,16 @@
 """One batch of partitions through Spark: its books, rollups, anomalies and quarantine, as Arrow tables by partition."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
+from math import ceil, inf
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from connections.lake import Lake
+from etl import kernel
 from etl.lake_frames import VERSION, spark_frame
 from etl.lake_index import PartitionFiles
 from fleet.errors import DataError
@@ -32,34 +34,58 @@ class Derived:
     bad_readings: pa.Table
 
 
+MAX_TASK_ROWS = 200_000
+"""Rows that one Spark task is to have: 0.2 s and 150 MB of its Python worker. A device's rows of one partition are
+never divided, so the largest of these may be more."""
+
+
 def derive(spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles]) -> list[Derived]:
     """In the order of the partitions. They are of one type; all of them are computed in one go."""
-    from pyspark.sql import functions as F
-
-    from etl import rollup, split
-
     wanted = list(partitions)
-    grain = wanted[0].partition.grain
-    fated = split.with_fates(spark_frame(spark, lake, spec, wanted), spec, grain).persist()
-    values = split.values(fated, spec).persist()
-    scored = rollup.scored(values, spec).persist()
-    try:
-        counts = {_start(row): row for row in split.counts(fated, spec).toArrow().to_pylist()}
-        bad = scored.where(F.col("bad")).select(*split.IDENTITY, "metric", "value", "low", "high")
-        tables = {
-            "rollups": rollup.rollups(scored).toArrow(),
-            "anomalies": rollup.anomalies(scored).toArrow(),
-            "bad_values": bad.toArrow(),
-            "bad_readings": split.bad_readings(fated).toArrow(),
-        }
-    finally:
-        scored.unpersist()
-        values.unpersist()
-        fated.unpersist()
+    tables = _tables(spark, lake, spec, wanted)
+    counts = {row["starts_at"]: row for row in _summed(tables["counts"])} if tables else {}
     strangers = set(counts) - {p.partition.start for p in wanted}
     if strangers:
         raise DataError(f"{spec.type}: files hold readings of {min(strangers).isoformat()}, which is another partition")
     return [_of_partition(p, spec, counts.get(p.partition.start), tables) for p in wanted]
+
+
+def _tables(
+    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Sequence[PartitionFiles]
+) -> dict[str, pa.Table]:
+    """Those of etl.kernel, of all partitions, in no order; none where there are no rows. One Spark action."""
+    from pyspark import cloudpickle
+    from pyspark.sql import functions as F
+
+    # Workers need not have Weir: the kernel goes with the task.
+    cloudpickle.register_pickle_by_value(kernel)
+    grain = partitions[0].partition.grain
+    tasks = ceil(sum(p.rows for p in partitions) / MAX_TASK_ROWS)
+    rows = spark_frame(spark, lake, spec, partitions)
+    found = (
+        rows.repartition(tasks, "device_id", F.date_trunc(grain, "event_time"))
+        .mapInArrow(partial(kernel.pieces, metrics(spec), grain), kernel.PIECE)
+        .toArrow()
+    )
+    pieces: dict[str, list[pa.Table]] = {}
+    for name, piece in zip(found["name"].to_pylist(), found["piece"], strict=True):
+        pieces.setdefault(name, []).append(pa.ipc.open_stream(piece.as_buffer()).read_all())
+    return {name: pa.concat_tables(parts) for name, parts in pieces.items()}
+
+
+def metrics(spec: DeviceType) -> list[kernel.Metric]:
+    found = []
+    for name, m in spec.metrics.items():
+        low, high = (m.range.low, m.range.high) if m.range else (-inf, inf)
+        found.append(kernel.Metric(name, m.kind == "gauge", low, high, m.outside != "warn"))
+    return found
+
+
+def _summed(counts: pa.Table) -> list[dict[str, Any]]:
+    """Each task counts for itself."""
+    sums = [name for name in counts.column_names if name not in ("starts_at", VERSION)]
+    wanted = [(VERSION, "max"), *((name, "sum") for name in sums)]
+    return counts.group_by("starts_at").aggregate(wanted).rename_columns(["starts_at", VERSION, *sums]).to_pylist()
 
 
 def _of_partition(
@@ -69,7 +95,9 @@ def _of_partition(
     if count is None:
         raise DataError(f"{key}: its files have no rows that Spark can read; their manifests say {files.rows:,}")
     own = {
-        name: _sorted(table.filter(pc.equal(table["starts_at"], _like(table, start)))) for name, table in tables.items()
+        name: _sorted(table.filter(pc.equal(table["starts_at"], pa.scalar(start, kernel.MOMENT))))
+        for name, table in tables.items()
+        if name != "counts"
     }
     rolled = {(m, g): 0 for m in spec.metrics for g in GRAINS}
     sums = own["rollups"].group_by(["metric", "grain"]).aggregate([("count", "sum")]).to_pylist()
@@ -79,14 +107,6 @@ def _of_partition(
     )
     books = PartitionBooks(key, count["landed"], count["valid"], count["quarantined"], count["duplicate"], metrics)
     return Derived(files, books, count[VERSION], **own)
-
-
-def _start(row: Mapping[str, Any]) -> datetime:
-    return row["starts_at"].astimezone(UTC)
-
-
-def _like(table: pa.Table, moment: datetime) -> pa.Scalar:
-    return pa.scalar(moment, table.schema.field("starts_at").type)
 
 
 SORT_KEYS = ("grain", "metric", "device_id", "site", "bucket", "event_time", "kind", "kafka_partition", "kafka_offset")

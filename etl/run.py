@@ -54,6 +54,7 @@ class Job:
         self.catalog: Catalog = load_catalog(settings.types_dir)
         self.lake = Lake(settings.lake)
         self.warehouse = Warehouse.of(settings)
+        self._seen: tuple[str, LakeIndex] | None = None
 
     # Steps
 
@@ -90,6 +91,7 @@ class Job:
                     "partitions": [key for batch in found for key in batch.partitions],
                 },
             )
+        self._seen = run_id, index
         return found
 
     def validate(self, run_id: str, batch: Batch) -> dict[str, Any]:
@@ -178,8 +180,10 @@ class Job:
         return rows[0]
 
     def _files(self, run_id: str, batch: Batch, *keys: str) -> list[PartitionFiles]:
-        """The batch's files as they were when the run began."""
-        partitions = read_index(self.lake, self._run(run_id)["manifests"]).partitions
+        """The batch's files as they were when the run began; manifests never change, and are read once."""
+        if self._seen is None or self._seen[0] != run_id:
+            self._seen = run_id, read_index(self.lake, self._run(run_id)["manifests"])
+        partitions = self._seen[1].partitions
         missing = [key for key in batch.partitions if key not in partitions]
         if missing:
             raise DataError(f"the lake no longer has {missing[0]}, which run {run_id} was to process")

@@ -60,6 +60,8 @@ class Alert(msgspec.Struct, gc=False):
     changes: int = 0
     """flap: changes between evaluated states, the newest in the lowest bit."""
     flapping: bool = False
+    capped: bool = False
+    """When the latest alert fired, its rule had as many active in this partition as its type lets people be told of."""
 
     def forgettable(self, remembers_flaps: bool) -> bool:
         return (

@@ -100,13 +100,23 @@ def site_problems(t: RuledType, types: Mapping[str, RuledType]) -> list[str]:
 
 def load_catalog(folder: Path) -> Catalog:
     """Every `*.yaml` of the folder. Raises SpecError naming all that is wrong in all files."""
-    files = sorted(folder.glob("*.yaml"))
+    files = read_files(folder)
     if not files:
         raise ConfigurationError(f"no device types in {folder}; `weir types new NAME` writes a first one")
+    return catalog_of(files)
+
+
+def read_files(folder: Path) -> dict[Path, bytes]:
+    """The specs' files as they are now, in the order of their names. Raises OSError."""
+    return {file: file.read_bytes() for file in sorted(folder.glob("*.yaml"))}
+
+
+def catalog_of(files: Mapping[Path, bytes]) -> Catalog:
+    """Raises SpecError naming all that is wrong in all files."""
     problems, types, texts = [], [], {}
-    for file in files:
+    for file, content in files.items():
         try:
-            text = file.read_text(encoding="utf-8")
+            text = content.decode()
             spec = load_spec(text, str(file))
             if spec.type != file.stem:
                 raise SpecError(f"{file}:1: type: {spec.type!r} must be the file's name, {file.stem!r}")

@@ -13,6 +13,8 @@ REJECTED = "readings.rejected"
 REJECTED_PARTITIONS = 1
 TRANSITIONS = "alerts.transitions"
 TRANSITIONS_PARTITIONS = 4
+OWN_TYPE = "weir_component"
+"""The device type of Weir's own services, which write their readings to its topic themselves."""
 TRANSITIONS_KEPT = timedelta(days=30)
 """In Kafka; the lake and the warehouse have them for good."""
 MARK_HEADER = "weir"
@@ -80,20 +82,16 @@ def routes_of(spec: DeviceType) -> list[Route]:
     base = f"dt/{spec.system}/+/{spec.type}/+"
     if spec.adapter.form != "feature":
         return [Route(spec.type, spec.type, base, spec.topic)]
+    copies = copy_topics(spec)
     return [
-        Route(
-            f"{spec.type}.{metric}",
-            spec.type,
-            f"{base}/{metric}",
-            spec.topic,
-            feature_topic(spec.system, metric) if metric in spec.adapter.feature_topics else None,
-        )
+        Route(f"{spec.type}.{metric}", spec.type, f"{base}/{metric}", spec.topic, copies.get(metric))
         for metric in spec.metrics
     ]
 
 
-def feature_topic(system: str, metric: str) -> str:
-    return f"{system}.{metric}"
+def copy_topics(spec: DeviceType) -> dict[str, str]:
+    """Metric → the Kafka topic that gets its readings beside the system's own."""
+    return {metric: f"{spec.system}.{metric}" for metric in spec.adapter.feature_topics}
 
 
 def routes(catalog: Catalog) -> list[Route]:
@@ -143,4 +141,4 @@ def topic_configs(catalog: Catalog) -> dict[str, dict[str, str]]:
 
 
 def feature_topics(system: System) -> list[str]:
-    return [feature_topic(system.name, m) for t in system.types for m in t.adapter.feature_topics]
+    return [name for spec in system.types for name in copy_topics(spec).values()]

@@ -129,8 +129,8 @@ class TypeState:
     """One type in a partition: its rules, devices, timers and watermark."""
 
     __slots__ = (
-        "appended", "column_rules", "devices", "heap", "highest", "is_scalar", "name", "plans", "retired", "rules",
-        "table", "wake_at", "watermark",
+        "active", "appended", "capped", "column_rules", "devices", "heap", "highest", "is_scalar", "name", "plans",
+        "retired", "rules", "table", "wake_at", "watermark",
     )  # fmt: skip
 
     def __init__(self, rules: RuleSet):
@@ -145,6 +145,10 @@ class TypeState:
         self.appended = LONG_AGO
         """Append time, of its readings and the heartbeats."""
         self.watermark = LONG_AGO
+        self.active: dict[str, int] = {}
+        """Rule → alerts that fire now, with those beyond the cap; a rule without any may be missing."""
+        self.capped = 0
+        """Alerts that fire now, and were beyond their rule's cap when they began to."""
         self.retired: dict[str, dict[str, Mark]] = {}
         """Marks of devices that are gone: should they come back, their alerts need other names."""
         self.is_scalar = False
@@ -186,3 +190,8 @@ class TypeState:
         )
         if self.is_scalar:
             self.all_loaded()
+
+    def count(self, rule: CompiledRule, alert: Alert, change: int) -> None:
+        """An alert has begun to fire (1), or fires no more (-1)."""
+        self.active[rule.id] = self.active.get(rule.id, 0) + change
+        self.capped += change * alert.capped

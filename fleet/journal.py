@@ -49,6 +49,8 @@ class Journal:
         spec = device.type.rules.spec
         alert.alert_id = alert_id(spec.system, spec.type, rule.id, device.id, starts_at_us, k)
         alert.since, alert.starts_at, alert.number, alert.shown_rank = since_us, starts_at_us, 0, alert.rank
+        alert.capped = device.type.active.get(rule.id, 0) >= spec.max_active_alerts
+        device.type.count(rule, alert, 1)
         self.tell(device, rule, alert, "firing", starts_at_us, now_us)
 
     def tell(
@@ -65,6 +67,8 @@ class Journal:
         """`now_us`: when values are looked at; the event's time, but where a new spec has shortened a wait. `version`:
         of the spec, where that is not the one in force."""
         alert.number += 1
+        if to == "resolved":
+            device.type.count(rule, alert, -1)
         spec = device.type.rules.spec
         title, annotations, labels = self._texts(device, rule, now_us)
         self.told.append(
@@ -86,6 +90,7 @@ class Journal:
                 values={name: device.fresh(place, now_us) for name, place in rule.metrics},
                 spec_version=version or spec.version,
                 flapping=alert.flapping,
+                capped=alert.capped,
                 partition=self.partition,
                 offset=self.offset,
                 title=title,

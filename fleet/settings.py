@@ -58,6 +58,8 @@ class Settings(BaseModel):
     """Comma-separated paths; what a session of our own adds to Spark (a Connect server has them already)."""
     java_home: Path | None = None
 
+    etl_schedule: str = "*/15 * * * *"
+    """When Airflow runs sensor_etl by itself: cron in UTC, or `none`."""
     airflow_url: str = "http://127.0.0.1:28080"
     airflow_user: str = "admin"
     airflow_password: SecretStr = SecretStr("")
@@ -79,6 +81,8 @@ class Settings(BaseModel):
     bridge_max_in_flight: int = 2000
     """Readings between the MQTT broker and Kafka's confirmation, per topic worker."""
     bridge_heartbeat_seconds: float = 10.0
+    kafka_delivery_seconds: float = 60.0
+    """After which a producer gives up on a record; its owner then starts again from what was not confirmed."""
     landing_max_rows: int = 100_000
     landing_max_seconds: float = 60.0
     live_max_seconds: float = 1.0
@@ -90,7 +94,7 @@ class Settings(BaseModel):
     alerts_metrics_port: int = 0
     history_metrics_port: int = 0
     service_instance: str = "1"
-    """Tells two landing (or live) workers on one host apart; each needs its own."""
+    """Tells two workers of one service apart; each needs its own."""
 
     @property
     def lake(self) -> str:

@@ -164,9 +164,7 @@ def read_devices(known: Partition, type_: TypeState, stored: Devices) -> None:
         quiet[:] = False
     if quiet.any():
         type_.table = DeviceTable(type_)
-        some = [
-            (np.where(quiet, c, 0), t[those], v[those]) for c, t, v in windows for those in [np.repeat(quiet, c)]
-        ]
+        some = [(np.where(quiet, c, 0), t[those], v[those]) for c, t, v in windows for those in [np.repeat(quiet, c)]]
         type_.table.restore(devices, quiet, state, some)
     ends = [np.cumsum(counts) for counts, *_ in windows]
     for place in np.flatnonzero(~quiet).tolist():
@@ -183,7 +181,9 @@ def _read_few(type_: TypeState, stored: Devices, devices: list[DeviceState]) -> 
         device.params = type_.rules.params_of(device.own_params)
         device.totals = [CounterTotal(*total) for total in few.totals] or device.totals
         for rule, fields, machines in few.alerts:
-            device.alerts[rule] = Alert([_read_machine(*machine) for machine in machines], *fields)
+            alert = device.alerts[rule] = Alert([_read_machine(*machine) for machine in machines], *fields)
+            if alert.rank >= 0:
+                type_.count(type_.rules.rules[rule], alert, 1)
         device.evaluated = dict(few.evaluated) or None
         quiet[place] = not (few.pinned or few.alerts or few.evaluated)
     return quiet

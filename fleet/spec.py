@@ -21,7 +21,7 @@ Kind = Literal["gauge", "counter", "state"]
 RESERVED = {
     "device_id", "device_type", "site", "event_time", "seq", "carried", "values", "version", "value", "device", "type",
     "at", "true", "false", "and", "or", "not", "kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp",
-    "fate", "starts_at", "spec_version",
+    "starts_at", "spec_version",
 }  # fmt: skip
 """Names that mean something else in the lake, in rule tests or in conditions."""
 
@@ -183,6 +183,8 @@ class RuledType(Strict):
     partitions: int = Field(default=4, ge=1, le=1000)
     stale_after: Duration | None = None
     lateness: Duration = timedelta(seconds=10)
+    max_active_alerts: int = Field(default=10_000, ge=1)
+    """Of one rule in one partition. Those that fire beyond it are marked `capped` in the log, and nobody is told."""
     self_registration: bool = False
     """A device's first reading registers it; else readings of devices that are not in the registry are rejected."""
     adapter: Adapter = Adapter()

@@ -68,6 +68,12 @@ def parse_yaml(text: str, file: str) -> tuple[Any, dict[Path_, int]]:
     return data, lines
 
 
+def without_rules(text: str) -> str:
+    """The YAML of a spec, with nothing to alert about."""
+    data, _ = parse_yaml(text, "the spec")
+    return yaml.safe_dump({key: value for key, value in data.items() if key != "alerts"}, sort_keys=False)
+
+
 def line_of(path: Path_, lines: dict[Path_, int]) -> int:
     """The line of the path, or of the nearest part of the file that contains it."""
     while path and path not in lines:

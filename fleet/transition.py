@@ -34,6 +34,8 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     annotations: dict[str, str]
     labels: dict[str, str]
+    capped: bool = False
+    """Fired while its rule had `max_active_alerts` active in the partition: in the log, and nobody is to be told."""
 
     @property
     def number(self) -> int:
@@ -55,7 +57,7 @@ class Source(msgspec.Struct):
 Milliseconds = int | float
 
 
-class _Record(msgspec.Struct, forbid_unknown_fields=False):
+class _Record(msgspec.Struct, forbid_unknown_fields=False, omit_defaults=True):
     """The form on Kafka: compact JSON, times epoch milliseconds with a fraction only where there are microseconds."""
 
     transition_id: str
@@ -79,6 +81,7 @@ class _Record(msgspec.Struct, forbid_unknown_fields=False):
     title: str
     annotations: dict[str, str]
     labels: dict[str, str]
+    capped: bool = False
 
 
 TIMES = ("event_time", "detected_at", "since", "starts_at")

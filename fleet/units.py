@@ -27,6 +27,7 @@ UNITS: dict[str, Unit] = {
     "hectopascal": Unit("hPa", "pressurehpa", "pressure"),
     "second": Unit("s", "s", "time"),
     "uv_index": Unit("UV index", "none", "index"),
+    "per_second": Unit("/s", "cps", "rate"),
     "count": Unit("", "short", "count"),
     "bool": Unit("", "bool", "state"),
 }

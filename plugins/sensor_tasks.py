@@ -32,6 +32,12 @@ def systems() -> list[str]:
     return list(load_catalog(Settings.load().types_dir).systems)
 
 
+def schedule() -> str | None:
+    """When sensor_etl runs by itself; None: only when it is triggered."""
+    given = Settings.load().etl_schedule
+    return None if given == "none" else given
+
+
 def _job() -> "Job":
     from etl.run import Job
 

@@ -10,6 +10,7 @@ from typing import IO, Any, NamedTuple, Protocol, cast
 import msgspec
 
 from fleet.catalog import Catalog
+from fleet.channels import copy_topics
 from fleet.contract import Intake, Reject
 from fleet.errors import ConfigurationError, Unavailable, WeirError
 from fleet.reading import Reading, encode_reading
@@ -107,16 +108,19 @@ class MqttOutlet:
 
 
 class KafkaOutlet:
-    """Straight into the readings topic, as the ingest side would write it: canonical, by device or site. What the
-    contract refuses goes as it is, for landing to find unreadable."""
+    """Straight into the readings topic and the features' own, as the ingest side would write it: canonical, by device
+    or site. What the contract refuses goes as it is, for landing to find unreadable."""
 
     def __init__(self, settings: Settings, catalog: Catalog):
         from connections.kafka import WRITE, check_access, producer
 
         self._intake, self._catalog = Intake(catalog), catalog
-        check_access(settings, WRITE, {spec.topic for spec in catalog if spec.simulation})
+        simulated = [spec for spec in catalog if spec.simulation]
+        self._copies = {spec.type: copy_topics(spec) for spec in simulated}
+        copies = [topic for topics in self._copies.values() for topic in topics.values()]
+        check_access(settings, WRITE, [*(spec.topic for spec in simulated), *copies])
         self._producer = producer(settings, "weir-simulator")
-        self._under_way: deque[tuple[Any, Message, str, bytes]] = deque()
+        self._under_way: deque[tuple[list[Any], Message, str, bytes]] = deque()
 
     def send(self, message: Message, topic: str, payload: bytes) -> None:
         from kafka.errors import KafkaError
@@ -125,18 +129,20 @@ class KafkaOutlet:
         result = self._intake.read_message(topic, payload, _now_us())
         value = payload if isinstance(result, Reject) else encode_reading(result)
         key = message.reading.device_id if spec.partition_by == "device" else message.reading.site
+        copies = self._copies.get(spec.type, {}) if isinstance(result, Reading) else {}
+        topics = [spec.topic, *(copies[metric] for metric in message.reading.values if metric in copies)]
         try:
-            sent = self._producer.send(spec.topic, value, key.encode())
+            sent = [self._producer.send(name, value, key.encode()) for name in topics]
         except KafkaError as error:
-            raise Unavailable(f"Kafka takes nothing on {spec.topic}: {error}") from error
+            raise Unavailable(f"Kafka takes nothing on {', '.join(topics)}: {error}") from error
         self._under_way.append((sent, message, spec.topic, value))
 
     def confirmed(self) -> list[Confirmed]:
         found = []
-        while self._under_way and self._under_way[0][0].is_done:
+        while self._under_way and all(each.is_done for each in self._under_way[0][0]):
             sent, message, topic, value = self._under_way[0]
-            if sent.failed():
-                raise Unavailable(f"Kafka did not take a record on {topic}: {sent.exception}")
+            if failed := next((each for each in sent if each.failed()), None):
+                raise Unavailable(f"Kafka did not take a record on {topic}, or its copy: {failed.exception}")
             self._under_way.popleft()
             found.append(Confirmed(message, self._intake.read_record(topic, value)))
         return found

@@ -5,7 +5,7 @@ import hashlib
 import os
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -56,13 +56,20 @@ def ensure_secrets(layout: Layout, external_db_url: str = "") -> dict[str, str]:
     if "AIRFLOW_FERNET" not in known:
         made["AIRFLOW_FERNET"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
     if "KAFKA_CLUSTER_ID" not in known:
-        made["KAFKA_CLUSTER_ID"] = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        made["KAFKA_CLUSTER_ID"] = cluster_id()
     if external_db_url and known.get("EXTERNAL_DB_URL") != external_db_url:
         made["EXTERNAL_DB_URL"] = external_db_url
     if made:
         known |= made
         write_private(path, "".join(f"{key}={value}\n" for key, value in sorted(known.items())))
     return known
+
+
+def cluster_id(make: Callable[[], uuid.UUID] = uuid.uuid4) -> str:
+    """A UUID as Kafka writes it. One in 64 begins with a dash, which its format tool takes for an option."""
+    while (made := base64.urlsafe_b64encode(make().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return made
 
 
 def mosquitto_hash(password: str, salt: bytes | None = None) -> str:

@@ -7,21 +7,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from stack.cache import CHECKOUT, cache_folder, sha256_of
+from stack.clock import say
 from stack.prerequisites import missing
 
 VENV = CHECKOUT / ".venv"
 UNFINISHED = VENV / "weir.unfinished"
 STAMP = VENV / "weir.stamp"
-STARTED = time.monotonic()
-
-
-def say(text: str) -> None:
-    print(f"{time.monotonic() - STARTED:6.1f} s  {text}", flush=True)
 
 
 def main() -> None:
@@ -122,7 +117,7 @@ def pip_settings() -> "dict[str, str]":
 
 
 def uv_environment(environ: Mapping[str, str], pip: Mapping[str, str]) -> "dict[str, str]":
-    """The environment for uv: pip's mirrors and authorities, unless uv's own are set; our cache."""
+    """The environment for uv and pip: pip's mirrors and authorities, unless uv's own are set; our cache."""
     derived = {
         "UV_CACHE_DIR": str(cache_folder() / "uv"),
         "UV_DEFAULT_INDEX": pip.get("index-url", ""),
@@ -134,6 +129,8 @@ def uv_environment(environ: Mapping[str, str], pip: Mapping[str, str]) -> "dict[
         "UV_NO_CONFIG": "",
     }
     chosen = {**{key: value for key, value in derived.items() if value}, **environ}
+    # pip asks rustc for its version, for the user agent; where that is rustup's, it would write into the user's home.
+    chosen["RUSTUP_HOME"] = str(cache_folder() / "tmp" / "rustup")
     if not chosen.get("SSL_CERT_FILE"):
         chosen["UV_SYSTEM_CERTS"] = "1"
     for name in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "UV_PYTHON"):

@@ -6,7 +6,7 @@ from connections import warehouse_admin
 from connections.kafka import instance_id
 from connections.kafka_admin import KafkaAdmin, Right
 from fleet.catalog import Catalog
-from fleet.channels import REJECTED, TRANSITIONS, feature_topics, kafka_topics, state_topic, topic_configs
+from fleet.channels import OWN_TYPE, REJECTED, TRANSITIONS, feature_topics, kafka_topics, state_topic, topic_configs
 from fleet.settings import Settings
 from stack.credentials import DB_LOGINS, ROLES
 
@@ -21,14 +21,19 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
     rights = []
     for topic in [*readings, *features, REJECTED]:
         rights += [Right("bridge", operation, "topic", topic) for operation in ("write", "describe")]
+    for topic in [*readings, *features]:
+        rights += [Right("simulator", operation, "topic", topic) for operation in ("write", "describe")]
     for topic in [*readings, REJECTED]:
         rights += [Right("landing", operation, "topic", topic) for operation in ("read", "describe")]
     for topic in readings:
         # Control records stand among the readings. Kafka's rights know no headers: who may write one may write both.
         rights += [Right("registry", operation, "topic", topic) for operation in ("write", "describe")]
         rights += [Right("live", operation, "topic", topic) for operation in ("read", "describe")]
-        rights += [Right("simulator", operation, "topic", topic) for operation in ("write", "describe")]
         rights += [Right("alerts", operation, "topic", topic) for operation in ("read", "describe")]
+    if OWN_TYPE in catalog.types:
+        own = catalog.types[OWN_TYPE].topic  # each service reports of itself; the bridge may write it already
+        for user in ("landing", "live", "alerts", "history"):
+            rights += [Right(user, operation, "topic", own) for operation in ("write", "describe")]
     for system in catalog.systems:
         rights += [
             Right("alerts", operation, "topic", state_topic(system)) for operation in ("read", "write", "describe")

@@ -8,16 +8,19 @@ from stack.stack import Stack
 
 
 def rows(stack: Stack) -> list[tuple[str, ...]]:
-    """Program, state, pid, port, uptime and memory, as text."""
+    """Program, state, pid, port, uptime and memory, as text; the last row is all of them together."""
     lines: list[tuple[str, ...]] = []
+    total = 0
     for name, info in stack.supervisor.programs().items():
         port = ", ".join(str(getattr(stack.ports, port)) for port in PORT_OF.get(name, ()))
         running = info["statename"] == "RUNNING"
         uptime = duration(info["now"] - info["start"]) if running else ""
-        memory = f"{memory_bytes(tree(info['pid'])) / 2**20:.0f} MiB" if running else ""
+        used = memory_bytes(tree(info["pid"])) if running else 0
+        total += used
+        memory = f"{used / 2**20:.0f} MiB" if running else ""
         state = "up" if running else f"{info['statename'].lower()} ({info['spawnerr'] or info['description']})"
         lines.append((name, state, str(info["pid"] or ""), port, uptime, memory))
-    return lines
+    return [*lines, ("together", "", "", "", "", f"{total / 2**20:,.0f} MiB")] if lines else []
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ Workers ask from their threads, the registrar changes it from its own: each step
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fleet.catalog import Catalog
 from fleet.contract import Reject
@@ -41,6 +41,14 @@ class Admission:
             self._newcomers.setdefault((name, device_id), reading.site)
             known[device_id] = True
         return None
+
+    def expect(self, type_name: str, devices: Mapping[str, str]) -> None:
+        """Devices (id → site) that are to be in the registry, unless somebody has retired them there."""
+        known = self._known[type_name]
+        for device, site in devices.items():
+            if device not in known:
+                self._newcomers.setdefault((type_name, device), site)
+                known[device] = True
 
     def may_judge(self, type_name: str) -> bool:
         """Whether readings of the type can be told apart: those of a type whose devices do not register themselves

@@ -10,16 +10,16 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kafka import OffsetAndMetadata, TopicPartition
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import FencedInstanceIdError, KafkaError, ProducerFencedError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from connections import kafka
 from connections.kafka_batches import Batches
+from fleet.alert_state import LONG_AGO
 from fleet.catalog import load_catalog
 from fleet.channels import TRANSITIONS, state_topic
 from fleet.columns import ColumnReader
@@ -29,7 +29,8 @@ from fleet.settings import Settings
 from fleet.snapshot import SnapshotError
 from fleet.snapshot_chunks import Snapshot
 from fleet.transition import Transition, encode_transition
-from streaming.rebalances import Rebalances, pause, resume, seek
+from streaming.group import Member, pause, resume, seek
+from streaming.reporter import Figures, Reporter
 from streaming.service import BACKOFF_SECONDS, Health
 from streaming.shard import Shard
 from streaming.snapshots import SnapshotReader, write
@@ -45,7 +46,13 @@ QUIET_COMMIT_SECONDS = 1.0
 HUNG_SECONDS = 30.0
 """A commit has no timeout of its own. One that takes this long is cut by ending the process."""
 
+COUNTED = ("evaluations", "late", "duplicates", "rejects")
+
 log = logging.getLogger("weir.alerts")
+
+
+def _sum(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+    return {name: a[name] + b[name] for name in COUNTED}
 
 
 class Watchdog:
@@ -75,9 +82,9 @@ class Watchdog:
 class Alerts:
     def __init__(self, settings: Settings):
         self.settings = settings
-        catalog = load_catalog(settings.types_dir)
-        self.systems = {system.topic: system.name for system in catalog.systems.values()}
-        self._readers = {topic: ColumnReader(catalog, topic) for topic in self.systems}
+        self.catalog = load_catalog(settings.types_dir)
+        self.systems = {system.topic: system.name for system in self.catalog.systems.values()}
+        self._readers = {topic: ColumnReader(self.catalog, topic) for topic in self.systems}
         self._shards: dict[TopicPartition, Shard] = {}
         self._waiting: set[TopicPartition] = set()
         """Ours, and not begun yet."""
@@ -94,6 +101,8 @@ class Alerts:
         self._retry_at = 0.0
         self._problem = "starting"
         self.transitions: dict[tuple[str, str], int] = {}
+        self._counted = dict.fromkeys(COUNTED, 0)
+        """By shards that were given away."""
         self.commits = self.failed_commits = self.snapshots = self.snapshot_bytes = 0
         self.commit_seconds = self.snapshot_seconds = 0.0
 
@@ -102,39 +111,35 @@ class Alerts:
         kafka.check_access(self.settings, kafka.WRITE, [TRANSITIONS, *map(state_topic, self.systems.values())])
         health = Health(self.settings.alerts_metrics_port, self.problem)
         health.registry.register(self)
+        reporter = Reporter(self.settings, GROUP, self.catalog, self.figures)
+        health.registry.register(reporter)
+        reporter.start(stop)
         self._watchdog = Watchdog(HUNG_SECONDS, stop)
         self._reader = SnapshotReader(self.settings)
-        rebalances = Rebalances()
-        consumer = kafka.consumer(
-            self.settings, "weir-alerts", GROUP,
-            group_instance_id=kafka.instance_id(self.settings, GROUP), isolation_level="read_committed",
-            partition_assignment_strategy=(CooperativeStickyAssignor,), session_timeout_ms=10_000,
-        )  # fmt: skip
-        consumer.subscribe(list(self.systems), listener=rebalances)
-        batches = Batches(consumer)
+        member = Member(self.settings, GROUP, self.systems, isolation_level="read_committed")
+        batches = Batches(member.consumer)
         log.info("started topics=%s", ",".join(self.systems))
         try:
             while not stop.is_set():
-                self.step(consumer, batches, rebalances)
-            self._commit(consumer, rebalances)
+                self.step(member, batches)
+            self._commit(member)
             log.info("stopped commits=%d transitions=%d", self.commits, sum(self.transitions.values()))
         finally:
-            consumer.close(autocommit=False)
+            member.close()
             self._reader.close()
             if self._producer is not None:
                 kafka.close(self._producer)
             health.close()
 
-    def step(self, consumer: Any, batches: Batches, rebalances: Rebalances) -> None:
+    def step(self, member: Member, batches: Batches) -> None:
         """One poll; what it brings is evaluated, and committed when that is due."""
+        consumer = member.consumer
         try:
-            polled = batches.poll(timeout_ms=POLL_MS, max_batches=MAX_BATCHES)
-        except FencedInstanceIdError as error:
-            raise kafka.fenced(self.settings, GROUP) from error
-        except KafkaError as error:
-            self._fail(str(kafka.unavailable(self.settings, error)))
+            polled = member.told(lambda: batches.poll(timeout_ms=POLL_MS, max_batches=MAX_BATCHES))
+        except Unavailable as error:
+            self._fail(str(error))
             return
-        self._follow(consumer, *rebalances.take())
+        self._follow(consumer, *member.moved())
         now_us = time.time_ns() // 1000
         sought: set[TopicPartition] = set()
         for records in polled:
@@ -154,7 +159,7 @@ class Alerts:
         elif self._waiting:
             self._begin(consumer)
         elif self._is_due(now, idle=not polled):
-            self._commit(consumer, rebalances)
+            self._commit(member)
             self._take_snapshots(now)
 
     def _is_next(self, consumer: Any, place: TopicPartition, shard: Shard, offset: int) -> bool:
@@ -176,6 +181,25 @@ class Alerts:
         said = [self._problem, *self._blocked.values()]
         return "; ".join(filter(None, [*said, f"restoring {', '.join(restoring)}" if restoring else ""]))
 
+    def figures(self) -> Figures:
+        shards = dict(self._shards)
+        positions: dict[TopicPartition, int | None] = dict.fromkeys([*self._waiting, *self._blocked])
+        counts = self._counted
+        for shard in shards.values():
+            counts = _sum(counts, shard.counted())
+        types = [type_ for shard in shards.values() for type_ in list(shard.engine.known.types.values())]
+        behind = [type_.watermark + type_.rules.lateness_us for type_ in types if type_.watermark != LONG_AGO]
+        states: dict[str, float | None] = {
+            "active_alerts": sum(sum(list(type_.active.values())) for type_ in types),
+            "capped_alerts": sum(type_.capped for type_ in types),
+            "watermark_delay": round(max(0.0, time.time() - min(behind) / 1e6), 3) if behind else None,
+        }
+        return Figures(
+            states,
+            counts | {"restarts": self.failed_commits},
+            positions | {place: shard.position for place, shard in shards.items()},
+        )
+
     # Partitions that come and go
 
     def _follow(self, consumer: Any, lost: set[TopicPartition], gained: set[TopicPartition]) -> None:
@@ -187,7 +211,8 @@ class Alerts:
             pause(consumer, place)
 
     def _drop(self, place: TopicPartition) -> None:
-        self._shards.pop(place, None)
+        if shard := self._shards.pop(place, None):
+            self._counted = _sum(self._counted, shard.counted())
         self._committed.pop(place, None)
         self._gaps.pop(place, None)
         self._blocked.pop(place, None)
@@ -265,13 +290,14 @@ class Alerts:
         pause = COMMIT_SECONDS if self._unsent else QUIET_COMMIT_SECONDS
         return (idle and bool(self._unsent)) or now - self._committed_at >= pause
 
-    def _commit(self, consumer: Any, rebalances: Rebalances) -> None:
+    def _commit(self, member: Member) -> None:
         """What was said since the last commit, and how far each partition got. While it lasts no partition is given
         away: the broker would take offsets of one that is another's by now."""
         if self._producer is None:
             return
         began = time.monotonic()
-        with self._watchdog, rebalances.held() as (lost, gained):
+        consumer = member.consumer
+        with self._watchdog, member.held() as (lost, gained):
             self._follow(consumer, lost, gained)
             offsets = {
                 place: shard.position
@@ -371,13 +397,19 @@ class Alerts:
         for place, shard in shards:
             at.add_metric([place.topic, str(place.partition)], shard.position)
         yield at
-        for name in ("readings", "duplicates", "out_of_order", "late", "evaluations", "unreadable"):
+        for name in ("readings", "duplicates", "out_of_order", "late", "evaluations"):
             total = sum(getattr(shard.engine.counts, name) for _, shard in shards)
-            if name == "unreadable":
-                total += sum(shard.unreadable for _, shard in shards)
             yield GaugeMetricFamily(f"weir_alerts_{name}", f"{name} of the partitions now held", value=total)
+        unknown = sum(shard.engine.counts.unreadable for _, shard in shards)
+        yield GaugeMetricFamily("weir_alerts_unknown_type", "Of a type that the log has no spec of", value=unknown)
+        unreadable = sum(shard.unreadable for _, shard in shards)
+        yield GaugeMetricFamily("weir_alerts_unreadable", "Records that are no canonical reading", value=unreadable)
         yield GaugeMetricFamily(
             "weir_alerts_refused", "Control records passed over", value=sum(s.refused for _, s in shards)
+        )
+        types = [type_ for _, shard in shards for type_ in list(shard.engine.known.types.values())]
+        yield GaugeMetricFamily(
+            "weir_alerts_capped", "Active alerts beyond their rule's cap", value=sum(t.capped for t in types)
         )
         errors: dict[tuple[str, str], int] = {}
         for _, shard in shards:

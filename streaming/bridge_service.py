@@ -10,9 +10,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from fleet.catalog import load_catalog
 from fleet.settings import Settings
 from streaming.admission import Admission
+from streaming.announcer import Announcer
 from streaming.bridge import DRAIN_SECONDS, check, workers_of
 from streaming.heartbeat import Heartbeats
 from streaming.registrar import Registrar
+from streaming.reporter import Figures, Reporter
 from streaming.service import Health, Supervised
 
 REPORT_SECONDS = 60.0
@@ -28,8 +30,10 @@ class Bridge:
         self.catalog = load_catalog(settings.types_dir)
         self.admission = Admission(self.catalog)
         self.registrar = Registrar(settings, self.catalog, self.admission)
+        self.announcer = Announcer(settings)
         self.workers = workers_of(settings, self.catalog, self.admission, only)
         self.heartbeats = Heartbeats(settings, self.catalog)
+        self.reporter = Reporter(settings, "bridge", self.catalog, self.figures)
         self._threads: dict[str, Supervised] = {}
         self._aside: list[Supervised] = []
         """Without these messages go on: they are no reason not to be ready."""
@@ -38,13 +42,16 @@ class Bridge:
         check(self.settings, self.workers, self.catalog)
         health = Health(self.settings.bridge_metrics_port, self.problem)
         health.registry.register(self)
+        health.registry.register(self.reporter)
         for worker in self.workers:
             self._start(worker.name, worker.run, stop)
         self._start("heartbeats", self.heartbeats.run, stop)
         self._aside = [
             self._supervise("registry", self.registrar.run, stop),
+            self._supervise("specs", self.announcer.run, stop),
             self._supervise("$SYS", self.heartbeats.watch_broker, stop),
         ]
+        self.reporter.start(stop)
         log.info("started workers=%d topics=%s", len(self.workers), ",".join(self.heartbeats.topics))
         while not stop.wait(REPORT_SECONDS):
             log.info("%s", self.summary())
@@ -68,6 +75,16 @@ class Bridge:
     def problem(self) -> str:
         """One line naming the threads that do not do their work now; empty when all do."""
         return "; ".join(f"{name}: {t.problem}" for name, t in self._threads.items() if t.problem)
+
+    def figures(self) -> Figures:
+        tallies = [worker.tallies for worker in self.workers]
+        reasons = [(reason, n) for t in tallies for (reason, _), n in list(t.rejected.items())]
+        counts = {
+            "rejects": sum(n for _, n in reasons),
+            "unknown_devices": sum(n for reason, n in reasons if reason in ("unknown_device", "retired_device")),
+            "restarts": sum(t.restarts for t in (*self._threads.values(), *self._aside)),
+        }
+        return Figures({"lag": sum(t.in_flight for t in tallies), "spec_errors": len(self.announcer.problems)}, counts)
 
     def summary(self) -> str:
         tallies = [w.tallies for w in self.workers]
@@ -111,6 +128,10 @@ class Bridge:
         )
         yield CounterMetricFamily("weir_bridge_registered", "Devices registered here", value=self.registrar.registered)
         yield CounterMetricFamily("weir_bridge_controls", "Control records published", value=self.registrar.published)
+        yield CounterMetricFamily("weir_bridge_specs", "Specs announced to the log", value=self.announcer.announced)
+        yield GaugeMetricFamily(
+            "weir_bridge_spec_errors", "Wrong lines in the specs' files", value=len(self.announcer.problems)
+        )
         if self.heartbeats.dropped is not None:
             yield GaugeMetricFamily(
                 "weir_mqtt_dropped_messages", "Dropped by Mosquitto since its start", value=self.heartbeats.dropped

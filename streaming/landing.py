@@ -15,8 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 from kafka import TopicPartition
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import FencedInstanceIdError, KafkaError
+from kafka.errors import KafkaError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from connections import kafka
@@ -26,8 +25,9 @@ from fleet.errors import DataError, Unavailable
 from fleet.manifest import DataFile
 from fleet.settings import Settings
 from streaming.flush import Buffer, Landed
+from streaming.group import Member, pause, resume, seek
 from streaming.newcomers import Newcomers
-from streaming.rebalances import Rebalances, pause, resume, seek
+from streaming.reporter import Figures, Reporter
 from streaming.service import BACKOFF_SECONDS, Health, Supervised
 from streaming.sweep import sweep
 
@@ -82,22 +82,18 @@ class Landing:
         kafka.check_access(self.settings, kafka.READ, self.topics)
         health = Health(self.settings.landing_metrics_port, self.problem)
         health.registry.register(self)
-        rebalances = Rebalances()
-        consumer = kafka.consumer(
-            self.settings, "weir-landing", GROUP,
-            group_instance_id=kafka.instance_id(self.settings, GROUP),
-            partition_assignment_strategy=(CooperativeStickyAssignor,),
-            session_timeout_ms=10_000,
-        )  # fmt: skip
-        consumer.subscribe(self.topics, listener=rebalances)
+        reporter = Reporter(self.settings, GROUP, self._newcomers.catalog, self.figures)
+        health.registry.register(reporter)
+        member = Member(self.settings, GROUP, self.topics)
         Supervised("sweep", lambda: self._sweep(stop), stop).thread.start()
+        reporter.start(stop)
         log.info("started topics=%s lake=%s", ",".join(self.topics), self.settings.lake)
         try:
             while not stop.is_set():
-                self.step(consumer, rebalances)
+                self.step(member)
             self.finish()
         finally:
-            consumer.close(autocommit=False)
+            member.close()
             health.close()
 
     def _sweep(self, stop: threading.Event) -> None:
@@ -107,24 +103,22 @@ class Landing:
                 log.info("swept %d files that no manifest names, such as %s", len(removed), removed[0])
             stop.wait(SWEEP_SECONDS)
 
-    def step(self, consumer: Any, rebalances: Rebalances) -> None:
+    def step(self, member: Member) -> None:
         """One poll, and the flushes that are due."""
         try:
-            records = consumer.poll(timeout_ms=POLL_MS, max_records=5_000)
-        except FencedInstanceIdError as error:
-            raise kafka.fenced(self.settings, GROUP) from error
-        except KafkaError as error:
-            self._say(str(kafka.unavailable(self.settings, error)))
+            lost, gained, records = member.poll(POLL_MS)
+        except Unavailable as error:
+            self._say(str(error))
             time.sleep(1)
             return
-        lost, gained = rebalances.take()
+        consumer = member.consumer
         for place in lost:
             self._drop(place)
         now = time.monotonic()
         for place, batch in records.items():
             buffer = self._buffers.get(place)
             if buffer is None or place in gained:
-                continue  # fetched before we knew where to begin
+                continue
             if batch[0].offset > buffer.next_offset and not self._is_real(consumer, place, batch[0].offset):
                 continue
             self._take(consumer, place, batch, now)
@@ -136,6 +130,12 @@ class Landing:
 
     def problem(self) -> str:
         return "; ".join(filter(None, (self._problem, self._newcomers.problem)))
+
+    def figures(self) -> Figures:
+        positions: dict[TopicPartition, int | None] = dict.fromkeys((*self._retry_at, *self._blocked))
+        positions |= {place: buffer.next_offset for place, buffer in list(self._buffers.items())}
+        counts = {"rejects": self.unreadable, "lost": self.missing, "restarts": self.failed_flushes}
+        return Figures({}, counts, positions)
 
     def _take(self, consumer: Any, place: TopicPartition, batch: list[Any], now: float) -> None:
         """Into the buffer, which is flushed where it is full of groups. Where the batch cannot be taken to its end,

@@ -13,8 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from kafka import TopicPartition
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import FencedInstanceIdError, KafkaError
+from kafka.errors import KafkaError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy import text
 
@@ -26,8 +25,9 @@ from fleet.contract import Intake, NotYetKnown
 from fleet.errors import DataError, Unavailable
 from fleet.reading import Reading, to_datetime
 from fleet.settings import Settings
+from streaming.group import Member, pause, resume, seek
 from streaming.newcomers import Newcomers
-from streaming.rebalances import Rebalances, pause, resume, seek
+from streaming.reporter import Figures, Reporter
 from streaming.service import BACKOFF_SECONDS, Health
 
 GROUP = "live"
@@ -170,34 +170,29 @@ class Live:
         self.warehouse.rows("SELECT 1 FROM live_offsets LIMIT 1")
         health = Health(self.settings.live_metrics_port, self.problem)
         health.registry.register(self)
-        rebalances = Rebalances()
-        consumer = kafka.consumer(
-            self.settings, "weir-live", GROUP,
-            group_instance_id=kafka.instance_id(self.settings, GROUP),
-            partition_assignment_strategy=(CooperativeStickyAssignor,), session_timeout_ms=10_000,
-        )  # fmt: skip
-        consumer.subscribe(self.topics, listener=rebalances)
+        reporter = Reporter(self.settings, GROUP, self._newcomers.catalog, self.figures)
+        health.registry.register(reporter)
+        member = Member(self.settings, GROUP, self.topics)
+        reporter.start(stop)
         log.info("started topics=%s", ",".join(self.topics))
         try:
             while not stop.is_set():
-                self.step(consumer, rebalances)
-            self._write(consumer)
+                self.step(member)
+            self._write(member.consumer)
             log.info("stopped readings=%d rows=%d", self.readings, self.rows)
         finally:
-            consumer.close(autocommit=False)
+            member.close()
             self.warehouse.close()
             health.close()
 
-    def step(self, consumer: Any, rebalances: Rebalances) -> None:
+    def step(self, member: Member) -> None:
         """One poll, and the write when it is due."""
         try:
-            records = consumer.poll(timeout_ms=POLL_MS, max_records=5_000)
-        except FencedInstanceIdError as error:
-            raise kafka.fenced(self.settings, GROUP) from error
-        except KafkaError as error:
-            self._fail(str(kafka.unavailable(self.settings, error)))
+            lost, gained, records = member.poll(POLL_MS)
+        except Unavailable as error:
+            self._fail(str(error))
             return
-        lost, gained = rebalances.take()
+        consumer = member.consumer
         if lost or gained:
             # What is held may be another's by now: start over from the table, which is where everybody starts.
             self._waiting = (set(self._positions) | self._waiting | gained) - (lost - gained)
@@ -215,6 +210,10 @@ class Live:
 
     def problem(self) -> str:
         return "; ".join(filter(None, (self._problem, self._newcomers.problem)))
+
+    def figures(self) -> Figures:
+        positions: dict[TopicPartition, int | None] = dict.fromkeys(list(self._waiting))
+        return Figures({}, {"rejects": self.unreadable + self.refused}, positions | dict(self._positions))
 
     def _take(self, consumer: Any, place: TopicPartition, records: list[Any], now: float, now_us: int) -> None:
         """Into the batch. Where the catalog does not know a record the partition begins there again: at once with a

@@ -12,8 +12,10 @@ from connections.publication import open_producer, publish
 from connections.registry import Registry
 from connections.warehouse import Warehouse
 from fleet.catalog import Catalog
+from fleet.channels import OWN_TYPE
 from fleet.settings import Settings
 from streaming.admission import Admission
+from streaming.reporter import own_devices
 
 LOOK_SECONDS = 1.0
 """How often the registry's revision is asked for; a change takes effect within it."""
@@ -57,6 +59,9 @@ class Registrar:
     def step(self) -> bool:
         """Reads, then registers. Returns whether control records wait to be published."""
         self._read()
+        if OWN_TYPE in self.catalog.types:
+            # Their readings do not come through the bridge; those that never come are to be missed.
+            self.admission.expect(OWN_TYPE, own_devices())
         newcomers = self.admission.newcomers()
         if newcomers:
             for first in range(0, len(newcomers), BATCH):

@@ -44,6 +44,18 @@ class Shard:
         self.snapshot = snapshot
         self.unreadable = self.refused = 0
         self._reader = reader
+        self._before = self._totals()
+
+    def _totals(self) -> dict[str, int]:
+        counts = self.engine.counts
+        return {
+            "evaluations": counts.evaluations, "late": counts.late, "duplicates": counts.duplicates,
+            "rejects": self.unreadable + self.refused,
+        }  # fmt: skip
+
+    def counted(self) -> dict[str, int]:
+        """Since this shard began; the engine's own counts are part of its state, and older."""
+        return {name: total - self._before[name] for name, total in self._totals().items()}
 
     @property
     def restoring(self) -> bool:

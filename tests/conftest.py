@@ -1,7 +1,9 @@
 """What tests share: a home of their own for a stack, with nothing of the user's stack touched."""
 
 import fcntl
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,11 @@ settings.register_profile("weir", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("weir")
 
 TEST_HOMES = CHECKOUT / "var" / "test"
+TEMPORARY = TEST_HOMES / "tmp"
+"""For pytest, the tests, and all that they start: nothing is left in /tmp, and `make clean` takes it away."""
+TEMPORARY.mkdir(parents=True, exist_ok=True)
+os.environ["TMPDIR"] = str(TEMPORARY)
+tempfile.tempdir = None
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -32,7 +32,7 @@ class _ReasonOf(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Loaded:
-    """Totals of the warehouse, by device type; `rejects` by reason."""
+    """Totals of the warehouse, by device type; `rejects` by reason; `rollups`, `anomalies` of the systems asked for."""
 
     types: dict[str, Observed]
     rejects: dict[str, int]
@@ -99,7 +99,7 @@ def wait_until_landed(settings: Settings, end: Offsets, seconds: float) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def loaded(settings: Settings) -> Loaded:
+def loaded(settings: Settings, systems: Collection[str]) -> Loaded:
     warehouse = Warehouse.of(settings)
     try:
         rows = warehouse.rows(
@@ -112,7 +112,9 @@ def loaded(settings: Settings) -> Loaded:
         bad = warehouse.rows("SELECT type, count(*) AS n FROM quarantine WHERE what = 'value' GROUP BY type")
         rejects = warehouse.rows("SELECT reason, sum(rows)::bigint AS rows FROM rejects GROUP BY reason")
         totals = warehouse.rows(
-            "SELECT (SELECT count(*) FROM rollups) AS rollups, (SELECT count(*) FROM anomalies) AS anomalies"
+            "SELECT (SELECT count(*) FROM rollups WHERE system = ANY(:systems)) AS rollups,"
+            " (SELECT count(*) FROM anomalies WHERE system = ANY(:systems)) AS anomalies",
+            systems=list(systems),
         )[0]
     finally:
         warehouse.close()

@@ -91,9 +91,9 @@ def _table(rows: list[dict[str, Any]], history: bool) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         resolved = [_moment(row["resolved_at"]) if row["resolved_at"] else "active"] if history else []
-        flapping = " (flapping)" if row["flapping"] else ""
+        marks = "".join(f" ({mark})" for mark in ("flapping", "capped") if row[mark])
         table.add_row(
-            row["severity"], row["title"] + flapping, row["device_id"], row["site"], _moment(row["since"]), *resolved,
+            row["severity"], row["title"] + marks, row["device_id"], row["site"], _moment(row["since"]), *resolved,
             row["alert_id"][:12],
         )  # fmt: skip
     Console(markup=False, highlight=False).print(table)

@@ -14,6 +14,7 @@ import typer
 
 from fleet.errors import DataError, Unavailable, WeirError
 from fleet.settings import CHECKOUT, Settings
+from stack.clock import say
 
 RECORDING = Path("room-occupancy-estimation") / "Occupancy_Estimation.csv"
 WEATHER_MINUTES, OCCUPANCY_HOURS = 20, 2
@@ -31,6 +32,9 @@ QUIET_SECONDS = 10
 """Longer than a killed bridge takes to come back and go on."""
 LANDING_SECONDS = 180
 LIVE_SECONDS = 60
+ALERTS_SECONDS = 60
+
+SYSTEMS = ("occupancy", "weather")
 
 Say = Callable[[str], None]
 
@@ -42,17 +46,12 @@ def demo(
     ] = None,
 ) -> None:
     """Start the stack if need be, run two systems faster than real time, load them through Airflow, show the books."""
-    from weir.stack import _stack
-
-    started = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - started:6.1f} s  {text}", flush=True)
+    from weir.stack import _stack, progress
 
     # A minute's wait for landing's usual 60 s would be most of the demo.
     os.environ.setdefault("WEIR_LANDING_MAX_SECONDS", "10")
     stack = _stack()
-    stack.up(lambda name, what, took: None if what == "starting" else say(f"{name}: {what} ({took:.1f} s)"))
+    stack.up(progress)
     settings = stack.settings("operator")
     figures = run(settings, seconds, recording or find_recording(Settings.load()), say, stack.log_tail)
     (settings.home / "demo.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -77,21 +76,32 @@ def _blaming(part: str, log_tail: Callable[[str], str]) -> Iterator[None]:
 
 
 def run(
-    settings: Settings, seconds: float, recording: Path | None, say: Say, log_tail: Callable[[str], str] = lambda _: ""
+    settings: Settings,
+    seconds: float,
+    recording: Path | None,
+    say: Say,
+    log_tail: Callable[[str], str] = lambda _: "",
+    weather_minutes: int = WEATHER_MINUTES,
 ) -> dict[str, Any]:
     """The figures of one run. Raises WeirError with the failing part's last words, by `log_tail`."""
-    from fleet.catalog import load_catalog
+    from fleet.catalog import Catalog, load_catalog
     from simulators.outcome import differences
+    from weir._demo_alerts import by_rule, said_in_the_warehouse, said_on_kafka, transitions_end, wait_until_evaluated
     from weir._demo_books import count_live, count_on_kafka, loaded, log_ends, outcome, wait_until_landed
 
-    catalog = load_catalog(settings.types_dir)
+    every = load_catalog(settings.types_dir)
+    # Only what the simulators feed: Weir's own services report all the time, and nobody says how much they sent.
+    catalog = Catalog({t.type: t for t in every if t.system in SYSTEMS})
     started = time.monotonic()
     ends = log_ends(settings, catalog)
     with _blaming("landing", log_tail):
         wait_until_landed(settings, ends, LANDING_SECONDS)
     _etl(settings, say, "what came before")
-    before, start = loaded(settings), log_ends(settings, catalog)
-    summaries = _simulate(settings, seconds, recording, say)
+    before, start = loaded(settings, SYSTEMS), log_ends(settings, catalog)
+    with _blaming("alerts", log_tail):
+        wait_until_evaluated(settings, start, ALERTS_SECONDS)
+    told_before = transitions_end(settings)
+    summaries = _simulate(settings, seconds, weather_minutes, recording, say)
     published = sum(s["published"] for s in summaries)
     with _blaming("bridge", log_tail):
         end = _wait_until_bridged(lambda: log_ends(settings, catalog), start, published, settings)
@@ -105,8 +115,18 @@ def run(
     with _blaming("live", log_tail):
         live = count_live(settings, start, end, LIVE_SECONDS)
     say(f"live: {live.total():,} readings are in the table of recent ones")
+    with _blaming("alerts", log_tail):
+        wait_until_evaluated(settings, end, ALERTS_SECONDS)
+    said, ids = said_on_kafka(settings, told_before, SYSTEMS)
+    say(f"alerts: {said.total():,} transitions are on Kafka")
+    written = said_in_the_warehouse(settings, ids, ALERTS_SECONDS)
+    untold = [
+        f"{rule} {to}: {n} on Kafka, {written[rule, to]} in the warehouse"
+        for (rule, to), n in sorted(said.items())
+        if written[rule, to] != n
+    ]
     run_id = _etl(settings, say, "the demo's readings")
-    after = loaded(settings)
+    after = loaded(settings, SYSTEMS)
     types = [t.type for t in catalog]
     found = outcome(readings, rejected, live, before, after, types)
     return {
@@ -118,33 +138,31 @@ def run(
         "rejects_loaded": dict(found.rejects_loaded),
         "rollups": after.rollups - before.rollups,
         "anomalies": after.anomalies - before.anomalies,
+        "transitions": said.total(),
+        "alerts": by_rule(said, catalog),
         "dag_run": run_id,
         "seconds": round(time.monotonic() - started, 1),
         "recording": str(recording) if recording else None,
         "simulators": summaries,
-        "differences": differences(summaries, found),
+        "differences": [*differences(summaries, found), *untold],
     }
 
 
-def _simulate(settings: Settings, seconds: float, recording: Path | None, say: Say) -> list[dict[str, Any]]:
+def _simulate(
+    settings: Settings, seconds: float, weather_minutes: int, recording: Path | None, say: Say
+) -> list[dict[str, Any]]:
     """Both systems at once, each in a process of its own; their summaries."""
     folder = settings.home / "demo"
     folder.mkdir(exist_ok=True)
-    weather = [
-        "simulate",
-        "weather",
-        "--duration",
-        f"{WEATHER_MINUTES}m",
-        "--speed",
-        str(WEATHER_MINUTES * 60 / seconds),
-    ]
+    speed = ["--duration", f"{weather_minutes}m", "--speed", str(weather_minutes * 60 / seconds)]
+    weather = ["simulate", "weather", *speed]
     weather += [part for fault in FAULTS for part in ("--fault", fault)]
     speed = ["--duration", f"{OCCUPANCY_HOURS}h", "--speed", str(OCCUPANCY_HOURS * 3600 / seconds)]
     room = ["replay", "occupancy", str(recording), *speed] if recording else ["simulate", "occupancy", *speed]
     source = "the real recording" if recording else "simulated"
     room += [part for fault in ROOM_FAULTS for part in ("--fault", fault)]
     say(
-        f"simulators: {WEATHER_MINUTES} minutes of 100 weather stations with faults, and {OCCUPANCY_HOURS} hours of a"
+        f"simulators: {weather_minutes} minutes of 100 weather stations with faults, and {OCCUPANCY_HOURS} hours of a"
         f" room ({source}), in {seconds:.0f} s"
     )
     environ = {**os.environ, "WEIR_HOME": str(settings.home)}
@@ -232,6 +250,13 @@ def _show(figures: dict[str, Any], settings: Settings) -> None:
         column.justify = "right"
     console.print()
     console.print(table)
+    alerts = Table("", "fired", "resolved", box=None, pad_edge=False, title="Alerts", title_justify="left")
+    for name, of_rule in figures["alerts"].items():
+        alerts.add_row(name, f"{of_rule['fired']:,}", f"{of_rule['resolved']:,}")
+    for column in alerts.columns[1:]:
+        column.justify = "right"
+    console.print()
+    console.print(alerts)
     rejected = ", ".join(f"{reason} {count}" for reason, count in sorted(figures["rejected"].items())) or "none"
     url = make_url(settings.db_url.get_secret_value())
     reconciles = "[red]They do not reconcile.[/]" if figures["differences"] else "[green]They reconcile.[/]"
@@ -242,6 +267,7 @@ def _show(figures: dict[str, Any], settings: Settings) -> None:
 Messages     published {figures["published"]:,} = bridged {figures["bridged"]:,} + rejected {refused:,}. {reconciles}
 Rejected     {rejected}
 Rollups      {figures["rollups"]:,} rows new, anomalies {figures["anomalies"]:,}
+Alerts       {figures["transitions"]:,} transitions; active ones: weir alerts
 Figures      {settings.home / "demo.json"}; the books: weir ledger
 
 Airflow      {settings.airflow_url}  user {settings.airflow_user}, password {password}

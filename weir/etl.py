@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,7 +73,7 @@ def run(
     except WeirError as error:
         job.fail_if_open(run_id, f"{type(error).__name__}: {error}")
         raise
-    typer.echo(json.dumps({"run_id": run_id, **figures}) if as_json else _line(figures))
+    typer.echo(json.dumps({"run_id": run_id, **figures}) if as_json else _lines(figures))
 
 
 def _process(job: "Job", run_id: str, batches: "list[Batch]", say: Callable[[str], None]) -> None:
@@ -80,10 +81,12 @@ def _process(job: "Job", run_id: str, batches: "list[Batch]", say: Callable[[str
 
     for batch in batches:
         for step in (job.validate, job.load):
+            say(f"{step.__name__} {batch.type}")
             try:
-                say(f"{batch.type}: {step.__name__}: {_line(step(run_id, batch))}")
+                figures = step(run_id, batch)
+                say(_lines({k: v for k, v in figures.items() if k != "type"}, "  "))
             except DataError as error:  # finish() says it again and fails the run; other partitions go on
-                say(f"{batch.type}: {step.__name__}: {error}")
+                say(f"  {error}")
 
 
 @etl.command()
@@ -93,9 +96,13 @@ def expire() -> None:
 
     job = open_job()
     for type_name, deleted in remove(job.warehouse, job.catalog, datetime.now(UTC)).items():
-        typer.echo(f"{type_name}: {_line(deleted)}")
+        typer.echo(f"{type_name}: {_lines(deleted)}")
 
 
-def _line(figures: dict[str, Any]) -> str:
-    shown = {k: v for k, v in figures.items() if v not in ([], None)}
-    return ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in shown.items())
+def _lines(figures: dict[str, Any], indent: str = "") -> str:
+    """Numbers in lines of at most 80 characters, then each name and path in a line of its own, whole."""
+    numbers = [f"{name} {value:,}" for name, value in figures.items() if isinstance(value, int)]
+    others = [(k, v if isinstance(v, list) else [v]) for k, v in figures.items() if not isinstance(v, int | None)]
+    words = [f"{indent}{name.replace('_', ' ')}: {value}" for name, values in others for value in values]
+    lines = [fill(", ".join(numbers), 80, initial_indent=indent, subsequent_indent=indent)] if numbers else []
+    return "\n".join([*lines, *words])

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from weir._run_options import AsJson, FaultsFile, OneFault, Out, Seed, Seq, Site, Speed, To, Truth, Until
+
 HELP = """Replay a recording, record by record, to the topics that its devices would use.
 
 Event times are shifted so that the replayed part ends now: at --speed 100 they begin in the past and meet the clock at
@@ -20,24 +22,21 @@ weir replay occupancy Occupancy_Estimation.csv --max-gap 5m --speed 1000 --loop
 def replay(
     system: Annotated[str, typer.Argument(help="Whose recording it is: occupancy.")],
     file: Annotated[Path, typer.Argument(help="The recording; .gz is unpacked on the way.")],
-    speed: Annotated[
-        float | None,
-        typer.Option(help="1 is real time; 0 does not wait. Default 1, to a file 0.", show_default=False),
-    ] = None,
+    speed: Speed = None,
     loop: Annotated[bool, typer.Option("--loop", help="Start over at the end, until stopped.")] = False,
     limit: Annotated[int | None, typer.Option(help="At most this many rows of the file.", min=1)] = None,
     duration: Annotated[str, typer.Option(help="At most this much from its start: seconds, or 2h.")] = "",
     max_gap: Annotated[str, typer.Option(help="Close longer pauses in the recording to this, such as 5m.")] = "",
-    until: Annotated[str, typer.Option(help="Let the event times end at this RFC 3339 time instead of now.")] = "",
-    seed: Annotated[int, typer.Option(help="Of the faults.")] = 0,
-    seq: Annotated[bool, typer.Option("--seq", help="Devices number their messages.")] = False,
-    site: Annotated[str | None, typer.Option(help="Default: the spec's.")] = None,
-    to: Annotated[str, typer.Option(help="mqtt, kafka (as the bridge would write) or file.")] = "mqtt",
-    out: Annotated[Path | None, typer.Option(help="The file, for --to file: JSON lines of topic and payload.")] = None,
-    fault: Annotated[list[str] | None, typer.Option(help="As of `weir simulate`; may be repeated.")] = None,
-    faults: Annotated[Path | None, typer.Option(help="Faults in a YAML file, `kind: share` lines.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="JSON lines: each fault, and a summary as the last.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    until: Until = "",
+    seed: Seed = 0,
+    seq: Seq = False,
+    site: Site = None,
+    to: To = "mqtt",
+    out: Out = None,
+    fault: OneFault = None,
+    faults: FaultsFile = None,
+    truth: Truth = None,
+    json_: AsJson = False,
 ) -> None:
     import json
 

@@ -1,9 +1,10 @@
 """`weir simulate`: devices that are not there, for a system or one type."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from weir._run_options import AsJson, FaultsFile, OneFault, Out, Seed, Seq, Site, Speed, To, Truth, Until
 
 HELP = """Simulated devices send readings, by the profiles in the specs; with a seed, the same values every time.
 
@@ -33,21 +34,18 @@ def simulate(
         float | None, typer.Option(help="Messages a second of event time, all devices together; default: the cadence.")
     ] = None,
     duration: Annotated[str, typer.Option(help="Event time to cover: seconds, or 90s, 15m, 2h.")] = "60",
-    speed: Annotated[
-        float | None,
-        typer.Option(help="1 is real time; 0 does not wait. Default 1, to a file 0.", show_default=False),
-    ] = None,
+    speed: Speed = None,
     follow: Annotated[bool, typer.Option("--follow", help="Then go on at real time until stopped.")] = False,
-    until: Annotated[str, typer.Option(help="Let the event times end at this RFC 3339 time instead of now.")] = "",
-    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
-    seq: Annotated[bool, typer.Option("--seq", help="Devices number their messages.")] = False,
-    site: Annotated[str | None, typer.Option(help="Default: the spec's.")] = None,
-    to: Annotated[str, typer.Option(help="mqtt, kafka (as the bridge would write) or file.")] = "mqtt",
-    out: Annotated[Path | None, typer.Option(help="The file, for --to file: JSON lines of topic and payload.")] = None,
-    fault: Annotated[list[str] | None, typer.Option(help="Such as spike=0.001; may be repeated.")] = None,
-    faults: Annotated[Path | None, typer.Option(help="Faults in a YAML file, `kind: share` lines.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="JSON lines: each fault, and a summary as the last.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    until: Until = "",
+    seed: Seed = 0,
+    seq: Seq = False,
+    site: Site = None,
+    to: To = "mqtt",
+    out: Out = None,
+    fault: OneFault = None,
+    faults: FaultsFile = None,
+    truth: Truth = None,
+    json_: AsJson = False,
 ) -> None:
     import json
 
@@ -61,6 +59,12 @@ def simulate(
     catalog = load_catalog(settings.types_dir)
     parts = plan_parts(simulated_types(catalog, name), devices, rate, site)
     span = span_us(duration, "--duration")
+    for part in parts if to == "mqtt" else ():
+        if not part.spec.self_registration:
+            typer.echo(
+                f"weir: what is expected of {part.spec.type} holds where its devices are registered: the type does not"
+                " register them itself (`weir devices import`)", err=True,
+            )  # fmt: skip
     order = Order(to, out, seed, speed, time_us(until, "--until"), tuple(fault or ()), faults, truth)
     source = Source(
         span,

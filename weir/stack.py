@@ -1,13 +1,13 @@
 """`weir up`, `down`, `status`, …: the native stack."""
 
 import os
-import time
 from typing import Annotated
 
 import typer
 
 from fleet.errors import ConfigurationError
 from fleet.settings import Settings
+from stack.clock import say
 
 
 def _stack(services: list[str] | None = None):  # type: ignore[no-untyped-def]
@@ -20,35 +20,25 @@ def _stack(services: list[str] | None = None):  # type: ignore[no-untyped-def]
     return Stack(settings.home, Ports.from_settings(settings, os.environ), services or ALL, os.environ, external)
 
 
-def _printer(started: float):  # type: ignore[no-untyped-def]
-    from rich.console import Console
-
-    console = Console(highlight=False)
-
-    def progress(name: str, what: str, seconds: float) -> None:
-        if what == "starting":
-            return
-        mark = "[green]up[/]" if what == "up" else "[red]failed[/]"
-        console.print(f"{time.monotonic() - started:6.1f} s  {name:<22} {mark} after {seconds:.1f} s")
-
-    return progress
+def progress(name: str, what: str, seconds: float) -> None:
+    """`seconds`: what this program took by itself."""
+    if what != "starting":
+        say(f"{name:<22} {what} after {seconds:.1f} s")
 
 
 def setup() -> None:
     """Fetch the native parts, make secrets and configuration. Starts nothing."""
-    started = time.monotonic()
-    _stack().setup(lambda step: print(f"{time.monotonic() - started:6.1f} s  {step}", flush=True))
-    print(f"{time.monotonic() - started:6.1f} s  ready")
+    _stack().setup(say)
+    say("set up")
 
 
 def up(services: Annotated[list[str] | None, typer.Argument(help="Only these and what they need.")] = None) -> None:
     """Start the stack and wait until all of it answers."""
-    started = time.monotonic()
     stack = _stack(services)
-    stack.up(_printer(started))
+    stack.up(progress)
     ports = stack.ports
     servers = f"MQTT {ports.mqtt}, Kafka {ports.kafka}, PostgreSQL {ports.postgres}"
-    print(f"Up after {time.monotonic() - started:.0f} s: {servers}")
+    say(f"all up: {servers}")
     if "airflow-api-server" in stack.services:
         print(f"Airflow http://127.0.0.1:{ports.airflow}  user admin, password in {stack.layout.env_file('operator')}")
 

@@ -1,6 +1,7 @@
 """`weir types`: the device types. Add one, check them, list them."""
 
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated
 
 import typer
@@ -91,15 +92,15 @@ def check(
 @types.command(name="list")
 def list_() -> None:
     """The device types, their systems, topics and metrics."""
-    from rich.console import Console
-    from rich.table import Table
-
     from fleet.catalog import load_catalog
     from fleet.duration import format_duration
     from fleet.settings import Settings
 
-    table = Table("type", "v", "system", "Kafka topic", "cadence", "metrics", "rules")
+    rows, metrics = [("type", "v", "system", "Kafka topic", "cadence", "rules")], ["  metrics"]
     for t in load_catalog(Settings.load().types_dir):
         cadence = "event" if t.cadence == "event" else format_duration(t.cadence)
-        table.add_row(t.type, str(t.version), t.system, t.topic, cadence, ", ".join(t.metrics), str(len(t.alerts)))
-    Console().print(table)
+        rows.append((t.type, str(t.version), t.system, t.topic, cadence, str(len(t.alerts))))
+        metrics.append(fill(", ".join(t.metrics), 80, initial_indent="  ", subsequent_indent="  "))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, below in zip(rows, metrics, strict=True):
+        typer.echo("  ".join(map(str.ljust, row, widths)).rstrip() + f"\n{below}")

@@ -8,6 +8,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON live_offsets TO weir_live;
 
 GRANT SELECT, INSERT ON alert_transitions TO weir_history;
 GRANT SELECT, INSERT, UPDATE ON alerts, history_offsets TO weir_history;
+GRANT SELECT ON ledger_balance, etl_runs TO weir_history; -- it reports whether the books balance
 
 GRANT SELECT ON readings, live_offsets, devices, ledger_balance TO weir_batch;
 GRANT SELECT, INSERT, UPDATE, DELETE
@@ -17,6 +18,6 @@ GRANT EXECUTE ON FUNCTION expire_type, expire_chunks TO weir_batch;
 
 -- The registry's commands and the bridge. Nothing is ever deleted there.
 GRANT SELECT, UPDATE ON registry TO weir_registry;
-GRANT SELECT, INSERT, UPDATE ON sites, devices, control_records TO weir_registry;
+GRANT SELECT, INSERT, UPDATE ON sites, devices, specs, control_records TO weir_registry;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO weir_reader;

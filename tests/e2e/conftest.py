@@ -11,20 +11,23 @@ from fleet.settings import CHECKOUT, Settings
 from stack.ports import Ports
 from stack.programs import ALL
 from stack.stack import Stack
+from stack.supervisor import marked
 from tests.conftest import own_home
 
-LANDING_SECONDS = "3"
+# Each test triggers the runs it wants: one by the clock takes their turn, and their partitions.
+SETTINGS = {"WEIR_LANDING_MAX_SECONDS": "3", "WEIR_ETL_SCHEDULE": "none"}
 
 
 @pytest.fixture(scope="session")
 def whole_stack() -> Iterator[Stack]:
     with own_home() as home:
-        running = Stack(home, Ports.free(), ALL, environ={"WEIR_LANDING_MAX_SECONDS": LANDING_SECONDS})
+        running = Stack(home, Ports.free(), ALL, environ=SETTINGS)
         running.up()
         try:
             yield running
         finally:
             running.down()
+        assert marked(home) == []
 
 
 @pytest.fixture

@@ -70,8 +70,12 @@ def test_weir_commands_run(
         arguments[arguments.index("Occupancy_Estimation.csv")] = str(OCCUPANCY)
     if "truth.jsonl" in arguments:
         arguments[arguments.index("truth.jsonl")] = str(tmp_path / "truth.jsonl")
+    if "devices.csv" in arguments:
+        (table,) = re.findall(r"```csv\n(.*?)```", (CHECKOUT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+        (tmp_path / "devices.csv").write_text(table, encoding="utf-8")
+        arguments[arguments.index("devices.csv")] = str(tmp_path / "devices.csv")
     if "--duration" in arguments:  # the same, of less
-        arguments[arguments.index("--duration") + 1] = "40s"
+        arguments[arguments.index("--duration") + 1] = "40s" if "--speed" in arguments else "5s"
     if arguments[0] == "tail":
         request.getfixturevalue("readings_come_in")
     weir(*arguments, **({"WEIR_TYPES_DIR": own_types} if arguments[0] == "types" else {}))

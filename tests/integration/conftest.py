@@ -1,13 +1,27 @@
 """The three servers, on ports of their own, for all integration tests; down before the end-to-end tests begin."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from fleet.settings import Settings
+from connections.mqtt_publisher import BulkPublisher
+from connections.registry import Registry
+from connections.warehouse import Warehouse
+from fleet.catalog import Catalog, load_catalog
+from fleet.settings import CHECKOUT, Settings
 from stack.ports import Ports
+from stack.provision import provision_kafka
 from stack.stack import Stack
+from stack.supervisor import marked
 from tests.conftest import own_home
+from tests.integration.processes import Process
+from tests.integration.registry_log import TYPES
+
+Weir = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="package")
@@ -20,9 +34,67 @@ def stack() -> Iterator[Stack]:
             yield running
         finally:
             running.down()
+        assert marked(home) == []
 
 
 @pytest.fixture(scope="package")
 def settings_for(stack: Stack) -> Callable[[str], Settings]:
-    """The settings of a role (operator, bridge, landing, live, batch, simulator) on the tests' stack."""
+    """The settings of a role (operator, registry, bridge, landing, live, batch, simulator) on the tests' stack."""
     return stack.settings
+
+
+@pytest.fixture
+def publisher(settings_for: Callable[[str], Settings]) -> Iterator[BulkPublisher]:
+    publisher = BulkPublisher(settings_for("simulator"))
+    yield publisher
+    publisher.close(5)
+
+
+@pytest.fixture(scope="package")
+def own_types(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weir's own device types, and those of tests.integration.registry_log."""
+    folder = tmp_path_factory.mktemp("registry") / "types"
+    folder.mkdir()
+    for spec in (CHECKOUT / "fleet" / "types").glob("*.yaml"):
+        (folder / spec.name).write_text(spec.read_text())
+    for name, spec_text in TYPES.items():
+        (folder / f"{name}.yaml").write_text(spec_text)
+    return folder
+
+
+@pytest.fixture(scope="package")
+def own_catalog(own_types: Path, stack: Stack) -> Catalog:
+    catalog = load_catalog(own_types)
+    provision_kafka(f"127.0.0.1:{stack.ports.kafka}", stack.secrets, catalog)
+    return catalog
+
+
+@pytest.fixture
+def own_bridge(
+    settings_for: Callable[[str], Settings], own_types: Path, own_catalog: Catalog, tmp_path: Path
+) -> Iterator[Process]:
+    with Process("bridge", settings_for("bridge"), tmp_path / "bridge.log", WEIR_TYPES_DIR=own_types) as process:
+        yield process
+
+
+@pytest.fixture
+def registry(settings_for: Callable[[str], Settings], own_catalog: Catalog) -> Iterator[Registry]:
+    warehouse = Warehouse.of(settings_for("registry"))
+    yield Registry(warehouse)
+    warehouse.close()
+
+
+@pytest.fixture
+def weir(stack: Stack, own_types: Path, own_catalog: Catalog) -> Weir:
+    """The command as a person types it; fails the test unless it exits as it should."""
+
+    def command(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")}
+        done = subprocess.run(
+            [sys.executable, "-m", "weir.main", *arguments], capture_output=True, text=True, timeout=90, cwd=CHECKOUT,
+            env={**environ, "WEIR_HOME": str(stack.layout.home), "WEIR_TYPES_DIR": str(own_types)},
+        )  # fmt: skip
+        assert done.returncode == code, f"{arguments}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return command

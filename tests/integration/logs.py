@@ -14,6 +14,8 @@ def records(settings: Settings, *topics: str) -> list[Any]:
         places = kafka.partitions(consumer, topics)
         ends = {place: end for place, end in consumer.end_offsets(places).items() if end > 0}
         consumer.assign(list(ends))
+        if not ends:
+            return []
         consumer.seek_to_beginning()
         found: list[Any] = []
         while any(consumer.position(place) < end for place, end in ends.items()):

@@ -8,17 +8,22 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fleet.settings import Settings
 
+PATIENCE = 4
+"""Tests say how long something may take on a machine of its own; with ten busy processes on two cores all takes longer,
+and a deadline costs nothing where it is not reached."""
+
 
 def wait_for(reached: Callable[[], object], seconds: float, what: str | Callable[[], str], every: float = 0.05) -> None:
-    """Looks `every` so many seconds; fails with `what` after `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Looks `every` so many seconds; fails with `what` after PATIENCE times `seconds`."""
+    limit = PATIENCE * seconds
+    deadline = time.monotonic() + limit
     while not reached():
-        assert time.monotonic() < deadline, f"after {seconds:.0f} s: {what if isinstance(what, str) else what()}"
+        assert time.monotonic() < deadline, f"after {limit:.0f} s: {what if isinstance(what, str) else what()}"
         time.sleep(every)
 
 
@@ -29,10 +34,10 @@ def free_port() -> int:
 
 
 class Process:
-    """`weir service NAME`; `changes` are settings, such as WEIR_LANDING_MAX_ROWS."""
+    """`weir service NAME`; `changes` are settings, such as WEIR_LANDING_MAX_ROWS; `words` stand before the command."""
 
-    def __init__(self, name: str, settings: Settings, log: Path, **changes: object):
-        self.name, self.log, self.port = name, log, free_port()
+    def __init__(self, name: str, settings: Settings, log: Path, words: Sequence[str] = (), **changes: object):
+        self.name, self.log, self.port, self._words = name, log, free_port(), words
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("WEIR_")},
             "WEIR_ENV_FILE": str(settings.env_file),
@@ -44,7 +49,7 @@ class Process:
     def start(self) -> "Process":
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "weir.main", "service", self.name],
+                [*self._words, sys.executable, "-m", "weir.main", "service", self.name],
                 env=self._environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         return self

@@ -405,7 +405,7 @@ def _waits(job: Job, lock: str, **parameters: Any) -> Iterator[Callable[[], None
         holder.execute(text(lock), parameters)
 
         def blocked() -> None:
-            for _ in range(1200):
+            for _ in range(3000):
                 if job.warehouse.rows("SELECT 1 FROM pg_locks WHERE NOT granted"):
                     return
                 time.sleep(0.1)

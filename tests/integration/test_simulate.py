@@ -12,8 +12,10 @@ import pytest
 
 from connections import kafka, mqtt
 from fleet.catalog import load_catalog
+from fleet.channels import copy_topics, feature_topics
 from fleet.contract import Intake
 from fleet.errors import Refused, Unavailable
+from fleet.reading import Reading
 from fleet.settings import CHECKOUT
 from simulators.books import Books
 from simulators.fault_plan import KINDS
@@ -119,28 +121,39 @@ def test_nobody_there(settings_for):
 @pytest.mark.parametrize(("name", "seconds"), [("weather", 60), ("occupancy", 3600)])
 def test_kafka_gets_what_ingest_would_write(settings_for, name, seconds):
     site, topic = f"kafka-{name}", CATALOG.system(name).topic
+    features = feature_topics(CATALOG.system(name))
     client = kafka.consumer(settings_for("operator"), "test")
-    assigned = kafka.partitions(client, [topic])
+    assigned = kafka.partitions(client, [topic, *features])
     client.assign(assigned)
-    begin = kafka.end_offsets(client, [topic])
+    begin = kafka.end_offsets(client, [topic, *features])
     for partition in assigned:
         client.seek(partition, begin[partition])
 
     order = Order("kafka", seed=7, speed=0, faults=FAULTS)
     summary = conduct(settings_for("simulator"), CATALOG, order, simulation(name, seconds, site), {})
     assert summary["sent"] == summary["published"] > 2000
-    end = kafka.end_offsets(client, [topic])
-    assert sum(end[p] - begin[p] for p in assigned) == summary["published"]
+    end = kafka.end_offsets(client, [topic, *features])
+    assert sum(end[p] - begin[p] for p in assigned if p.topic == topic) == summary["published"]
 
     intake, books = Intake(CATALOG), Books(CATALOG)
+    copies, expected_copies = Counter(), Counter()
     partitions_of, deadline = {}, time.monotonic() + DEADLINE_SECONDS
-    while books.messages < summary["published"] and time.monotonic() < deadline:
+    while any(client.position(p) < end[p] for p in assigned) and time.monotonic() < deadline:
         for partition, records in client.poll(timeout_ms=200).items():
             for record in records:
+                if partition.topic != topic:
+                    copies[partition.topic, record.key, record.value] += 1
+                    continue
                 partitions_of.setdefault(record.key, set()).add(partition.partition)
-                books.add(intake.read_record(topic, record.value))
+                result = intake.read_record(topic, record.value)
+                books.add(result)
+                if isinstance(result, Reading):
+                    names = {copy_topics(CATALOG.type(result.device_type)).get(metric) for metric in result.values}
+                    expected_copies.update((copy, record.key, record.value) for copy in names if copy)
     client.close()
     assert summary["expected"] == books.as_dict()
+    assert copies == expected_copies
+    assert bool(copies) == bool(features)
     assert set(summary["expected"]["rejected"]) == {"unreadable"}
     assert all(len(partitions) == 1 for partitions in partitions_of.values())
     by_site = CATALOG.system(name).types[0].partition_by == "site"

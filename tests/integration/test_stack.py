@@ -78,7 +78,8 @@ def test_kafka_refuses_strangers(settings_for):
     [
         ("bridge", READINGS, True), ("bridge", REJECTED, True), ("simulator", READINGS, True),
         ("simulator", REJECTED, False), ("landing", READINGS, False), ("live", READINGS, False),
-        ("batch", READINGS, False), ("operator", READINGS, False),
+        ("batch", READINGS, False), ("operator", READINGS, False), ("registry", READINGS, True),
+        ("registry", REJECTED, False),
     ],
 )  # fmt: skip
 def test_who_may_write_to_kafka(settings_for, role, topic, allowed):
@@ -121,6 +122,15 @@ def test_database_refuses_strangers(settings_for):
         ("batch", "drop table rollups", False),
         ("batch", "create table intruder (x int)", False),
         ("live", "create role intruder", False),
+        ("operator", "select count(*) from devices", True),
+        ("operator", "update devices set room = 'x' where false", False),
+        ("registry", "update devices set room = 'x' where false", True),
+        ("registry", "delete from devices where false", False),
+        ("registry", "delete from control_records where false", False),
+        ("registry", "select count(*) from readings", False),
+        ("bridge", "update control_records set published_at = now() where false", True),
+        ("bridge", "insert into readings select * from readings where false", False),
+        ("batch", "update sites set time_zone = 'UTC' where false", False),
     ],
 )
 def test_who_may_do_what_in_the_database(settings_for, role, statement, allowed):
@@ -157,9 +167,11 @@ def test_nothing_listens_beyond_this_machine(stack):
 
 
 def test_status_shows_every_program(stack):
-    table = {row[0]: row for row in rows(stack)}
-    assert set(table) == set(stack.services)
-    assert {row[1] for row in table.values()} == {"up"}
+    *programs, together = rows(stack)
+    assert {row[0] for row in programs} == set(stack.services)
+    assert {row[1] for row in programs} == {"up"}
+    told = sum(int(row[-1].removesuffix(" MiB")) for row in programs)
+    assert abs(int(together[-1].removesuffix(" MiB").replace(",", "")) - told) <= len(programs)  # each is rounded
 
 
 def test_a_killed_server_comes_back(stack):

@@ -282,6 +282,12 @@ def test_bytes_that_are_no_snapshot_are_refused(data: bytes) -> None:
         Engine.restore(data)
 
 
+def test_a_snapshot_with_a_spec_that_is_none_any_more_is_refused() -> None:
+    data = engine_of(HIGH).snapshot()
+    with pytest.raises(SnapshotError, match="none for this program"):
+        Engine.restore(data.replace(b"a > 0", b"x > 0"))
+
+
 EVERYTHING = [
     HIGH, HELD, SILENT,
     {"id": "band", "when": "a > 2", "clear": "a < 0", "for": "20s", "keep_firing_for": "15s", "max_gap": "25s"},

@@ -22,8 +22,8 @@ from fleet.errors import Unavailable
 from fleet.reading import Reading, encode_reading
 from fleet.settings import CHECKOUT, Settings
 from streaming.flush import Buffer
+from streaming.group import resume, seek
 from streaming.landing import Landing, flush, write_files
-from streaming.rebalances import resume, seek
 from streaming.sweep import sweep
 
 INTAKE = Intake(load_catalog(CHECKOUT / "fleet" / "types"))

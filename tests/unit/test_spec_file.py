@@ -9,7 +9,7 @@ from fleet.catalog import build_catalog, check_sites, load_catalog
 from fleet.errors import ConfigurationError, SpecError
 from fleet.settings import CHECKOUT
 from fleet.spec import DeviceType
-from fleet.spec_file import load_spec
+from fleet.spec_file import load_spec, without_rules
 
 GOOD = """\
 type: roof_sensor
@@ -45,7 +45,6 @@ WRONG = [
     ("a list as key", "version: 1", "version: 1\n? [a, b]\n: 1", 3, "a key is a word"),
     ("a mapping as key", "outside: quarantine", "{a: b}: 1", 6, "a key is a word"),
     ("a date that is none", "system: demo", "system: 2024-13-45", 1, "quote what is text"),
-    ("a key that is no more", "version: 1", "version: 1\nself_registration: true", 3, "unknown"),
     ("two fields of one key", "version: 1", "version: 1\nadapter: {seq: device_id}", 3, "adapter.device_id already"),
     ("a metric under a field's key", "version: 1", FLAT + "event_time: temperature}", 7, "adapter.event_time already"),
     ("a rename onto a field's key", "version: 1", FLAT + "rename: {seq: energy}}", 3, "adapter.seq already"),
@@ -56,7 +55,7 @@ WRONG = [
     ("the dead letters' type", "type: roof_sensor", "type: rejected", 1, "reserved name"),
     ("the dead letters' system", "system: demo", "system: rejected", 3, "reserved name"),
     ("the dead letters' topic", "version: 1", "version: 1\nkafka_topic: readings.rejected", 3, "reserved for dead"),
-    ("fate as metric", "  energy:", "  fate:", 7, "reserved name"),
+    ("carried as metric", "  energy:", "  carried:", 7, "reserved name"),
     ("starts_at as metric", "  energy:", "  starts_at:", 7, "reserved name"),
     ("spec_version as metric", "  energy:", "  spec_version:", 7, "reserved name"),
     ("a metric with _", "  energy:", "  _energy:", 7, "must match"),
@@ -137,6 +136,13 @@ def test_a_rule_looks_at_a_metric_in_any_of_its_conditions(conditions: str) -> N
     old = "when: temperature > limit\n    clear: temperature < limit - 1"
     assert old in GOOD
     assert load_spec(GOOD.replace(old, conditions), "roof_sensor.yaml").alerts[0].clear
+
+
+def test_without_rules_it_is_the_same_spec() -> None:
+    before = load_spec(GOOD, "x")
+    assert before.alerts
+    after = load_spec(without_rules(GOOD), "x")
+    assert after.model_dump() == before.model_dump() | {"alerts": []}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "text", "\t", "{" * 3000, "a: &a [*a]"], ids=repr)

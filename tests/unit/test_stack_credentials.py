@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import stat
+import uuid
 
 import pytest
 
@@ -12,6 +13,7 @@ from stack.credentials import (
     ROLES,
     SERVICES,
     admin_url,
+    cluster_id,
     ensure_secrets,
     login_url,
     mosquitto_hash,
@@ -79,8 +81,14 @@ def test_env_files_load_and_hold_only_the_own_role(layout):
             if other != role:
                 assert secrets[f"KAFKA_{other.upper()}"] not in text
     assert "WEIR_MQTT_PASSWORD" not in read_env_file(layout.env_file("landing"))
-    assert "WEIR_DB_URL" not in read_env_file(layout.env_file("bridge"))
+    assert "WEIR_DB_URL" not in read_env_file(layout.env_file("landing"))
+    assert "://weir_registry:" in read_env_file(layout.env_file("bridge"))["WEIR_DB_URL"]
     assert "WEIR_SPARK_REMOTE" not in read_env_file(layout.env_file("live"))
+
+
+def test_a_cluster_id_is_no_option():
+    made = iter([uuid.UUID(int=0xF8 << 120), uuid.UUID(int=0xFB << 120), uuid.UUID(int=1)])
+    assert cluster_id(lambda: next(made)) == "AAAAAAAAAAAAAAAAAAAAAQ"
 
 
 def test_ports_outlive_the_shell(layout):

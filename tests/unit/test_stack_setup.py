@@ -70,6 +70,28 @@ def test_uv_uses_what_pip_is_configured_to():
     assert environment.uv_environment({"HOME": "/h", "UV_DEFAULT_INDEX": "mine"}, pip)["UV_DEFAULT_INDEX"] == "mine"
 
 
+def test_pip_writes_nothing_into_the_users_home(tmp_path):
+    """pip runs `rustc --version`, and rustup's rustc writes settings into RUSTUP_HOME, or ~/.rustup without it."""
+    home, rustup = tmp_path / "home", tmp_path / "rustc"
+    home.mkdir()
+    rustup.write_text('#!/bin/sh\nmkdir -p "${RUSTUP_HOME:-$HOME/.rustup}" && echo "$RUSTUP_HOME" > "$0.asked"\n')
+    rustup.chmod(0o755)
+    environ = environment.uv_environment({"HOME": str(home), "PATH": f"{tmp_path}:/usr/bin:/bin"}, {})
+    nothing = [
+        *environment.pip_command(),
+        "download",
+        "-q",
+        "--no-index",
+        "--no-cache-dir",
+        "-d",
+        home,
+        "no-such-thing",
+    ]
+    assert subprocess.run(nothing, env=environ, capture_output=True).returncode == 1
+    assert (tmp_path / "rustc.asked").read_text().startswith(str(environment.cache_folder()))
+    assert list(home.iterdir()) == []
+
+
 def test_supervisord_gets_words_quoted_and_percents_doubled():
     assert for_supervisor(("a b", "50%")) == "'a b' 50%%"
     assert for_supervisor('say "x" 5%') == 'say \\"x\\" 5%%'
@@ -166,10 +188,15 @@ def test_needs_come_along_in_order():
         with_needs(["brdige"])
 
 
-def test_nobody_may_write_readings_but_bridge_and_simulator():
-    rights = provision.kafka_rights(load_catalog(Settings().types_dir))
-    writers = {right.user for right in rights if right.operation == "write"}
-    assert writers == {"bridge", "simulator"}
+def test_nobody_may_write_readings_but_bridge_registry_and_simulator():
+    """And each service its own."""
+    catalog = load_catalog(Settings().types_dir)
+    rights = provision.kafka_rights(catalog)
+    writers = {s: {r.user for r in rights if (r.operation, r.name) == ("write", catalog.system(s).topic)}
+               for s in catalog.systems}  # fmt: skip
+    own = writers.pop("weir")
+    assert all(users == {"bridge", "registry", "simulator"} for users in writers.values())
+    assert own == {"bridge", "registry", "simulator", "landing", "live", "alerts", "history"}
     assert {r.user for r in rights if r.resource == "topic" and r.name == "*"} == {"batch", "operator"}
     assert not any(right.operation in ("all", "alter", "delete", "create") for right in rights)
 

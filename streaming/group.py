@@ -1,0 +1,120 @@
+"""A member of a consumer group, which is told what it gained and lost in its own loop, not in the middle of a call."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, TypeVar
+
+from kafka import ConsumerRebalanceListener, TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import FencedInstanceIdError, KafkaError
+
+from connections import kafka
+from fleet.settings import Settings
+
+SESSION_TIMEOUT_MS = 10_000
+HEARTBEAT_MS = 1_000
+"""By its answer a member learns that another came or went; moving a partition takes two."""
+MAX_RECORDS = 5_000
+
+
+Result = TypeVar("Result")
+
+
+class Polled(NamedTuple):
+    """A partition in both `lost` and `gained` was lost first; records of one that was gained are no use: they were
+    fetched before anybody said where to begin."""
+
+    lost: set[TopicPartition]
+    gained: set[TopicPartition]
+    records: dict[TopicPartition, list[Any]]
+
+
+class Member:
+    """Of the group of the service's own name. The consumer never commits by itself."""
+
+    def __init__(self, settings: Settings, group: str, topics: Iterable[str], **options: Any):
+        """`options`: more of kafka-python's for the consumer. Raises Unavailable, Refused."""
+        self.settings, self.group = settings, group
+        self.consumer = kafka.consumer(
+            settings, f"weir-{group}", group,
+            group_instance_id=kafka.instance_id(settings, group),
+            partition_assignment_strategy=(CooperativeStickyAssignor,), session_timeout_ms=SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS, **options,
+        )  # fmt: skip
+        self._rebalances = _Rebalances()
+        self.consumer.subscribe(list(topics), listener=self._rebalances)
+
+    def poll(self, milliseconds: int) -> Polled:
+        """Raises what `told` raises."""
+        records = self.told(lambda: self.consumer.poll(timeout_ms=milliseconds, max_records=MAX_RECORDS))
+        return Polled(*self.moved(), records)
+
+    def told(self, call: Callable[[], Result]) -> Result:
+        """What a call of the consumer gives. Raises Unavailable, or Refused where another has taken this member's
+        name."""
+        try:
+            return call()
+        except FencedInstanceIdError as error:
+            raise kafka.fenced(self.settings, self.group) from error
+        except KafkaError as error:
+            raise kafka.unavailable(self.settings, error) from error
+
+    def moved(self) -> tuple[set[TopicPartition], set[TopicPartition]]:
+        """(lost, gained) since the last call; a partition in both was lost first."""
+        return self._rebalances.take()
+
+    @contextmanager
+    def held(self) -> Iterator[tuple[set[TopicPartition], set[TopicPartition]]]:
+        """As `moved`; and until the block ends no partition changes hands, for the I/O thread waits to tell of it."""
+        with self._rebalances.lock:
+            yield self._rebalances.take()
+
+    def close(self) -> None:
+        self.consumer.close(autocommit=False)
+
+
+class _Rebalances(ConsumerRebalanceListener):
+    """Called on kafka-python's I/O thread, so it only notes what changed."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._gained: set[TopicPartition] = set()
+        self._lost: set[TopicPartition] = set()
+
+    def on_partitions_assigned(self, assigned: Any) -> None:
+        with self.lock:
+            self._gained |= set(assigned)
+
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        with self.lock:
+            self._gained -= set(revoked)
+            self._lost |= set(revoked)
+
+    on_partitions_lost = on_partitions_revoked
+
+    def take(self) -> tuple[set[TopicPartition], set[TopicPartition]]:
+        """(lost, gained) since the last call."""
+        with self.lock:
+            lost, gained = self._lost, self._gained
+            self._lost, self._gained = set(), set()
+            return lost, gained
+
+
+def pause(consumer: Any, *places: TopicPartition) -> None:
+    """A partition may be revoked on kafka-python's I/O thread before `take` tells of it: then there is nothing left to
+    pause, and kafka-python raises KeyError. The same holds for `resume` and, with ValueError, for `seek`."""
+    for place in places:
+        with suppress(KeyError):
+            consumer.pause(place)
+
+
+def resume(consumer: Any, *places: TopicPartition) -> None:
+    for place in places:
+        with suppress(KeyError):
+            consumer.resume(place)
+
+
+def seek(consumer: Any, place: TopicPartition, offset: int) -> None:
+    with suppress(KeyError, ValueError):
+        consumer.seek(place, offset)

@@ -1,0 +1,37 @@
+"""`make test`: the end-to-end tests beside all others, each session of pytest with servers of its own. Either waits for
+half of its time, for timeouts and for servers to come up. Arguments go to both."""
+
+import subprocess
+import sys
+from contextlib import suppress
+
+from tests.conftest import TEST_HOMES
+
+OTHERS = ("tests/unit", "tests/contract", "tests/integration")
+LOG = TEST_HOMES / "e2e.log"
+
+
+def session(*arguments: str, **output: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "pytest", *sys.argv[1:], *arguments], **output)  # type: ignore[call-overload]
+
+
+def ended(process: subprocess.Popen[bytes]) -> int:
+    """Its exit code. An interrupt has reached it too, and it takes its servers down."""
+    while True:
+        with suppress(KeyboardInterrupt):
+            return process.wait()
+
+
+def main() -> None:
+    TEST_HOMES.mkdir(parents=True, exist_ok=True)
+    print(f"The end-to-end tests run beside these; what they say follows, and stands in {LOG}.", flush=True)
+    with LOG.open("wb") as log:
+        # One cache of what failed last is enough.
+        e2e = session("-p", "no:cacheprovider", "tests/e2e", stdout=log, stderr=subprocess.STDOUT)
+        codes = [ended(session(*OTHERS)), ended(e2e)]
+    print(LOG.read_text(encoding="utf-8", errors="replace"))
+    sys.exit(max(codes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""The batch's kernel against the same definitions computed row by row in plain Python."""
+
+import math
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyspark import cloudpickle
+
+from connections.lake import arrow_schema
+from etl import kernel
+from etl.kernel import Metric
+from fleet.lake_layout import Grain, floor
+
+METRICS = [
+    Metric("a", gauge=True, low=-10.0, high=10.0, quarantines=True),
+    Metric("b", gauge=True, low=-5.0, high=5.0, quarantines=False),
+    Metric("c", gauge=False, low=-math.inf, high=math.inf, quarantines=False),
+]
+T0 = datetime(2026, 11, 22, 23, 58, tzinfo=UTC)
+SCHEMA = arrow_schema(
+    {
+        "device_id": "string", "site": "string", "event_time": "timestamp_us", "seq": "int64", "carried": "strings",
+        **dict.fromkeys((m.name for m in METRICS), "double"), "kafka_topic": "string", "kafka_partition": "int32",
+        "kafka_offset": "int64", "kafka_timestamp": "timestamp_ms", "spec_version": "int32",
+    }
+)  # fmt: skip
+Row = dict[str, Any]
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+def reading(offset: int, seconds: float = 0, **changes: Any) -> Row:
+    row = {
+        "device_id": "d", "site": "s", "event_time": at(seconds), "seq": None, "a": None, "b": None, "c": None,
+        "kafka_topic": "t", "kafka_partition": 0, "kafka_offset": offset, "kafka_timestamp": T0, "spec_version": 1,
+    } | changes  # fmt: skip
+    return row | {"carried": row.get("carried", [m.name for m in METRICS if m.name in changes])}
+
+
+# In plain Python
+
+
+def known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def position(row: Row) -> tuple:
+    return row["event_time"], row["kafka_partition"], row["kafka_offset"]
+
+
+def same_reading(row: Row) -> tuple:
+    values = tuple(row[m.name] if known(row[m.name]) else None for m in METRICS) if row["seq"] is None else ()
+    return row["device_id"], row["event_time"], row["seq"], frozenset(row["carried"]), values
+
+
+def slowly(rows: list[Row], grain: Grain) -> dict[str, Any]:
+    first: dict[tuple, Row] = {}
+    for row in sorted(rows, key=lambda r: (r["kafka_timestamp"], r["kafka_partition"], r["kafka_offset"])):
+        first.setdefault(same_reading(row), row)
+    fresh = sorted(first.values(), key=position)
+    counts: dict[datetime, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for row in rows:
+        count = counts[floor(row["event_time"], grain)]
+        count["landed"] += 1
+        count["spec_version"] = max(count["spec_version"], row["spec_version"])
+    bad_values, bad_readings = [], []
+    series: dict[tuple, list[tuple[Row, Metric, float]]] = defaultdict(list)
+    for row in fresh:
+        start = floor(row["event_time"], grain)
+        values = {m: row[m.name] for m in METRICS if known(row[m.name])}
+        bad = [m for m, value in values.items() if m.quarantines and not m.low <= value <= m.high]
+        for m, value in values.items():
+            counts[start][f"known:{m.name}"] += 1
+            if m in bad:
+                counts[start][f"bad:{m.name}"] += 1
+                bad_values.append((row["kafka_partition"], row["kafka_offset"], m.name, value, m.low, m.high))
+        if values and len(bad) == len(values):
+            counts[start]["quarantined"] += 1
+            bad_readings.append((row["kafka_partition"], row["kafka_offset"]))
+        else:
+            counts[start]["valid"] += 1
+        for m, value in values.items():
+            series[start, row["device_id"], m].append((row, m, value))
+    for start, count in counts.items():
+        count["duplicate"] = count["landed"] - count["valid"] - count["quarantined"]
+        assert start == floor(start, grain)
+    anomalies, buckets = [], defaultdict(list)
+    for found in series.values():
+        limits = limits_of([v for _, m, v in found if m.gauge and not (m.quarantines and not m.low <= v <= m.high)])
+        for row, m, value in found:
+            outside, kinds = not m.low <= value <= m.high, []
+            if outside:
+                kinds.append(("range", m.low - value if value < m.low else value - m.high, m.low, m.high))
+            if m.gauge and not (outside and m.quarantines) and limits:
+                median, sigma = limits
+                z = (value - median) / sigma
+                if abs(z) > kernel.Z_LIMIT:
+                    edge = kernel.Z_LIMIT * sigma
+                    kinds.append(("zscore", z, median - edge, median + edge))
+            anomalies += [(row["kafka_partition"], row["kafka_offset"], m.name, value, *kind) for kind in kinds]
+            if not (outside and m.quarantines):
+                minute = row["event_time"].replace(second=0, microsecond=0)
+                for name, bucket in (("1m", minute), ("1h", minute.replace(minute=0))):
+                    key = (name, m.name, row["device_id"], row["site"], bucket)
+                    buckets[key].append((value, bool(kinds)))
+    rollups = {
+        key: (
+            len(found), statistics.fmean(v := [value for value, _ in found]), min(v), max(v),
+            statistics.stdev(v) if len(v) > 1 else None, v[-1], sum(anomalous for _, anomalous in found),
+        )
+        for key, found in buckets.items()
+    }  # fmt: skip
+    return {
+        "counts": {start: dict(count) for start, count in counts.items()}, "rollups": rollups,
+        "anomalies": sorted(anomalies), "bad_values": sorted(bad_values), "bad_readings": sorted(bad_readings),
+    }  # fmt: skip
+
+
+def limits_of(sample: list[float]) -> tuple[float, float] | None:
+    """Median and sigma."""
+    if len(sample) < kernel.MIN_VALUES:
+        return None
+    median = statistics.median(sample)
+    deviations = [abs(v - median) for v in sample]
+    sigma = statistics.median(deviations) * kernel.MAD_TO_SIGMA
+    sigma = sigma or statistics.fmean(deviations) * kernel.MEAN_DEVIATION_TO_SIGMA
+    return (median, sigma) if sigma > 0 else None
+
+
+# Compared
+
+
+def table(rows: list[Row]) -> pa.Table:
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def told(derived: Mapping[str, pa.Table]) -> dict[str, Any]:
+    def rows(name: str, *columns: str) -> list[tuple]:
+        return [tuple(row[c] for c in columns) for row in derived[name].to_pylist()]
+
+    def place_and(*columns: str) -> tuple[str, ...]:
+        return ("kafka_partition", "kafka_offset", *columns)
+
+    counts = {row.pop("starts_at"): {k: v for k, v in row.items() if v} for row in derived["counts"].to_pylist()}
+    key = ("grain", "metric", "device_id", "site", "bucket")
+    figures = ("count", "mean", "min", "max", "stddev", "last", "anomalies")
+    return {
+        "counts": counts, "rollups": dict(zip(rows("rollups", *key), rows("rollups", *figures), strict=True)),
+        "anomalies": sorted(rows("anomalies", *place_and("metric", "value", "kind", "score", "low", "high"))),
+        "bad_values": sorted(rows("bad_values", *place_and("metric", "value", "low", "high"))),
+        "bad_readings": sorted(rows("bad_readings", *place_and())),
+    }  # fmt: skip
+
+
+def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    expected["counts"] = {s: {k: v for k, v in c.items() if v} for s, c in expected["counts"].items()}
+    for name in ("counts", "bad_values", "bad_readings"):
+        assert found[name] == expected[name]
+    assert len(found["anomalies"]) == len(expected["anomalies"])
+    for one, other in zip(found["anomalies"], expected["anomalies"], strict=True):
+        assert one[:5] == other[:5]
+        assert one[5:] == pytest.approx(other[5:])
+    assert found["rollups"].keys() == expected["rollups"].keys()
+    for key, one in found["rollups"].items():
+        count, mean, low, high, stddev, last, anomalies = expected["rollups"][key]
+        assert (one[0], one[2], one[3], one[5], one[6]) == (count, low, high, last, anomalies), key
+        assert one[1] == pytest.approx(mean, abs=1e-12)
+        assert one[4] == (None if stddev is None else pytest.approx(stddev, rel=1e-6, abs=1e-9)), key
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.sampled_from([0.0, -0.0, 1.0, 4.0, 5.0, 10.0, 12.0, -12.0, math.nan, math.inf, -math.inf]),
+    st.floats(-11, 11).map(lambda v: round(v, 2)),
+)
+
+
+@st.composite
+def readings(draw: st.DrawFn) -> list[Row]:
+    """Few devices, sites and times, so that rows meet in all of them; sometimes many of one device, for scores."""
+    one = st.fixed_dictionaries(
+        {
+            "device_id": st.sampled_from("de"), "site": st.sampled_from(["s", "s", "t"]),
+            "event_time": st.sampled_from([0, 0, 1, 59.5, 61, 119.999999, 120, 86_520]).map(at),
+            "seq": st.sampled_from([None, None, 0, 1]), "a": VALUES, "b": VALUES, "c": VALUES,
+            "carried": st.sampled_from([["a", "b"], ["b", "a"], ["a", "a", "b"], ["a"], []]),
+            "kafka_partition": st.sampled_from([0, 1]), "kafka_timestamp": st.sampled_from([0, 1]).map(at),
+            "spec_version": st.sampled_from([1, 2]),
+        }
+    )  # fmt: skip
+    made = draw(st.lists(one, min_size=1, max_size=20))
+    # Half of them equal, or not far from it: both ways to a deviation.
+    steady = st.sampled_from([[5.0, 5.0, 5.5], [1.0, 1.1, 0.9, 1.2, 0.8], [2.0]])
+    for device in draw(st.lists(st.sampled_from("de"), max_size=2, unique=True)):
+        levels = draw(steady)
+        n = draw(st.integers(18, 30))
+        made += [
+            reading(0, i / 4, device_id=device, a=levels[i % len(levels)], b=levels[-1], c=levels[i % len(levels)])
+            for i in range(n)
+        ]
+    order = draw(st.permutations(range(len(made))))
+    return [reading(0) | made[i] | {"kafka_offset": offset} for offset, i in enumerate(order)]
+
+
+@given(readings(), st.sampled_from(["hour", "day", "month"]))
+@settings(max_examples=100)
+def test_as_computed_row_by_row(rows: list[Row], grain: Grain) -> None:
+    assert_equal(told(kernel.derive(table(rows), METRICS, grain)), slowly(rows, grain))
+
+
+def test_the_order_in_which_rows_come_changes_no_bit() -> None:
+    rows = [
+        reading(i, i % 900 / 7, device_id=f"d{i % 3}", site=f"s{i % 7 % 2}", a=math.sin(i) * 9.9, b=1 / (i + 1))
+        for i in range(3000)
+    ]
+    one = kernel.derive(table(rows), METRICS, "hour")
+    other = kernel.derive(table(rows[1::2] + rows[::2]), METRICS, "hour")
+    apart = [kernel.derive(table([r for r in rows if r["device_id"] == f"d{d}"]), METRICS, "hour") for d in range(3)]
+    for name in ("rollups", "anomalies", "bad_values", "bad_readings"):
+        key = [
+            (n, "ascending") for n in ("metric", "device_id", "site", "grain", "bucket") if n in one[name].column_names
+        ]
+        key = key if name == "rollups" else [("kafka_offset", "ascending")]
+        assert one[name].sort_by(key).equals(other[name].sort_by(key))
+        assert one[name].sort_by(key).equals(pa.concat_tables(t[name] for t in apart).sort_by(key))
+    assert one["counts"].equals(other["counts"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "copies"),
+    [
+        ({"a": 1.0}, {"a": 1.0}, 1),
+        ({"a": 1.0}, {"a": 2.0}, 0),
+        ({"a": 1.0, "seq": 7}, {"a": 2.0, "seq": 7}, 1),
+        ({"a": 1.0, "seq": 7}, {"a": 1.0, "seq": 8}, 0),
+        ({"a": 1.0, "seq": 0}, {"a": 1.0}, 0),
+        ({"a": 1.0, "seq": 7}, {"b": 1.0, "seq": 7}, 0),
+        ({"a": 1.0}, {"a": 1.0, "b": None}, 0),
+        ({"a": 1.0, "carried": ["a", "b"]}, {"a": 1.0, "carried": ["b", "a"]}, 1),
+        ({"a": 1.0, "b": None}, {"a": 1.0, "b": math.nan}, 1),
+        ({"a": 0.0}, {"a": -0.0}, 1),
+        ({"a": 1.0, "site": "s"}, {"a": 1.0, "site": "t"}, 1),
+        ({"a": 1.0, "device_id": "d"}, {"a": 1.0, "device_id": "e"}, 0),
+        ({"a": 1.0, "event_time": at(0)}, {"a": 1.0, "event_time": at(1e-6)}, 0),
+    ],
+)
+def test_duplicates(one: Row, other: Row, copies: int) -> None:
+    counts = kernel.derive(table([reading(0, **one), reading(1, **other)]), METRICS, "hour")["counts"].to_pylist()
+    assert sum(row["duplicate"] for row in counts) == copies
+
+
+@pytest.mark.parametrize(
+    ("places", "stays"),
+    [
+        ([{"kafka_timestamp": at(1)}, {"kafka_timestamp": at(0)}], 1),
+        ([{"kafka_partition": 1}, {"kafka_partition": 0}], 1),
+        ([{"kafka_offset": 6}, {"kafka_offset": 5}, {"kafka_offset": 7}], 1),
+        ([{"kafka_topic": "u"}, {"kafka_topic": "t"}], 1),
+    ],
+    ids=["append time", "partition", "offset", "topic"],
+)
+def test_the_first_copy_stays(places: list[Row], stays: int) -> None:
+    rows = [reading(0, seq=1, a=float(i), **place) for i, place in enumerate(places)]
+    rollups = kernel.derive(table(rows), METRICS, "hour")["rollups"].to_pylist()
+    assert {row["last"] for row in rollups} == {float(stays)}
+
+
+@pytest.mark.parametrize("value", [0.1, 1e16, -3.3e-300])
+def test_equal_values_have_their_mean_and_deviate_by_nothing(value: float) -> None:
+    rows = [reading(i, i, c=value) for i in range(7)]
+    for row in kernel.derive(table(rows), METRICS, "day")["rollups"].to_pylist():
+        assert (row["count"], row["mean"], row["stddev"]) == (7, value, 0.0)
+
+
+def read(batches: Iterator[pa.RecordBatch]) -> dict[str, list[pa.Table]]:
+    found: dict[str, list[pa.Table]] = {}
+    for batch in batches:
+        for row in batch.to_pylist():
+            found.setdefault(row["name"], []).append(pa.ipc.open_stream(row["piece"]).read_all())
+    return found
+
+
+def test_pieces_are_the_tables_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "PIECE_ROWS", 3)
+    rows = table([reading(i, 61 * i, a=1.0) for i in range(10)])
+    whole = kernel.derive(rows, METRICS, "day")
+    cut = read(
+        kernel.pieces(METRICS, "day", [*rows.to_batches(max_chunksize=4), *rows.schema.empty_table().to_batches()])
+    )
+    assert {name: pa.concat_tables(parts) for name, parts in cut.items()} == whole
+    assert [part.num_rows for part in cut["rollups"]][:2] == [3, 3]
+    assert [part.num_rows for part in cut["bad_values"]] == [0]
+
+
+def test_a_task_without_rows_gives_nothing() -> None:
+    assert read(kernel.pieces(METRICS, "day", [])) == {}
+    assert read(kernel.pieces(METRICS, "day", [pa.RecordBatch.from_pylist([], SCHEMA)])) == {}
+
+
+def test_a_worker_needs_no_weir() -> None:
+    """What the task carries unpickles and runs where only numpy and pyarrow are."""
+    cloudpickle.register_pickle_by_value(kernel)
+    task = cloudpickle.dumps((partial(kernel.pieces, METRICS, "hour"), table([reading(0, a=1.0)]).to_batches()))
+    code = """
+import pickle, sys
+
+class Absent:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("etl", "fleet", "connections", "pandas"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+task, rows = pickle.load(sys.stdin.buffer)
+print(sorted({name for batch in task(rows) for name in batch["name"].to_pylist()}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], input=task, stdout=subprocess.PIPE, check=True)
+    assert done.stdout.decode().strip() == str(["anomalies", "bad_readings", "bad_values", "counts", "rollups"])

@@ -1,0 +1,95 @@
+"""What the rules made of the demo's readings: counted on Kafka and in the warehouse, which must say the same."""
+
+import time
+from collections import Counter
+from collections.abc import Collection
+
+from kafka import TopicPartition
+
+from connections.kafka import consumer, end_offsets
+from connections.warehouse import Warehouse
+from fleet.catalog import Catalog
+from fleet.channels import REJECTED, TRANSITIONS
+from fleet.errors import Unavailable
+from fleet.settings import Settings
+from fleet.transition import decode_transition
+from weir._demo_books import Offsets
+
+GROUP = "alerts"
+POLL_SECONDS = 1.0
+Said = Counter[tuple[str, str]]
+"""(`type.rule`, what the transition is to) → how many."""
+
+
+def transitions_end(settings: Settings) -> Offsets:
+    client = consumer(settings, "demo-ends")
+    try:
+        return {(tp.topic, tp.partition): offset for tp, offset in end_offsets(client, [TRANSITIONS]).items()}
+    finally:
+        client.close()
+
+
+def wait_until_evaluated(settings: Settings, end: Offsets, seconds: float) -> None:
+    """Until the rules have seen every record before `end`. Raises Unavailable saying how far they came."""
+    deadline = time.monotonic() + seconds
+    client = consumer(settings, "demo-alerts", GROUP)
+    try:
+        places = {TopicPartition(*key): offset for key, offset in end.items() if key[0] != REJECTED}
+        while True:
+            left = {p: offset - (client.committed(p) or 0) for p, offset in places.items()}
+            behind = {f"{p.topic}-{p.partition}": n for p, n in left.items() if n > 0}
+            if not behind:
+                return
+            if time.monotonic() > deadline:
+                raise Unavailable(f"the alert service did not come to the end of the log: {behind} records behind")
+            time.sleep(POLL_SECONDS)
+    finally:
+        client.close(autocommit=False)
+
+
+def said_on_kafka(settings: Settings, start: Offsets, systems: Collection[str]) -> tuple[Said, list[str]]:
+    """From `start` to the topic's present end, committed alone; and the transitions' ids."""
+    said: Said = Counter()
+    ids = []
+    client = consumer(settings, "demo-transitions", isolation_level="read_committed")
+    try:
+        ends = end_offsets(client, [TRANSITIONS])
+        client.assign(list(ends))
+        for tp in ends:
+            client.seek(tp, start.get((tp.topic, tp.partition), 0))
+        while any(client.position(tp) < end for tp, end in ends.items()):
+            for records in client.poll(timeout_ms=500).values():
+                for record in records:
+                    t = decode_transition(record.value)
+                    if t.system in systems:
+                        said[f"{t.type}.{t.rule}", t.to] += 1
+                        ids.append(t.transition_id)
+    finally:
+        client.close()
+    return said, ids
+
+
+def said_in_the_warehouse(settings: Settings, ids: list[str], seconds: float) -> Said:
+    """Of those transitions, once all are there; after `seconds`, of those that are."""
+    deadline = time.monotonic() + seconds
+    warehouse = Warehouse.of(settings)
+    try:
+        while True:
+            rows = warehouse.rows(
+                'SELECT type, rule, "to", count(*) AS n FROM alert_transitions'
+                " JOIN unnest(CAST(:ids AS text[])) AS told(transition_id) USING (transition_id)"
+                ' GROUP BY type, rule, "to"',
+                ids=ids,
+            )
+            said: Said = Counter({(f"{row['type']}.{row['rule']}", row["to"]): row["n"] for row in rows})
+            if said.total() >= len(ids) or time.monotonic() > deadline:
+                return said
+            time.sleep(POLL_SECONDS)
+    finally:
+        warehouse.close()
+
+
+def by_rule(said: Said, catalog: Catalog) -> dict[str, dict[str, int]]:
+    """`type.rule` → fired, resolved; of every rule there is."""
+    names = [f"{spec.type}.{rule.id}" for spec in catalog for rule in spec.alerts]
+    return {name: {"fired": said[name, "firing"], "resolved": said[name, "resolved"]} for name in names}
