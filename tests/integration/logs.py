@@ -13,6 +13,8 @@ def records(settings: Settings, *topics: str) -> list[Any]:
     try:
         places = kafka.partitions(consumer, topics)
         ends = {place: end for place, end in consumer.end_offsets(places).items() if end > 0}
+        if not ends:
+            return []
         consumer.assign(list(ends))
         if not ends:
             return []
