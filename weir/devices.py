@@ -188,23 +188,32 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """The devices of the registry."""
-    from rich.console import Console
-    from rich.table import Table
-
     if type_:
         catalog_of_types().type(type_)
     found = read(lambda registry: registry.devices(type_, site, all_))
     if as_json:
         typer.echo(json.dumps([_plain(entry) for entry in found]))
         return
-    table = Table("type", "device", "site", "room", "params", "registered", "by", "retired", box=None, pad_edge=False)
-    for e in found:
-        params = " ".join(f"{name}={value:g}" for name, value in e.params.items())
-        retired = f"{e.retired_at:%Y-%m-%d %H:%M}" if e.retired_at else ""
-        registered = f"{e.registered_at:%Y-%m-%d %H:%M}"
-        table.add_row(e.type, e.device_id, e.site, e.room or "", params, registered, e.registered_by, retired)
-    Console(width=max(Console().width, 100), markup=False).print(table)
+    rows = [("type", "device", "site", "registered", "by")]
+    rows += [(e.type, e.device_id, e.site, f"{e.registered_at:%Y-%m-%d %H:%M}", e.registered_by) for e in found]
+    for line, below in zip(aligned(rows), ["", *map(_more, found)], strict=True):
+        typer.echo(line + below)
     typer.echo(f"{len(found):,} devices")
+
+
+def aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    """A line for each row, columns below one another; nothing is cut."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(map(str.ljust, row, widths)).rstrip()
+
+
+def _more(entry: "Entry") -> str:
+    """What few devices have, on a line of its own; empty where there is nothing."""
+    params = " ".join(f"{name}={value:g}" for name, value in entry.params.items())
+    retired = f"retired {entry.retired_at:%Y-%m-%d %H:%M}" if entry.retired_at else ""
+    said = "; ".join(filter(None, (entry.room, params, retired)))
+    return f"\n  {said}" if said else ""
 
 
 @devices.command()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from weir.devices import AsJson, catalog_of_types, change, read, refuse
+from weir.devices import AsJson, aligned, catalog_of_types, change, read, refuse
 
 sites = typer.Typer(no_args_is_help=True, help="Sites and their time zones, which rules with local times go by.")
 
@@ -17,17 +17,13 @@ def register(app: typer.Typer) -> None:
 @sites.command(name="list")
 def list_(as_json: AsJson = False) -> None:
     """The sites of the registry."""
-    from rich.console import Console
-    from rich.table import Table
-
     found = read(lambda registry: registry.sites())
     if as_json:
         typer.echo(json.dumps([place._asdict() for place in found]))
         return
-    table = Table("system", "site", "time zone", "devices", box=None, pad_edge=False)
-    for place in found:
-        table.add_row(place.system, place.site, place.time_zone, f"{place.devices:,}")
-    Console(markup=False).print(table)
+    rows = [("system", "site", "time zone", "devices")]
+    rows += [(place.system, place.site, place.time_zone, f"{place.devices:,}") for place in found]
+    typer.echo("\n".join(aligned(rows)))
 
 
 @sites.command(name="set")
