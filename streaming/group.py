@@ -44,6 +44,7 @@ class Member:
 
     def poll(self, milliseconds: int) -> Polled:
         """Raises Unavailable, or Refused where another has taken this member's name."""
+        self._give_back_what_was_parked()
         try:
             records = self.consumer.poll(timeout_ms=milliseconds, max_records=MAX_RECORDS)
         except FencedInstanceIdError as error:
@@ -51,6 +52,14 @@ class Member:
         except KafkaError as error:
             raise kafka.unavailable(self.settings, error) from error
         return Polled(*self._rebalances.take(), records)
+
+    def _give_back_what_was_parked(self) -> None:
+        """kafka-python 3.0.12 sets the rest of a fetch aside when its partition is paused, and takes it up again while
+        the place for records in hand is None; after any other partition was read to its end an empty object stands
+        there. The resumed partition would then be read no further, for good and without a word."""
+        fetcher = self.consumer._fetcher
+        if not fetcher._next_partition_records:
+            fetcher._next_partition_records = None
 
     def close(self) -> None:
         self.consumer.close(autocommit=False)
