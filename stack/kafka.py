@@ -28,7 +28,8 @@ def initialise(layout: Layout, prefix: Prefix, secrets: Mapping[str, str]) -> No
     shutil.rmtree(folder, ignore_errors=True)
     arguments = [
         *jvm(prefix, layout, "128m")[1:], "-XX:TieredStopAtLevel=1", "-cp", f"{prefix.kafka_jars}/*",
-        "kafka.tools.StorageTool", "format", "--standalone", "-t", secrets["KAFKA_CLUSTER_ID"],
+        "kafka.tools.StorageTool", "format", "--standalone",
+        f"--cluster-id={secrets['KAFKA_CLUSTER_ID']}",  # in one word: one in 64 begins with a hyphen
         "-c", layout.config / "server.properties",
         "--add-scram", scram_argument("broker", secrets["KAFKA_BROKER"]),
         "--add-scram", scram_argument("admin", secrets["KAFKA_ADMIN"]),

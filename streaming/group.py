@@ -51,8 +51,9 @@ class Member:
         return Polled(*self.moved(), records)
 
     def told(self, call: Callable[[], Result]) -> Result:
-        """What a call of the consumer gives. Raises Unavailable, or Refused where another has taken this member's
+        """What a poll of the consumer gives. Raises Unavailable, or Refused where another has taken this member's
         name."""
+        self._give_back_what_was_parked()
         try:
             return call()
         except FencedInstanceIdError as error:
@@ -69,6 +70,14 @@ class Member:
         """As `moved`; and until the block ends no partition changes hands, for the I/O thread waits to tell of it."""
         with self._rebalances.lock:
             yield self._rebalances.take()
+
+    def _give_back_what_was_parked(self) -> None:
+        """kafka-python 3.0.12 sets the rest of a fetch aside when its partition is paused, and takes it up again while
+        the place for records in hand is None; after any other partition was read to its end an empty object stands
+        there. The resumed partition would then be read no further, for good and without a word."""
+        fetcher = self.consumer._fetcher
+        if not fetcher._next_partition_records:
+            fetcher._next_partition_records = None
 
     def close(self) -> None:
         self.consumer.close(autocommit=False)

@@ -21,7 +21,7 @@ from connections.airflow import Airflow
 from connections.warehouse import Warehouse
 from fleet.settings import Settings
 from stack.stack import Stack
-from stack.supervisor import marked
+from stack.status import tree
 from weir.demo import DAG, run
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -149,10 +149,12 @@ TASK = re.compile(r"airflow worker -- [0-9a-f-]{36}")
 
 
 def _kill_a_task(stack: Stack, seconds: float) -> None:
-    """kill -9 of the first process that runs a task of this stack's Airflow for more than a moment."""
+    """kill -9 of the first process that runs a task of this stack's Airflow for more than a moment. It lets nobody but
+    root read its environment, so that it is found below the scheduler and not by the stack's mark."""
     deadline, seen = time.monotonic() + seconds, dict[int, float]()
+    scheduler = stack.supervisor.programs()["airflow-scheduler"]["pid"]
     while time.monotonic() < deadline:
-        for pid in marked(stack.layout.home):
+        for pid in tree(scheduler):
             with contextlib.suppress(OSError):
                 name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 if TASK.fullmatch(name) and time.monotonic() - seen.setdefault(pid, time.monotonic()) > 1.0:

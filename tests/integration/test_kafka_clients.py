@@ -1,8 +1,10 @@
 """Kafka's clients when Kafka says no, or nothing: each failure has its own words, and nothing lives on after it."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 from pydantic import SecretStr
 
@@ -10,6 +12,7 @@ from connections import kafka
 from fleet.errors import Refused, Unavailable
 from fleet.settings import Settings
 from stack.stack import Stack
+from streaming.group import MAX_RECORDS, Member
 from tests.integration.processes import wait_for
 
 pytestmark = pytest.mark.stack
@@ -31,6 +34,35 @@ def test_a_missing_right_is_named_before_anything_starts(settings_for: Callable[
         kafka.check_access(settings_for("landing"), kafka.WRITE, ["sensor"])
     with pytest.raises(Refused, match=r"cannot READ: nonesuch \(missing"):
         kafka.check_access(settings_for("landing"), kafka.READ, ["sensor", "nonesuch"])
+
+
+def test_a_paused_partition_is_read_on_when_it_is_resumed(settings_for: Callable[[str], Settings]) -> None:
+    """Also where more of it was fetched than a poll gives, and others were read to their end meanwhile."""
+    producer = kafka.producer(settings_for("simulator"), "tests")
+    confirmations = [producer.send("sensor", b"junk of the tests", partition=0) for _ in range(3 * MAX_RECORDS)]
+    end = confirmations[-1].get(30).offset + 1
+    large, other = TopicPartition("sensor", 0), TopicPartition("sensor", 1)
+    member = Member(settings_for("live"), "live", ["sensor"])
+    read: Counter[TopicPartition] = Counter()
+
+    def polled(*wanted: TopicPartition) -> bool:
+        for place, records in member.poll(200).records.items():
+            read[place] = records[-1].offset + 1
+        return all(read[place] for place in wanted)
+
+    try:
+        wait_for(lambda: polled(large), 30, "nothing comes")
+        assert read[large] < end
+        member.consumer.pause(large)
+        there = producer.send("sensor", b"junk of the tests", partition=1).get(10).offset
+        wait_for(lambda: polled(other) and read[other] > there, 30, "the other partition is not read")
+        before = read[large]
+        assert before < end
+        member.consumer.resume(large)
+        wait_for(lambda: polled() and read[large] >= end, 10, lambda: f"it stands at {read[large]} of {end}")
+    finally:
+        member.close()
+        producer.close(5)
 
 
 def test_a_producer_that_gave_up_can_be_ended(settings_for: Callable[[str], Settings], stack: Stack) -> None:
