@@ -1,7 +1,7 @@
 """`weir devices`: the registry of devices. Add, change, retire, import; each change goes into the log at once."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -201,7 +201,7 @@ def list_(
     typer.echo(f"{len(found):,} devices")
 
 
-def aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
+def aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """A line for each row, columns below one another; nothing is cut."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
