@@ -277,7 +277,7 @@ def test_two_adds_of_one_device(registry: Registry, own_catalog: Catalog, weir: 
 
 
 def test_the_log_can_be_told_again(weir: Weir, settings_for: SettingsFor) -> None:
-    """For who came too late for its beginning: every site, and every device that is in service."""
+    """For who came too late for its beginning: every spec, every site, and every device that is in service."""
     operator, own = settings_for("operator"), ("access", "racks")
     weir("devices", "add", "badge", "told-1", "--site", "hall")
     weir("devices", "add", "badge", "told-2", "--site", "hall")
@@ -293,4 +293,9 @@ def test_the_log_can_be_told_again(weir: Weir, settings_for: SettingsFor) -> Non
     assert Counter((r.site, r.time_zone) for _, r in again if isinstance(r, Site)) == Counter(
         {(p["site"], p["time_zone"]): 4 * sum(q["site"] == p["site"] for q in sites) for p in sites}
     )
-    assert len(again) == len(listed) + 4 * len(sites)
+    specs = Counter(r.type for _, r in again if isinstance(r, Spec))
+    assert specs == {"badge": 4, "beacon": 4, "rack": 4}
+    assert len(again) == len(listed) + 4 * len(sites) + specs.total()
+    assert max(r.revision for _, r in again if isinstance(r, Spec)) < min(
+        r.revision for _, r in again if not isinstance(r, Spec)
+    ), "devices of a type that is not known would be passed over"
