@@ -74,6 +74,7 @@ def batch(offset: int, records: list[Record], codec: int = 0, **changes: Any) ->
     fields[5] |= 0x08 * ("append_ms" in changes) | 0x20 * control
     fields[6] = changes.get("last_delta", fields[6])
     fields[8] = changes.get("append_ms", fields[8])
+    fields[12] = changes.get("count", fields[12])
     DefaultRecordBatch.HEADER_STRUCT.pack_into(data, 0, *fields)
     return _with_checksum(data)
 
@@ -192,6 +193,14 @@ def test_records_that_lie_about_their_lengths_are_refused(broken: int) -> None:
             read(Batches, sealed)
     else:
         assert read(Batches, sealed) == expected
+
+
+@pytest.mark.parametrize("counts", [(3, 5), (5, 3), (4, 5), (4, 3)])
+def test_batches_that_lie_about_their_counts_are_refused(counts: tuple[int, int]) -> None:
+    data = batch(0, plain(4), count=counts[0]) + batch(10, plain(4), count=counts[1])
+    for kind in (Fetcher.PartitionRecords, Batches):
+        with pytest.raises(CorruptRecordError):
+            read(kind, data)
 
 
 def test_marks_and_readings() -> None:

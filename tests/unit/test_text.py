@@ -28,6 +28,9 @@ _tokens = st.one_of(
     st.integers(-(10**20), 10**20).map(str),
     st.text('0123456789.-+eE"/:', max_size=LONGEST_NUMBER),
     st.sampled_from(["null", "true", "-null", "NaN", "Infinity", "-0", "0.0", "-0.0", "9007199254740993", "é1", "\0"]),
+    st.tuples(
+        st.sampled_from(["", "-", "0", "-0", "00", "1e", "."]), st.integers(0, 10**9), st.sampled_from(["", ".", ".5"])
+    ).map(lambda parts: "".join(map(str, parts))),
 ).map(str.encode)
 
 
