@@ -173,7 +173,7 @@ def _take(changes: "Changes", catalog: "Catalog", rows: "list[Row]") -> dict[str
 
 @devices.command()
 def publish() -> None:
-    """Tell the log of every spec, site and device again: for a reader of it that has lost its beginning, or a new one."""
+    """Tell the log of every spec, site and device again: for a reader of it that is new, or has lost its beginning."""
     catalog = catalog_of_types()
     with change(catalog) as changes:
         sites, told = changes.repeat(catalog)
