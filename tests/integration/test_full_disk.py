@@ -65,7 +65,8 @@ def in_log(settings: Settings) -> Counter[tuple[int, int]]:
 
 
 def in_lake(lake: Lake) -> Counter[tuple[int, int]]:
-    paths = [f.path for place in lake.landed_partitions() for m in lake.manifests(*place) for f in m.files]
+    places = [place for place in lake.landed_partitions() if place[0] == "sensor"]
+    paths = [f.path for place in places for m in lake.manifests(*place) for f in m.files]
     tables = [parquet.read_table(lake.path(path), partitioning=None).to_pylist() for path in paths]
     return Counter((row["kafka_partition"], row["kafka_offset"]) for rows in tables for row in rows)
 
