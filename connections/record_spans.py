@@ -135,7 +135,7 @@ def _headers(buffer: bytes, at: int, count: int) -> tuple[Headers, int]:
         length, at = _varint(buffer, at)
         if length < 0:
             raise BadRecords("a header without a name")
-        name, at = buffer[at : at + length].decode(), at + length
+        name, at = buffer[at : at + length].decode(errors="replace"), at + length
         length, at = _varint(buffer, at)
         headers.append((name, None if length < 0 else buffer[at : at + length]))
         at += max(length, 0)

@@ -242,7 +242,9 @@ class Registry:
                     " RETURNING revision, changed_at"
                 )
             ).one()
-            changes = Changes(connection, row.revision, row.changed_at)
+            # A warehouse put back from a backup would go on below what Kafka's log has; the clock does not.
+            revision = max(row.revision, int(row.changed_at.timestamp() * 1000))
+            changes = Changes(connection, revision, row.changed_at)
             yield changes
             changes.write()
 

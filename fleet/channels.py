@@ -16,7 +16,7 @@ TRANSITIONS_PARTITIONS = 4
 OWN_TYPE = "weir_component"
 """The device type of Weir's own services, which write their readings to its topic themselves."""
 TRANSITIONS_KEPT = timedelta(days=30)
-"""In Kafka; the lake and the warehouse have them for good."""
+"""In Kafka; the warehouse has them for good."""
 MARK_HEADER = "weir"
 """Kafka header that marks what is not a reading: HEARTBEAT or CONTROL. A reading has none."""
 HEARTBEAT = b"heartbeat"

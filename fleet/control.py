@@ -5,16 +5,19 @@ more than once, so each carries the registry's revision, which rises with every 
 revision is not above the last one's is the same again and is passed over. Of one subject they come in order.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from fleet.spec import DeviceType
 
+Whole = Annotated[int, msgspec.Meta(ge=0, le=2**53 // 1000)]
+"""Epoch milliseconds, and revisions, which begin with them: as microseconds they fit 64 bits with room to spare."""
+
 
 class _Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", kw_only=True):
-    revision: int
-    at: int
+    revision: Whole
+    at: Whole
     """When it was decided, by the registry's clock: epoch milliseconds. Of one registry it never falls."""
 
 
@@ -25,7 +28,7 @@ class Device(_Record, frozen=True, tag="device"):
     type: str
     device: str
     site: str
-    registered_at: int
+    registered_at: Whole
     """Epoch milliseconds."""
     time_zone: str = "UTC"
     """Its site's."""

@@ -80,6 +80,8 @@ TOKEN = re.compile(
     re.ASCII,
 )
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
+MAX_TOKENS = 300
+"""A chain such as a + b + … is a tree as deep as it is long, and whoever walks it recurses; 300 are some 100 terms."""
 MAX_DEPTH = 30
 """Nesting beyond this is a mistake or an attack: a level costs ten frames, and Python's stack ends at 1,000."""
 
@@ -210,6 +212,9 @@ def parse_expression(text: str) -> Node:
     """`temperature > 35` → tree. Raises ExpressionError with the column of the first fault."""
     parser = Parser(text)
     node = parser.expression()
+    if len(parser.tokens) > MAX_TOKENS:
+        said = f"more than {MAX_TOKENS} names, numbers and signs: split the rule"
+        raise ExpressionError(said, parser.tokens[MAX_TOKENS].column)
     if parser.token.kind != "end":
         raise ExpressionError(f"expected the end, found {parser.token.text!r}", parser.token.column)
     return node

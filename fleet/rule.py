@@ -3,6 +3,7 @@
 What a rule means is RULES.md; this module settles only what a rule may say.
 """
 
+import unicodedata
 from collections.abc import Container, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
@@ -39,6 +40,15 @@ def _expression(text: object) -> str:
 
 
 Expression = Annotated[str, Field(strict=True), AfterValidator(_expression)]
+
+
+def _printable(text: str) -> str:
+    if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in text):
+        raise ValueError("holds control characters, which neither the warehouse nor a mail can take")
+    return text
+
+
+Text = Annotated[str, Field(strict=True), AfterValidator(_printable)]
 
 
 class Strict(BaseModel):
@@ -109,9 +119,9 @@ class Rule(Condition):
     """One alert rule of a device type."""
 
     id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    title: str = ""
-    annotations: dict[str, str] = {}
-    labels: dict[str, str] = {}
+    title: Text = ""
+    annotations: dict[Text, Text] = {}
+    labels: dict[Text, Text] = {}
     severity: Severity | None = None
     max_gap: Duration | None = None
     levels: dict[Severity, Level] | None = Field(default=None, min_length=1)

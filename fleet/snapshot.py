@@ -11,7 +11,7 @@ import msgspec
 from pydantic import ValidationError
 
 from fleet.device_state import Mark, TypeState
-from fleet.errors import DataError
+from fleet.errors import ConfigurationError, DataError
 from fleet.ruleset import RuleSet
 from fleet.snapshot_devices import Devices, read_devices, write_devices
 from fleet.spec import RuledType
@@ -99,7 +99,10 @@ def read_snapshot(data: bytes) -> "Engine":
         engine.journal.errors[type_name, rule] = n
     engine.revisions = dict(snapshot.revisions)
     for name, zone in snapshot.zones.items():
-        engine.known.set_zone(name, zone)
+        try:
+            engine.known.set_zone(name, zone)
+        except ConfigurationError as error:
+            raise SnapshotError(f"the snapshot's site {name!r}: {error}") from None
     for stored in snapshot.types:
         type_ = TypeState(RuleSet(_read_spec(stored.spec)))
         type_.highest, type_.appended, type_.watermark = stored.highest, stored.appended, stored.watermark

@@ -24,7 +24,7 @@ ALL = (*SERVERS, "spark", *AIRFLOW, *SERVICES)
 READ_TYPES = ("airflow-scheduler", "airflow-dag-processor", *SERVICES)
 """What reads the device types once, when it starts."""
 
-GROUP_MEMBERS = ("landing", "live", "alerts", "history")
+GROUP_MEMBERS = ("landing", "live", "alerts")
 """Services that are members of the Kafka consumer group of the same name."""
 
 NEEDS: Mapping[str, tuple[str, ...]] = {

@@ -21,7 +21,10 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
     rights = []
     for topic in [*readings, *features, REJECTED]:
         rights += [Right("bridge", operation, "topic", topic) for operation in ("write", "describe")]
+    own = {catalog.types[OWN_TYPE].topic} if OWN_TYPE in catalog.types else set()
     for topic in [*readings, *features]:
+        if topic in own:  # nothing simulates Weir's own services
+            continue
         rights += [Right("simulator", operation, "topic", topic) for operation in ("write", "describe")]
     for topic in [*readings, REJECTED]:
         rights += [Right("landing", operation, "topic", topic) for operation in ("read", "describe")]
@@ -30,19 +33,17 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
         rights += [Right("registry", operation, "topic", topic) for operation in ("write", "describe")]
         rights += [Right("live", operation, "topic", topic) for operation in ("read", "describe")]
         rights += [Right("alerts", operation, "topic", topic) for operation in ("read", "describe")]
-    if OWN_TYPE in catalog.types:
-        own = catalog.types[OWN_TYPE].topic  # each service reports of itself; the bridge may write it already
+    for topic in own:  # each service reports of itself; the bridge may write it already
         for user in ("landing", "live", "alerts", "history"):
-            rights += [Right(user, operation, "topic", own) for operation in ("write", "describe")]
+            rights += [Right(user, operation, "topic", topic) for operation in ("write", "describe")]
     for system in catalog.systems:
         rights += [
             Right("alerts", operation, "topic", state_topic(system)) for operation in ("read", "write", "describe")
         ]
     rights += [Right("alerts", operation, "topic", TRANSITIONS) for operation in ("write", "describe")]
     rights += [Right("alerts", operation, "transactional_id", "alerts*") for operation in ("write", "describe")]
-    for user in ("landing", "history"):
-        rights += [Right(user, operation, "topic", TRANSITIONS) for operation in ("read", "describe")]
-    for user in ("landing", "live", "alerts", "history", "batch", "operator"):
+    rights += [Right("history", operation, "topic", TRANSITIONS) for operation in ("read", "describe")]
+    for user in ("landing", "live", "alerts", "batch", "operator"):
         rights.append(Right(user, "read", "group", f"{user}*"))
     for user in ("batch", "operator"):
         rights += [Right(user, operation, "topic", "*") for operation in ("read", "describe")]

@@ -7,7 +7,6 @@ new producer (which fences the old one and ends what it had open), and every par
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -34,9 +33,12 @@ from streaming.reporter import Figures, Reporter
 from streaming.service import BACKOFF_SECONDS, Health
 from streaming.shard import Shard
 from streaming.snapshots import SnapshotReader, write
+from streaming.watchdog import Watchdog
 
 GROUP = "alerts"
 POLL_MS = 50
+POLL_PAUSE_SECONDS = 0.5
+"""After a poll that failed."""
 MAX_BATCHES = 4
 """Of about 8,192 records each: 0.1 s of work."""
 COMMIT_SECONDS = 0.05
@@ -55,30 +57,6 @@ def _sum(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
     return {name: a[name] + b[name] for name in COUNTED}
 
 
-class Watchdog:
-    """Ends the process where something that has no timeout does not come back: supervisord starts it again, and the
-    log says what is committed."""
-
-    def __init__(self, seconds: float, stop: threading.Event):
-        self._seconds, self._stop = seconds, stop
-        self._since: float | None = None
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
-
-    def __enter__(self) -> None:
-        self._since = time.monotonic()
-
-    def __exit__(self, *exc: object) -> None:
-        self._since = None
-
-    def _watch(self) -> None:
-        while True:
-            time.sleep(self._seconds / 10)
-            since = self._since
-            if since is not None and time.monotonic() - since > self._seconds:
-                log.error("a transaction has hung for %.0f s; ending this process", self._seconds)
-                os._exit(75)
-
-
 class Alerts:
     def __init__(self, settings: Settings):
         self.settings = settings
@@ -94,7 +72,7 @@ class Alerts:
         """Gaps (from, to) in the log that were seen once."""
         self._unsent: list[tuple[TopicPartition, Transition]] = []
         self._committed: dict[TopicPartition, int] = {}
-        self._committed_at = self._idle_since = 0.0
+        self._committed_at = 0.0
         self._snapshot_at: dict[TopicPartition, float] = {}
         self._producer: Any = None
         self._failures = 0
@@ -114,7 +92,7 @@ class Alerts:
         reporter = Reporter(self.settings, GROUP, self.catalog, self.figures)
         health.registry.register(reporter)
         reporter.start(stop)
-        self._watchdog = Watchdog(HUNG_SECONDS, stop)
+        self._watchdog = Watchdog(HUNG_SECONDS)
         self._reader = SnapshotReader(self.settings)
         member = Member(self.settings, GROUP, self.systems, isolation_level="read_committed")
         batches = Batches(member.consumer)
@@ -136,9 +114,11 @@ class Alerts:
         consumer = member.consumer
         try:
             polled = member.told(lambda: batches.poll(timeout_ms=POLL_MS, max_batches=MAX_BATCHES))
-        except Unavailable as error:
-            self._fail(str(error))
-            return
+        except Unavailable as error:  # what was evaluated before is told all the same
+            self._problem = str(error)
+            log.error("%s", error)
+            time.sleep(POLL_PAUSE_SECONDS)
+            polled = []
         self._follow(consumer, *member.moved())
         now_us = time.time_ns() // 1000
         sought: set[TopicPartition] = set()
@@ -152,14 +132,14 @@ class Alerts:
             else:
                 sought.add(place)
         now = time.monotonic()
-        if now < self._retry_at:
-            return
-        if self._producer is None:
-            self._open_producer()
-        elif self._waiting:
-            self._begin(consumer)
-        elif self._is_due(now, idle=not polled):
-            self._commit(member)
+        if now >= self._retry_at:
+            if self._producer is None:
+                self._open_producer()
+            elif self._waiting:
+                self._begin(consumer)
+        if self._producer is not None:
+            if self._is_due(now, idle=not polled):
+                self._commit(member)
             self._take_snapshots(now)
 
     def _is_next(self, consumer: Any, place: TopicPartition, shard: Shard, offset: int) -> bool:
@@ -225,8 +205,8 @@ class Alerts:
             try:
                 shard = self._restored(consumer, place)
             except (Unavailable, KafkaError) as error:
-                self._fail(str(error))
-                return
+                self._fail(f"{place.topic}-{place.partition}: {error}")
+                continue
             self._waiting.discard(place)
             if isinstance(shard, str):
                 log.error("%s", shard)
@@ -238,20 +218,22 @@ class Alerts:
             seek(consumer, place, shard.position)
             resume(consumer, place)
             log.info("partition=%s-%d from=%d committed=%d", *place, shard.position, shard.emit_from)
-        self._well()
+        if not self._waiting:
+            self._well()
 
     def _restored(self, consumer: Any, place: TopicPartition) -> Shard | str:
         """Or why there is none, which a person has to know. Raises Unavailable, KafkaError."""
         name = f"{place.topic}-{place.partition}"
         committed = consumer.committed(place)
         begin, end = consumer.beginning_offsets([place])[place], consumer.end_offsets([place])[place]
-        if committed is not None and committed > end:
-            return (
-                f"{name}: alerts are committed to offset {committed}, Kafka's log ends at {end}: the topic was made"
-                f" anew. Delete the group's offsets (kafka-consumer-groups --group {GROUP} --delete-offsets) and"
-                f" {state_topic(self.systems[place.topic])}"
-            )
         snapshots, problems = self._reader.read(TopicPartition(state_topic(self.systems[place.topic]), place.partition))
+        reached = max([committed or 0, *(snapshot.offset for snapshot in snapshots)])
+        if reached > end:
+            return (
+                f"{name}: alerts are known to offset {reached}, Kafka's log ends at {end}: the topic was made anew."
+                f" Delete the group's offsets (kafka-consumer-groups --group {GROUP} --delete-offsets) and the topic"
+                f" {state_topic(self.systems[place.topic])}; `make up` makes it again"
+            )
         for problem in problems:
             log.error("%s: %s; using the one before", name, problem)
         for snapshot in snapshots:
@@ -344,10 +326,11 @@ class Alerts:
 
     def _take_snapshots(self, now: float) -> None:
         """One at a time, of partitions whose state is committed: a snapshot is never ahead of the committed offset."""
-        for place, shard in self._shards.items():
-            if now - self._snapshot_at[place] < self.settings.alerts_snapshot_seconds or shard.restoring:
-                continue
-            if self._committed[place] != shard.position or self._producer is None:
+        for place in sorted(self._shards, key=self._snapshot_at.__getitem__):
+            shard = self._shards[place]
+            if now - self._snapshot_at[place] < self.settings.alerts_snapshot_seconds:
+                return
+            if self._committed[place] != shard.position or self._producer is None or shard.restoring:
                 continue
             self._snapshot_at[place] = now
             before = shard.snapshot
@@ -359,6 +342,8 @@ class Alerts:
             try:
                 with self._watchdog:
                     self.snapshot_bytes = write(self._producer, target, snapshot)
+            except ProducerFencedError as error:
+                raise kafka.fenced(self.settings, GROUP) from error
             except KafkaError as error:
                 log.error("%s-%d: no snapshot at %d: %r", *place, shard.position, error)
                 kafka.close(self._producer)

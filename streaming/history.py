@@ -91,7 +91,13 @@ class History:
         places = kafka.partitions(consumer, [TRANSITIONS])
         consumer.assign(places)
         for place in places:
-            self._positions[place] = self._position(place, consumer.beginning_offsets([place])[place])
+            at = self._position(place, consumer.beginning_offsets([place])[place])
+            if at > (end := consumer.end_offsets([place])[place]):
+                raise Unavailable(
+                    f"{place.topic}-{place.partition}: the table history_offsets says {at}, Kafka's log ends at {end}:"
+                    " the topic was made anew; delete that row of history_offsets"
+                )
+            self._positions[place] = at
             consumer.seek(place, self._positions[place])
         log.info("from %s", " ".join(f"{p.partition}:{at}" for p, at in self._positions.items()))
         while not stop.is_set():

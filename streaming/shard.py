@@ -108,7 +108,7 @@ class Shard:
                 log.error("offset %d: control record passed over: %s", offset, error)
                 return ()
         reading = read_canonical(value or b"")
-        if isinstance(reading, Reject) or is_future(reading, append_ms):
+        if mark is not None or isinstance(reading, Reject) or is_future(reading, append_ms):
             self.unreadable += 1
             return ()
         digest = digest_of(value or b"") if reading.seq is None else None

@@ -1,5 +1,6 @@
 """Where the alerts' state is kept: in the compacted topic alerts.state.<system>, of each partition in the same one."""
 
+import time
 from typing import Any
 
 from kafka import TopicPartition
@@ -11,6 +12,7 @@ from fleet.settings import Settings
 from fleet.snapshot_chunks import Snapshot, assemble, chunks
 
 POLL_MS = 200
+READ_SECONDS = 60
 
 
 def write(producer: Any, place: TopicPartition, snapshot: Snapshot) -> int:
@@ -39,7 +41,10 @@ class SnapshotReader:
             self._consumer.seek_to_beginning(place)
             end = self._consumer.end_offsets([place])[place]
             found: list[tuple[bytes | None, bytes | None]] = []
+            deadline = time.monotonic() + READ_SECONDS
             while self._consumer.position(place) < end:
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"{place.topic}-{place.partition} was not read in {READ_SECONDS} s")
                 for records in self._consumer.poll(timeout_ms=POLL_MS).values():
                     found += ((record.key, record.value) for record in records)
         except KafkaError as error:

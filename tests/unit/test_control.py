@@ -48,8 +48,15 @@ def test_the_form_on_the_wire(record: Control, wire: str) -> None:
 
 @pytest.mark.parametrize(
     "wire",
-    [b"", b"{}", b'{"kind":"reset","revision":1,"at":1}', b'{"kind":"site","site":"roof","time_zone":"UTC","at":1}'],
-    ids=["nothing", "no kind", "a kind of later", "no revision"],
+    [
+        b"",
+        b"{}",
+        b'{"kind":"reset","revision":1,"at":1}',
+        b'{"kind":"site","site":"roof","time_zone":"UTC","at":1}',
+        b'{"kind":"site","site":"roof","time_zone":"UTC","at":1,"revision":100000000000000000000}',
+        b'{"kind":"site","site":"roof","time_zone":"UTC","at":-1,"revision":1}',
+    ],
+    ids=["nothing", "no kind", "a kind of later", "no revision", "a number beyond 64 bits", "a time before 1970"],
 )
 def test_what_is_no_control_record_is_told(wire: bytes) -> None:
     with pytest.raises(msgspec.MsgspecError):

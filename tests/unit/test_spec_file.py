@@ -72,6 +72,8 @@ WRONG = [
     ("an unknown metric", "when: temperature", "when: temprature", 15, "did you mean 'temperature'"),
     ("an unknown function", "when: temperature >", "when: avrg(temperature, 5m) >", 15, "did you mean 'avg'"),
     ("a broken condition", "temperature > limit", "temperature > ", 15, "expected a value"),
+    ("a condition that is too long", "when: temperature", f"when: {'1 + ' * 200}temperature", 15, "more than 300"),
+    ("a control character", "  - id: ", '  - title: "a\\0b"\n    id: ', 14, "control characters"),
     ("a window that is too long", "when: temperature >", "when: avg(temperature, 30d) >", 15, "at most 10,000"),
     ("a window that is no duration", "when: temperature >", "when: avg(temperature, 5) >", 15, "literal duration"),
     ("today of a gauge", "when: temperature >", "when: today(temperature) >", 15, "is for counters"),

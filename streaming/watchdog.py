@@ -1,0 +1,32 @@
+"""An end to what has no timeout of its own."""
+
+import logging
+import os
+import threading
+import time
+
+log = logging.getLogger("weir.watchdog")
+
+
+class Watchdog:
+    """Ends the process where a block does not come back: supervisord starts it again, and the log says what is
+    committed."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._since: float | None = None
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def __enter__(self) -> None:
+        self._since = time.monotonic()
+
+    def __exit__(self, *exc: object) -> None:
+        self._since = None
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(self._seconds / 10)
+            since = self._since
+            if since is not None and time.monotonic() - since > self._seconds:
+                log.error("a transaction has hung for %.0f s; ending this process", self._seconds)
+                os._exit(75)
