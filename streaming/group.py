@@ -1,5 +1,6 @@
 """A member of a consumer group, which is told what it gained and lost in its own loop, not in the middle of a call."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ MAX_RECORDS = 5_000
 
 
 Result = TypeVar("Result")
+
+log = logging.getLogger("weir.group")
 
 
 class Polled(NamedTuple):
@@ -54,6 +57,7 @@ class Member:
         """What a poll of the consumer gives. Raises Unavailable, or Refused where another has taken this member's
         name."""
         self._give_back_what_was_parked()
+        self._join_again_where_forgotten()
         try:
             return call()
         except FencedInstanceIdError as error:
@@ -78,6 +82,17 @@ class Member:
         fetcher = self.consumer._fetcher
         if not fetcher._next_partition_records:
             fetcher._next_partition_records = None
+
+    def _join_again_where_forgotten(self) -> None:
+        """kafka-python 3.0.12 can take itself for joined with no partition and no heartbeats under way: seen at one of
+        seven starts of a fresh stack, where three groups begin at once. It would stay so, with a core busy."""
+        coordinator = self.consumer._coordinator
+        if coordinator.need_rejoin() or coordinator.coordinator_unknown():
+            return
+        if coordinator.heartbeat.session_timeout_expired():
+            log.warning("group=%s no heartbeats for %d s: joining again", self.group, SESSION_TIMEOUT_MS // 1000)
+            coordinator.heartbeat.reset_timeouts()
+            coordinator.request_rejoin()
 
     def close(self) -> None:
         self.consumer.close(autocommit=False)

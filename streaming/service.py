@@ -1,5 +1,6 @@
 """What every service has: log lines, a stop on SIGTERM, metrics over HTTP, threads that are started again alone."""
 
+import faulthandler
 import logging
 import signal
 import sys
@@ -27,6 +28,7 @@ def log_lines(level: str) -> None:
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(level=logging.ERROR, handlers=[handler], force=True)
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # where each thread is, for who finds a service stuck
     logging.getLogger("weir").setLevel(level.upper())
 
 

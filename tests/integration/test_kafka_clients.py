@@ -1,5 +1,6 @@
 """Kafka's clients when Kafka says no, or nothing: each failure has its own words, and nothing lives on after it."""
 
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -63,6 +64,25 @@ def test_a_paused_partition_is_read_on_when_it_is_resumed(settings_for: Callable
     finally:
         member.close()
         producer.close(5)
+
+
+def test_a_member_whose_heartbeats_stop_joins_again(settings_for: Callable[[str], Settings]) -> None:
+    """As kafka-python leaves it now and then: joined, for all that it knows, and long forgotten by the broker."""
+    member = Member(settings_for("live"), "live", ["sensor"])
+    coordinator = member.consumer._coordinator
+
+    def heard() -> bool:
+        member.poll(200)
+        return bool(coordinator.heartbeat.last_receive > stopped)
+
+    try:
+        stopped = 0.0
+        wait_for(heard, 30, "no heartbeat is answered")
+        coordinator._disable_heartbeat()
+        stopped = time.monotonic()
+        wait_for(heard, 30, "no heartbeat is answered any more")
+    finally:
+        member.close()
 
 
 def test_a_producer_that_gave_up_can_be_ended(settings_for: Callable[[str], Settings], stack: Stack) -> None:
