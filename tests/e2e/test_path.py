@@ -124,8 +124,7 @@ def test_the_retention_dag_deletes_what_is_old_and_nothing_else(whole_stack: Sta
             copied = f"SELECT (jsonb_populate_record(t, {older})).* FROM {table} t LIMIT 50"
             assert c.execute(text(f"INSERT INTO {table} {copied}")).rowcount == 50
         warehouse.close()
-    assert contents(operator) != before
-    etl(operator, "retention")
+    etl(operator, "retention")  # Airflow may have run it by itself in between: once at the first start, and each night
     assert contents(operator) == before
     warehouse = Warehouse.of(operator)
     assert warehouse.rows("SELECT 1 FROM readings WHERE event_time < now() - INTERVAL '10 years'") == []
