@@ -290,8 +290,12 @@ class Alerts:
                 return
             try:
                 self._producer.begin_transaction()
-                for _, transition in self._unsent:
+                told = [
                     self._producer.send(TRANSITIONS, encode_transition(transition), transition.device.encode())
+                    for _, transition in self._unsent
+                ]
+                for sent in told:  # kafka-python commits without a word about one that failed and raised its epoch
+                    sent.get(HUNG_SECONDS)
                 self._producer.send_offsets_to_transaction(
                     {place: OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()},
                     consumer.group_metadata(),

@@ -18,11 +18,13 @@ READ_SECONDS = 60
 def write(producer: Any, place: TopicPartition, snapshot: Snapshot) -> int:
     """In a transaction of its own, so that a worker that was fenced writes none. Returns its size in bytes. Raises
     KafkaError."""
-    size = 0
+    size, sent = 0, []
     producer.begin_transaction()
     for key, value in chunks(snapshot):
-        producer.send(place.topic, value, key, partition=place.partition)
+        sent.append(producer.send(place.topic, value, key, partition=place.partition))
         size += len(value)
+    for one in sent:
+        one.get(READ_SECONDS)
     producer.commit_transaction()
     return size
 
