@@ -64,7 +64,7 @@ class Chaos:
             WEIR_SERVICE_INSTANCE=number, WEIR_TYPES_DIR=TYPES, WEIR_ALERTS_SNAPSHOT_SECONDS=1,
         ).start()  # fmt: skip
 
-    def run(self, kills: int) -> None:
+    def run(self, kills: int, broker_restarts: bool = True) -> None:
         """Until that many kills; everything else happens in between."""
         restart_every = max(10, kills // 5)
         while self.result.kills < kills:
@@ -83,7 +83,7 @@ class Chaos:
                 worker.kill()
                 worker.start()
                 self.result.kills += 1
-                if self.result.kills % restart_every == 0:
+                if broker_restarts and self.result.kills % restart_every == 0:
                     self.stack.restart("kafka")
                     self.result.broker_restarts += 1
                 if self.result.kills % 20 == 0:
@@ -144,7 +144,9 @@ def compare(stack: Stack, result: Result) -> None:
             )
 
 
-def chaos(kills: int, seed: int, say: Callable[[str], None] = print, devices: int = 60) -> Result:
+def chaos(
+    kills: int, seed: int, say: Callable[[str], None] = print, devices: int = 60, broker_restarts: bool = True
+) -> Result:
     begun = time.monotonic()
     with own_home() as home:
         stack = Stack(home, Ports.free(), ("kafka",), environ={"WEIR_TYPES_DIR": str(TYPES)})
@@ -155,7 +157,7 @@ def chaos(kills: int, seed: int, say: Callable[[str], None] = print, devices: in
             run = Chaos(stack, logs, seed, say)
             try:
                 feed = Feed(stack.settings("simulator"), (TYPES / "machine.yaml").read_text(), seed, devices)
-                run.run(kills)
+                run.run(kills, broker_restarts)
                 run.result.readings = feed.end()
                 run.settle()
                 compare(stack, run.result)

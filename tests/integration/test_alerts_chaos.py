@@ -8,8 +8,11 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 KILLS = 20
 
 
-def test_kill_9_loses_no_transition_and_doubles_none() -> None:
-    result = chaos(KILLS, seed=1, say=lambda _: None, devices=40)
+@pytest.mark.parametrize(
+    "broker_restarts", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["workers", "workers and broker"]
+)
+def test_kill_9_loses_no_transition_and_doubles_none(broker_restarts: bool) -> None:
+    result = chaos(KILLS, seed=1, say=lambda _: None, devices=40, broker_restarts=broker_restarts)
     assert result.differences == []
     assert result.kills == KILLS
     assert result.transitions > 1_000
