@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from tests.conftest import TEST_HOMES
 
-OTHERS = ("tests/unit", "tests/contract", "tests/integration")
+OTHERS = ("tests/unit", "tests/contract", "tests/oracle", "tests/integration")
 LOG = TEST_HOMES / "e2e.log"
 
 

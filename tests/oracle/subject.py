@@ -17,6 +17,11 @@ def digest(line: dict[str, Any]) -> int:
     return int.from_bytes(blake2b(payload(line).encode(), digest_size=8).digest(), "big", signed=True)
 
 
+def params_of(entry: dict[str, Any]) -> dict[str, float]:
+    """As they come off the wire: numbers of a YAML case may be whole."""
+    return {name: float(value) for name, value in entry.get("params", {}).items()}
+
+
 class Subject:
     """One partition. Offsets are places in `input`."""
 
@@ -39,7 +44,7 @@ class Subject:
         since = self.registered.setdefault((name, entry["device"]), at)
         return Device(
             revision=0, at=at, type=name, device=entry["device"], site=site, registered_at=since,
-            time_zone=self.zones.get(site, "UTC"), params=entry.get("params", {}),
+            time_zone=self.zones.get(site, "UTC"), params=params_of(entry),
         )  # fmt: skip
 
     def restart(self) -> None:

@@ -22,6 +22,7 @@ from fleet.rule_test import inline_spec
 from fleet.transition import Transition
 from tests.oracle.oracle import NOT_METRICS, at_of
 from tests.oracle.streams import METRIC, METRICS, calls, cases, seconds, settle, terms
+from tests.oracle.subject import params_of
 from tests.oracle.test_differential import budget, told
 
 FIRST = 1_000_000_000 * 1_000_000
@@ -57,7 +58,7 @@ class Log:
             known = line["register"]
             said = Device(
                 revision=0, at=at // 1000, type=known.get("type", name), device=known["device"],
-                site=known.get("site", "default"), registered_at=at // 1000, params=known.get("params", {}),
+                site=known.get("site", "default"), registered_at=at // 1000, params=params_of(known),
             )  # fmt: skip
         elif "retire" in line:
             said = Retire(revision=0, at=at // 1000, type=name, device=line["retire"])
