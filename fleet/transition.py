@@ -6,9 +6,8 @@ from typing import Any
 import msgspec
 
 
-class Transition(msgspec.Struct, frozen=True, kw_only=True):
-    """Times are epoch µs. `partition` and `offset` are the source: the record that caused it. `reason` is of resolved:
-    recovered, rule_removed, device_retired, manual."""
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What a transition says alike in memory and on Kafka."""
 
     transition_id: str
     alert_id: str
@@ -21,21 +20,27 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """firing, escalated, deescalated, resolved, flapping, settled."""
     severity: str
     reason: str | None
-    event_time_us: int
-    detected_at_us: int
-    since_us: int
-    starts_at_us: int
+    """Of resolved: recovered, rule_removed, device_retired, manual."""
     values: dict[str, float | None]
     """Of the rule's own metrics, the present values at event time."""
     spec_version: int
     flapping: bool
-    partition: int
-    offset: int
     title: str
     annotations: dict[str, str]
     labels: dict[str, str]
     capped: bool = False
     """Fired while its rule had `max_active_alerts` active in the partition: in the log, and nobody is to be told."""
+
+
+class Transition(_Told, frozen=True, kw_only=True):
+    """Times are epoch µs. `partition` and `offset` are the source: the record that caused it."""
+
+    event_time_us: int
+    detected_at_us: int
+    since_us: int
+    starts_at_us: int
+    partition: int
+    offset: int
 
     @property
     def number(self) -> int:
@@ -57,41 +62,23 @@ class Source(msgspec.Struct):
 Milliseconds = int | float
 
 
-class _Record(msgspec.Struct, forbid_unknown_fields=False, omit_defaults=True):
+class _Record(_Told, frozen=True, kw_only=True, omit_defaults=True):
     """The form on Kafka: compact JSON, times epoch milliseconds with a fraction only where there are microseconds."""
 
-    transition_id: str
-    alert_id: str
-    rule: str
-    device: str
-    site: str
-    type: str
-    system: str
-    to: str
-    severity: str
-    reason: str | None
     event_time: Milliseconds
     detected_at: Milliseconds
     since: Milliseconds
     starts_at: Milliseconds
-    values: dict[str, float | None]
-    spec_version: int
-    flapping: bool
     source: Source
-    title: str
-    annotations: dict[str, str]
-    labels: dict[str, str]
-    capped: bool = False
 
 
 TIMES = ("event_time", "detected_at", "since", "starts_at")
-_SAME = [f for f in Transition.__struct_fields__ if f in _Record.__struct_fields__]
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Record).decode
 
 
 def encode_transition(transition: Transition) -> bytes:
-    fields: dict[str, Any] = {name: getattr(transition, name) for name in _SAME}
+    fields: dict[str, Any] = {name: getattr(transition, name) for name in _Told.__struct_fields__}
     for name in TIMES:
         us = getattr(transition, f"{name}_us")
         fields[name] = us // 1000 if us % 1000 == 0 else us / 1000
@@ -101,7 +88,7 @@ def encode_transition(transition: Transition) -> bytes:
 def decode_transition(value: bytes) -> Transition:
     """Raises msgspec.MsgspecError where the bytes are no transition."""
     record = _decode(value)
-    fields: dict[str, Any] = {name: getattr(record, name) for name in _SAME}
+    fields: dict[str, Any] = {name: getattr(record, name) for name in _Told.__struct_fields__}
     for name in TIMES:
         fields[f"{name}_us"] = round(getattr(record, name) * 1000)
     return Transition(**fields, partition=record.source.partition, offset=record.source.offset)
