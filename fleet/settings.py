@@ -16,6 +16,8 @@ from fleet.errors import ConfigurationError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PREFIX = "WEIR_"
+SERVICES = ("bridge", "landing", "live", "alerts", "history")
+"""Weir's own long-running processes; each has a role, a port and settings of its name."""
 
 
 class Settings(BaseModel):

@@ -8,9 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fleet.errors import ConfigurationError
-from fleet.settings import Settings, read_env_file
+from fleet.settings import SERVICES, Settings, read_env_file
 from stack.cache import CHECKOUT
-from stack.credentials import MQTT_ROLES, SERVICES, login_url, mosquitto_hash, write_private
+from stack.credentials import MQTT_ROLES, login_url, mosquitto_hash, write_private
 from stack.layout import Layout
 from stack.ports import LOOPBACK, Ports
 from stack.programs import Program, on_this_machine, open_files, own_name

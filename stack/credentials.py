@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from fleet.settings import read_env_file
+from fleet.settings import SERVICES, read_env_file
 from stack.layout import Layout
 from stack.ports import LOOPBACK, Ports
 
@@ -21,7 +21,6 @@ DB_ROLE = {
 }  # fmt: skip
 """Role → its login in the warehouse. The owner, `weir`, is for migrations alone."""
 DB_LOGINS = ("weir", "weir_live", "weir_history", "weir_batch", "weir_registry", "weir_reader", "weir_airflow")
-SERVICES = ("bridge", "landing", "live", "alerts", "history")
 SERVER_KEYS = (
     "KAFKA_BROKER", "KAFKA_ADMIN", "KAFKA_CONTROLLER", "DB_SUPERUSER", "AIRFLOW_ADMIN", "AIRFLOW_BATCH",
     "AIRFLOW_API_SECRET", "SPARK_TOKEN",

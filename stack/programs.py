@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fleet.settings import SERVICES
 from stack.cache import CHECKOUT
 from stack.layout import Layout
 from stack.ports import LOOPBACK, Ports
@@ -18,7 +19,6 @@ MAIN_CLASS_KAFKA = "kafka.Kafka"
 SPARK_SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 
 SERVERS = ("mosquitto", "kafka", "postgres")
-SERVICES = ("bridge", "landing", "live", "alerts", "history")
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor")
 ALL = (*SERVERS, "spark", *AIRFLOW, *SERVICES)
 READ_TYPES = ("airflow-scheduler", "airflow-dag-processor", *SERVICES)

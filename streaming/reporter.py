@@ -21,10 +21,9 @@ from connections import kafka
 from fleet.catalog import Catalog
 from fleet.channels import OWN_TYPE
 from fleet.reading import Reading, encode_reading
-from fleet.settings import Settings
+from fleet.settings import SERVICES, Settings
 from streaming.service import Supervised
 
-COMPONENTS = ("bridge", "landing", "live", "alerts", "history")
 REPORT_SECONDS = 10.0
 CONFIRM_SECONDS = 20
 PER_SECOND = {"evaluations": "evaluations_per_second"}
@@ -52,7 +51,7 @@ def device_id(service: str, instance: str = "1") -> str:
 
 def own_devices() -> dict[str, str]:
     """Id → site, of one of each service on this machine."""
-    return {device_id(service): site() for service in COMPONENTS}
+    return {device_id(service): site() for service in SERVICES}
 
 
 def site() -> str:

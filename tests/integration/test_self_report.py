@@ -10,11 +10,11 @@ from connections.warehouse import Warehouse
 from fleet.catalog import load_catalog
 from fleet.channels import OWN_TYPE, TRANSITIONS
 from fleet.reading import Reading, decode_reading
-from fleet.settings import CHECKOUT, Settings
+from fleet.settings import CHECKOUT, SERVICES, Settings
 from fleet.transition import decode_transition
 from stack.provision import provision_kafka
 from stack.stack import Stack
-from streaming.reporter import COMPONENTS, device_id
+from streaming.reporter import device_id
 from tests.integration.logs import readings, records
 from tests.integration.processes import Process, wait_for
 
@@ -44,7 +44,7 @@ def services(settings_for: SettingsFor, types: Path, tmp_path: Path) -> Iterator
             name, settings_for(name), tmp_path / f"{name}.log", WEIR_TYPES_DIR=types, WEIR_LAKE_URI=f"file://{tmp_path}",
             WEIR_BRIDGE_HEARTBEAT_SECONDS=1,
         )
-        for name in COMPONENTS if name != "live"
+        for name in SERVICES if name != "live"
     }  # fmt: skip
     for process in started.values():
         process.start()
@@ -93,7 +93,7 @@ def test_services_report_and_are_missed(services: dict[str, Process], settings_f
     assert 'weir_component{metric="lag"}' in services["history"]._get("/metrics")
 
     warehouse = Warehouse.of(settings_for("registry"))
-    assert {e.device_id for e in Registry(warehouse).devices(OWN_TYPE)} >= set(map(device_id, COMPONENTS))
+    assert {e.device_id for e in Registry(warehouse).devices(OWN_TYPE)} >= set(map(device_id, SERVICES))
     warehouse.close()
 
     # One that never came up, a file that is wrong, and a service that dies.

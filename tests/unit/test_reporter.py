@@ -9,8 +9,8 @@ from kafka.errors import KafkaTimeoutError
 from fleet.catalog import load_catalog
 from fleet.channels import OWN_TYPE
 from fleet.contract import Reject, read_canonical
-from fleet.settings import CHECKOUT, Settings
-from streaming.reporter import COMPONENTS, Figures, Reporter, device_id
+from fleet.settings import CHECKOUT, SERVICES, Settings
+from streaming.reporter import Figures, Reporter, device_id
 
 CATALOG = load_catalog(CHECKOUT / "fleet" / "types")
 A, B = TopicPartition("a", 0), TopicPartition("b", 1)
@@ -89,5 +89,5 @@ def test_lag(positions: dict[TopicPartition, int | None], ends: dict[TopicPartit
 
 
 def test_ids_are_known_in_advance() -> None:
-    assert [device_id(name) for name in COMPONENTS] == ["bridge-1", "landing-1", "live-1", "alerts-1", "history-1"]
+    assert [device_id(name) for name in SERVICES] == ["bridge-1", "landing-1", "live-1", "alerts-1", "history-1"]
     assert device_id("live", "rack 7/b") == "live-rack-7-b"
