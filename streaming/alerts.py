@@ -18,7 +18,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from connections import kafka
 from connections.kafka_batches import Batches
-from fleet.alert_state import LONG_AGO
 from fleet.catalog import load_catalog
 from fleet.channels import TRANSITIONS, state_topic
 from fleet.columns import ColumnReader
@@ -28,9 +27,11 @@ from fleet.settings import Settings
 from fleet.snapshot import SnapshotError
 from fleet.snapshot_chunks import Snapshot
 from fleet.transition import Transition, encode_transition
+from streaming.alert_metrics import engine_metrics, engine_states
+from streaming.backoff import Backoff
 from streaming.group import Member, pause, resume, seek
 from streaming.reporter import Figures, Reporter
-from streaming.service import BACKOFF_SECONDS, Health
+from streaming.service import Health
 from streaming.shard import Shard
 from streaming.snapshots import SnapshotReader, write
 from streaming.watchdog import Watchdog
@@ -75,9 +76,7 @@ class Alerts:
         self._committed_at = 0.0
         self._snapshot_at: dict[TopicPartition, float] = {}
         self._producer: Any = None
-        self._failures = 0
-        self._retry_at = 0.0
-        self._problem = "starting"
+        self._backoff = Backoff(log)
         self.transitions: dict[tuple[str, str], int] = {}
         self._counted = dict.fromkeys(COUNTED, 0)
         """By shards that were given away."""
@@ -105,8 +104,7 @@ class Alerts:
         finally:
             member.close()
             self._reader.close()
-            if self._producer is not None:
-                kafka.close(self._producer)
+            self._close_producer()
             health.close()
 
     def step(self, member: Member, batches: Batches) -> None:
@@ -115,7 +113,7 @@ class Alerts:
         try:
             polled = member.told(lambda: batches.poll(timeout_ms=POLL_MS, max_batches=MAX_BATCHES))
         except Unavailable as error:  # what was evaluated before is told all the same
-            self._problem = str(error)
+            self._backoff.problem = str(error)
             log.error("%s", error)
             time.sleep(POLL_PAUSE_SECONDS)
             polled = []
@@ -132,7 +130,7 @@ class Alerts:
             else:
                 sought.add(place)
         now = time.monotonic()
-        if now >= self._retry_at:
+        if now >= self._backoff.again_at:
             if self._producer is None:
                 self._open_producer()
             elif self._waiting:
@@ -158,7 +156,7 @@ class Alerts:
         restoring = [
             f"{place.topic}-{place.partition}" for place, shard in list(self._shards.items()) if shard.restoring
         ]
-        said = [self._problem, *self._blocked.values()]
+        said = [self._backoff.problem, *self._blocked.values()]
         return "; ".join(filter(None, [*said, f"restoring {', '.join(restoring)}" if restoring else ""]))
 
     def figures(self) -> Figures:
@@ -167,15 +165,8 @@ class Alerts:
         counts = self._counted
         for shard in shards.values():
             counts = _sum(counts, shard.counted())
-        types = [type_ for shard in shards.values() for type_ in list(shard.engine.known.types.values())]
-        behind = [type_.watermark + type_.rules.lateness_us for type_ in types if type_.watermark != LONG_AGO]
-        states: dict[str, float | None] = {
-            "active_alerts": sum(sum(list(type_.active.values())) for type_ in types),
-            "capped_alerts": sum(type_.capped for type_ in types),
-            "watermark_delay": round(max(0.0, time.time() - min(behind) / 1e6), 3) if behind else None,
-        }
         return Figures(
-            states,
+            engine_states(list(shards.values()), time.time()),
             counts | {"restarts": self.failed_commits},
             positions | {place: shard.position for place, shard in shards.items()},
         )
@@ -205,7 +196,7 @@ class Alerts:
             try:
                 shard = self._restored(consumer, place)
             except (Unavailable, KafkaError) as error:
-                self._fail(f"{place.topic}-{place.partition}: {error}")
+                self._backoff.failed(f"{place.topic}-{place.partition}: {error}")
                 continue
             self._waiting.discard(place)
             if isinstance(shard, str):
@@ -219,7 +210,7 @@ class Alerts:
             resume(consumer, place)
             log.info("partition=%s-%d from=%d committed=%d", *place, shard.position, shard.emit_from)
         if not self._waiting:
-            self._well()
+            self._backoff.well()
 
     def _restored(self, consumer: Any, place: TopicPartition) -> Shard | str:
         """Or why there is none, which a person has to know. Raises Unavailable, KafkaError."""
@@ -264,7 +255,12 @@ class Alerts:
             with self._watchdog:
                 self._producer = kafka.transactional_producer(self.settings, "weir-alerts", name)
         except Unavailable as error:
-            self._fail(str(error))
+            self._backoff.failed(str(error))
+
+    def _close_producer(self) -> None:
+        if self._producer is not None:
+            kafka.close(self._producer)
+        self._producer = None
 
     def _is_due(self, now: float, idle: bool) -> bool:
         if all(shard.position <= self._committed[place] for place, shard in self._shards.items()):
@@ -312,21 +308,19 @@ class Alerts:
         self.commits += 1
         self._committed_at = time.monotonic()
         self.commit_seconds += self._committed_at - began
-        self._well()
+        self._backoff.well()
 
     def _begin_anew(self, consumer: Any, error: Exception) -> None:
         """What was evaluated and not committed is forgotten; the log gives it again."""
         if isinstance(error, ProducerFencedError | FencedInstanceIdError):
             raise kafka.fenced(self.settings, GROUP) from error
         self.failed_commits += 1
-        kafka.close(self._producer)
-        self._producer = None
+        self._close_producer()
         for place in list(self._shards):
             self._drop(place)
             self._waiting.add(place)
             pause(consumer, place)
-        self._unsent = []
-        self._fail(f"a transaction failed, all partitions begin anew: {error!r}")
+        self._backoff.failed(f"a transaction failed, all partitions begin anew: {error!r}")
 
     def _take_snapshots(self, now: float) -> None:
         """One at a time, of partitions whose state is committed: a snapshot is never ahead of the committed offset."""
@@ -350,23 +344,12 @@ class Alerts:
                 raise kafka.fenced(self.settings, GROUP) from error
             except KafkaError as error:
                 log.error("%s-%d: no snapshot at %d: %r", *place, shard.position, error)
-                kafka.close(self._producer)
-                self._producer = None
+                self._close_producer()
                 return
             shard.snapshot = snapshot
             self.snapshots += 1
             self.snapshot_seconds += time.monotonic() - began
             return
-
-    def _well(self) -> None:
-        self._failures, self._problem = 0, ""
-
-    def _fail(self, problem: str) -> None:
-        seconds = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
-        self._failures += 1
-        self._retry_at = time.monotonic() + seconds
-        self._problem = problem
-        log.error("again in %.1f s: %s", seconds, problem)
 
     # Metrics
 
@@ -386,25 +369,4 @@ class Alerts:
         for place, shard in shards:
             at.add_metric([place.topic, str(place.partition)], shard.position)
         yield at
-        for name in ("readings", "duplicates", "out_of_order", "late", "evaluations"):
-            total = sum(getattr(shard.engine.counts, name) for _, shard in shards)
-            yield GaugeMetricFamily(f"weir_alerts_{name}", f"{name} of the partitions now held", value=total)
-        unknown = sum(shard.engine.counts.unreadable for _, shard in shards)
-        yield GaugeMetricFamily("weir_alerts_unknown_type", "Of a type that the log has no spec of", value=unknown)
-        unreadable = sum(shard.unreadable for _, shard in shards)
-        yield GaugeMetricFamily("weir_alerts_unreadable", "Records that are no canonical reading", value=unreadable)
-        yield GaugeMetricFamily(
-            "weir_alerts_refused", "Control records passed over", value=sum(s.refused for _, s in shards)
-        )
-        types = [type_ for _, shard in shards for type_ in list(shard.engine.known.types.values())]
-        yield GaugeMetricFamily(
-            "weir_alerts_capped", "Active alerts beyond their rule's cap", value=sum(t.capped for t in types)
-        )
-        errors: dict[tuple[str, str], int] = {}
-        for _, shard in shards:
-            for key, count in list(shard.engine.journal.errors.items()):
-                errors[key] = errors.get(key, 0) + count
-        failed = GaugeMetricFamily("weir_alerts_rule_errors", "Evaluations that raised", labels=["type", "rule"])
-        for key, count in errors.items():
-            failed.add_metric(list(key), count)
-        yield failed
+        yield from engine_metrics([shard for _, shard in shards])

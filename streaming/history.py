@@ -25,8 +25,9 @@ from fleet.errors import Unavailable, WeirError
 from fleet.reading import to_datetime
 from fleet.settings import Settings
 from fleet.transition import TIMES, Transition, decode_transition
+from streaming.backoff import Backoff
 from streaming.reporter import Figures, Reporter
-from streaming.service import BACKOFF_SECONDS, Health
+from streaming.service import Health
 
 POLL_MS = 200
 MAX_RECORDS = 2_000
@@ -52,8 +53,7 @@ class History:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.warehouse = Warehouse.of(settings)
-        self._problem = "starting"
-        self._failures = 0
+        self._backoff = Backoff(log)
         self._positions: dict[TopicPartition, int] = {}
         self._gap: float | None = None
         self._gap_due = 0.0
@@ -61,7 +61,7 @@ class History:
 
     def run(self, stop: threading.Event) -> None:
         kafka.check_access(self.settings, kafka.READ, [TRANSITIONS])
-        health = Health(self.settings.history_metrics_port, lambda: self._problem)
+        health = Health(self.settings.history_metrics_port, lambda: self._backoff.problem)
         health.registry.register(self)
         reporter = Reporter(self.settings, "history", load_catalog(self.settings.types_dir), self.figures)
         health.registry.register(reporter)
@@ -72,14 +72,9 @@ class History:
                 try:
                     self._follow(consumer, stop)
                 except (Unavailable, KafkaError) as error:
-                    seconds = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
-                    self._failures += 1
                     self.failures += 1
-                    self._problem = str(
-                        error if isinstance(error, Unavailable) else kafka.unavailable(self.settings, error)
-                    )
-                    log.error("again in %.1f s: %s", seconds, self._problem)
-                    stop.wait(seconds)
+                    known = error if isinstance(error, Unavailable) else kafka.unavailable(self.settings, error)
+                    stop.wait(self._backoff.failed(str(known)))
             log.info("stopped transitions=%d", self.written)
         finally:
             consumer.close(autocommit=False)
@@ -104,7 +99,7 @@ class History:
             polled = consumer.poll(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
             if polled:
                 self._take(polled)
-            self._problem, self._failures = "", 0
+            self._backoff.well()
 
     def _position(self, place: TopicPartition, begin: int) -> int:
         """Where the tables end for this partition; where the log begins, if they have nothing of it yet."""

@@ -25,10 +25,11 @@ from fleet.contract import Intake, NotYetKnown
 from fleet.errors import DataError, Unavailable
 from fleet.reading import Reading, to_datetime
 from fleet.settings import Settings
+from streaming.backoff import Backoff
 from streaming.group import Member, pause, resume, seek
 from streaming.newcomers import Newcomers
 from streaming.reporter import Figures, Reporter
-from streaming.service import BACKOFF_SECONDS, Health
+from streaming.service import Health
 
 GROUP = "live"
 COLUMNS = (
@@ -160,9 +161,7 @@ class Live:
         self._waiting: set[TopicPartition] = set()
         """Ours, and their position is not known yet."""
         self._batch = Batch(self._newcomers.intake)
-        self._failures = 0
-        self._retry_at = 0.0
-        self._problem = "starting"
+        self._backoff = Backoff(log)
         self.rows = self.readings = self.expired = self.unreadable = self.refused = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -190,7 +189,7 @@ class Live:
         try:
             lost, gained, records = member.poll(POLL_MS)
         except Unavailable as error:
-            self._fail(str(error))
+            self._backoff.failed(str(error))
             return
         consumer = member.consumer
         if lost or gained:
@@ -202,14 +201,14 @@ class Live:
             if place in self._positions and not (lost or gained):
                 self._take(consumer, place, batch, now, now_us)
         self._go_on(consumer, now)
-        if now >= self._retry_at:
+        if now >= self._backoff.again_at:
             if self._waiting:
                 self._locate(consumer)
             elif self._is_due(now):
                 self._write(consumer)
 
     def problem(self) -> str:
-        return "; ".join(filter(None, (self._problem, self._newcomers.problem)))
+        return "; ".join(filter(None, (self._backoff.problem, self._newcomers.problem)))
 
     def figures(self) -> Figures:
         positions: dict[TopicPartition, int | None] = dict.fromkeys(list(self._waiting))
@@ -232,7 +231,7 @@ class Live:
         """Partitions whose record a newer catalog knows."""
         for place in self._newcomers.now_known(now):
             self._batch.intake = self._newcomers.intake
-            if not self._failures:  # else when the database is back
+            if not self._backoff.failures:  # else when the database is back
                 resume(consumer, place)
 
     def _is_due(self, now: float) -> bool:
@@ -258,7 +257,7 @@ class Live:
                 if at < begins[place]:
                     log.error("%s-%d offsets %d to %d are gone from Kafka", *place, at, begins[place] - 1)
                 if at > ends[place]:
-                    self._fail(
+                    self._backoff.failed(
                         f"{place.topic}-{place.partition}: the table live_offsets says {at}, Kafka's log ends at"
                         f" {ends[place]}: the topic was made anew; delete that row of live_offsets"
                     )
@@ -267,7 +266,7 @@ class Live:
                 seek(consumer, place, at)
                 log.info("partition=%s-%d from=%d end=%d", *place, at, ends[place])
         except (Unavailable, KafkaError) as error:
-            self._fail(str(error))
+            self._backoff.failed(str(error))
             return
         self._waiting = set()
         self._well(consumer)
@@ -279,7 +278,7 @@ class Live:
                 refused = write(self.warehouse, batch)
             except Unavailable as error:
                 pause(consumer, *self._positions)
-                self._fail(str(error))
+                self._backoff.failed(str(error))
                 return
             except Overtaken as error:
                 log.warning("%s; beginning again from the table", error)
@@ -299,15 +298,8 @@ class Live:
         self._well(consumer)
 
     def _well(self, consumer: Any) -> None:
-        self._failures, self._problem = 0, ""
+        self._backoff.well()
         resume(consumer, *(place for place in self._positions if place not in self._newcomers))
-
-    def _fail(self, problem: str) -> None:
-        seconds = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
-        self._failures += 1
-        self._retry_at = time.monotonic() + seconds
-        self._problem = problem
-        log.error("again in %.1f s: %s", seconds, problem)
 
     def collect(self) -> Iterator[Metric]:
         yield CounterMetricFamily("weir_live_readings", "Readings written to the warehouse", value=self.readings)

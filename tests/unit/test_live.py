@@ -27,7 +27,7 @@ def offsets(live: Live) -> list[Any]:
 def test_a_newer_spec_than_lives_loses_nothing(tmp_path: Path, types_dir: Path, when: str) -> None:
     live, consumer, place = live_of(tmp_path, types_dir), Consumer(), Consumer.place
     live._positions[place] = 0
-    live._problem = ""
+    live._backoff.problem = ""
     log = [Record(0, reading(0)), Record(1, b"junk"), Record(2, ahead(2)), Record(3, reading(3)), Record(4, ahead(4))]
     if when == "before the record":
         newer_spec(types_dir)
@@ -54,7 +54,7 @@ def test_a_partition_is_not_read_on_while_the_database_is_away(tmp_path: Path, t
     live, consumer, place = live_of(tmp_path, types_dir), Consumer(), Consumer.place
     live._positions[place] = 0
     live._take(consumer, place, [Record(0, ahead(0))], 0.0, NOW_US)
-    live._fail("the database is away")
+    live._backoff.failed("the database is away")
     newer_spec(types_dir)
     live._go_on(consumer, 100.0)
     assert consumer.paused == {place}
