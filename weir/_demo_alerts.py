@@ -13,20 +13,12 @@ from fleet.channels import REJECTED, TRANSITIONS
 from fleet.errors import Unavailable
 from fleet.settings import Settings
 from fleet.transition import decode_transition
+from streaming.alerts import GROUP
 from weir._demo_books import Offsets
 
-GROUP = "alerts"
 POLL_SECONDS = 1.0
 Said = Counter[tuple[str, str]]
 """(`type.rule`, what the transition is to) → how many."""
-
-
-def transitions_end(settings: Settings) -> Offsets:
-    client = consumer(settings, "demo-ends")
-    try:
-        return {(tp.topic, tp.partition): offset for tp, offset in end_offsets(client, [TRANSITIONS]).items()}
-    finally:
-        client.close()
 
 
 def wait_until_evaluated(settings: Settings, end: Offsets, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -44,10 +44,10 @@ def topics_of(catalog: Catalog) -> list[str]:
     return [*(system.topic for system in catalog.systems.values()), REJECTED]
 
 
-def log_ends(settings: Settings, catalog: Catalog) -> Offsets:
+def log_ends(settings: Settings, topics: Iterable[str]) -> Offsets:
     client = consumer(settings, "demo-ends")
     try:
-        return {(tp.topic, tp.partition): offset for tp, offset in end_offsets(client, topics_of(catalog)).items()}
+        return {(tp.topic, tp.partition): offset for tp, offset in end_offsets(client, topics).items()}
     finally:
         client.close()
 

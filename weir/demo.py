@@ -85,26 +85,28 @@ def run(
 ) -> dict[str, Any]:
     """The figures of one run. Raises WeirError with the failing part's last words, by `log_tail`."""
     from fleet.catalog import Catalog, load_catalog
+    from fleet.channels import TRANSITIONS
     from simulators.outcome import differences
-    from weir._demo_alerts import by_rule, said_in_the_warehouse, said_on_kafka, transitions_end, wait_until_evaluated
-    from weir._demo_books import count_live, count_on_kafka, loaded, log_ends, outcome, wait_until_landed
+    from weir._demo_alerts import by_rule, said_in_the_warehouse, said_on_kafka, wait_until_evaluated
+    from weir._demo_books import count_live, count_on_kafka, loaded, log_ends, outcome, topics_of, wait_until_landed
 
     every = load_catalog(settings.types_dir)
     # Only what the simulators feed: Weir's own services report all the time, and nobody says how much they sent.
     catalog = Catalog({t.type: t for t in every if t.system in SYSTEMS})
+    topics = topics_of(catalog)
     started = time.monotonic()
-    ends = log_ends(settings, catalog)
+    ends = log_ends(settings, topics)
     with _blaming("landing", log_tail):
         wait_until_landed(settings, ends, LANDING_SECONDS)
     _etl(settings, say, "what came before")
-    before, start = loaded(settings, SYSTEMS), log_ends(settings, catalog)
+    before, start = loaded(settings, SYSTEMS), log_ends(settings, topics)
     with _blaming("alerts", log_tail):
         wait_until_evaluated(settings, start, ALERTS_SECONDS)
-    told_before = transitions_end(settings)
+    told_before = log_ends(settings, [TRANSITIONS])
     summaries = _simulate(settings, seconds, weather_minutes, recording, say)
     published = sum(s["published"] for s in summaries)
     with _blaming("bridge", log_tail):
-        end = _wait_until_bridged(lambda: log_ends(settings, catalog), start, published, settings)
+        end = _wait_until_bridged(lambda: log_ends(settings, topics), start, published, settings)
     readings, rejected = count_on_kafka(settings, start, end)
     say(
         f"bridge: {readings.total():,} readings and {rejected.total():,} rejects of {published:,} messages are on Kafka"
