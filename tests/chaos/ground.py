@@ -7,11 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from kafka import TopicPartition
-
 from connections import kafka
 from fleet.catalog import Catalog
-from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, TRANSITIONS, mark_of
+from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, mark_of
 from fleet.columns import ColumnReader
 from fleet.control import Control, Device, Resolve, Retire, Spec, encode_control
 from fleet.engine import Engine
@@ -19,6 +17,7 @@ from fleet.reading import Reading, encode_reading
 from fleet.settings import Settings
 from fleet.transition import Transition, decode_transition
 from streaming.shard import Shard
+from tests.integration.logs import records
 
 TYPE, SYSTEM, TOPIC, SITE = "machine", "chaos", "readings.chaos", "hall"
 RULES = ("hot", "hot_for_long", "often_hot", "average", "leap", "by_level", "silent", "nervous")
@@ -114,27 +113,18 @@ def _now_ms() -> int:
 
 def log_of(settings: Settings, topic: str) -> dict[int, list[Any]]:
     """Every committed record of each partition, from the beginning to the end that it has now."""
-    consumer = kafka.consumer(settings, "chaos-truth", isolation_level="read_committed")
-    try:
-        places = kafka.partitions(consumer, [topic])
-        ends = consumer.end_offsets(places)
-        consumer.assign(places)
-        consumer.seek_to_beginning(*places)
-        found: dict[int, list[Any]] = {place.partition: [] for place in places}
-        while any(consumer.position(TopicPartition(*place)) < end for place, end in ends.items()):
-            for place, records in consumer.poll(timeout_ms=200).items():
-                found[place.partition] += records
-        return found
-    finally:
-        consumer.close(autocommit=False)
+    found: dict[int, list[Any]] = defaultdict(list)
+    for record in records(settings, topic, isolation_level="read_committed"):
+        found[record.partition].append(record)
+    return found
 
 
 def expected(log: dict[int, list[Any]]) -> dict[str, list[Transition]]:
     """By device, what the evaluator says of the log without any service."""
     said: dict[str, list[Transition]] = defaultdict(list)
-    for partition, records in log.items():
+    for partition, of_partition in log.items():
         shard = Shard(Engine(partition, []), 0, 0, ColumnReader(Catalog({}), TOPIC))
-        for record in records:  # through the scalar form: the service's is the columnar one
+        for record in of_partition:  # through the scalar form: the service's is the columnar one
             mark = mark_of(record.headers)
             for transition in shard.take_one(record.offset, record.timestamp, mark, record.value, 0):
                 said[transition.device].append(transition)
@@ -144,8 +134,8 @@ def expected(log: dict[int, list[Any]]) -> dict[str, list[Transition]]:
 def published(log: dict[int, list[Any]]) -> dict[str, list[Transition]]:
     """By device, what stands on alerts.transitions."""
     said: dict[str, list[Transition]] = defaultdict(list)
-    for records in log.values():
-        for record in records:
+    for of_partition in log.values():
+        for record in of_partition:
             transition = decode_transition(record.value)
             if transition.system == SYSTEM:
                 said[transition.device].append(transition)
@@ -157,6 +147,3 @@ def comparable(transitions: Iterable[Transition]) -> list[dict[str, Any]]:
     return [
         {name: getattr(t, name) for name in t.__struct_fields__ if name != "detected_at_us"} for t in transitions
     ]  # fmt: skip
-
-
-__all__ = ["TRANSITIONS", "Feed", "comparable", "expected", "log_of", "published"]

@@ -7,17 +7,15 @@ from fleet.channels import mark_of
 from fleet.settings import Settings
 
 
-def records(settings: Settings, *topics: str) -> list[Any]:
-    """Every record of the topics, in order of partition and offset."""
-    consumer = kafka.consumer(settings, "tests")
+def records(settings: Settings, *topics: str, **options: Any) -> list[Any]:
+    """Every record of the topics, in order of partition and offset. `options`: of kafka-python's consumer."""
+    consumer = kafka.consumer(settings, "tests", **options)
     try:
         places = kafka.partitions(consumer, topics)
         ends = {place: end for place, end in consumer.end_offsets(places).items() if end > 0}
         if not ends:
             return []
         consumer.assign(list(ends))
-        if not ends:
-            return []
         consumer.seek_to_beginning()
         found: list[Any] = []
         while any(consumer.position(place) < end for place, end in ends.items()):
