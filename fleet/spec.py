@@ -28,6 +28,8 @@ RESERVED = {
 
 REJECTED = "rejected"
 """Dead letters: system and type of their folder in the lake, and the last part of their Kafka topic."""
+HOME_DASHBOARD = "fleet"
+"""Grafana's first page. The others are called as their systems."""
 MAX_VERSION = 1_000_000
 
 
@@ -220,6 +222,8 @@ class RuledType(Strict):
         for key in ("type", "system"):
             if getattr(self, key) == REJECTED:
                 problems.append(f"{key}: {REJECTED!r} is a reserved name: the dead letters' folder in the lake has it")
+        if self.system == HOME_DASHBOARD:
+            problems.append(f"system: {HOME_DASHBOARD!r} is a reserved name: Grafana's first page has it")
         if f"readings.{REJECTED}" in (self.topic, *(f"{self.system}.{m}" for m in self.adapter.feature_topics)):
             key = "kafka_topic" if self.kafka_topic else "system"
             problems.append(f"{key}: topic 'readings.{REJECTED}' is reserved for dead letters")
