@@ -71,6 +71,17 @@ def airflow(url: str, seconds: float = 5) -> dict[str, str]:
     return health
 
 
+def grafana(url: str, seconds: float = 5) -> None:
+    """Grafana's own health. Raises Unavailable unless its database is well."""
+    try:
+        with urllib.request.urlopen(f"{url}/api/health", timeout=seconds) as answer:  # noqa: S310
+            database = json.load(answer).get("database")
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"Grafana at {url}: {error}") from None
+    if database != "ok":
+        raise Unavailable(f"Grafana's database is {database}")
+
+
 def service(url: str, seconds: float = 5) -> None:
     """One of Weir's own services says that it does its work. Raises Unavailable with what it says instead."""
     try:

@@ -42,7 +42,7 @@ def now(system: System) -> Section:
         "Now",
         [
             panel.stat(
-                "Active alerts",
+                "Active alerts, by severity",
                 "Alerts that have not resolved at the end of the range, by severity.",
                 sql.ACTIVE_COUNTS.format(system=system.name),
                 overrides=severity_numbers(),

@@ -35,7 +35,7 @@ def side_by_side(catalog: Catalog, link: Json) -> Iterator[Section]:
         "All systems",
         [
             panel.stat(
-                "Active alerts",
+                "Active alerts, by severity",
                 "Alerts that have not resolved, by severity.",
                 sql.ALL_ACTIVE_COUNTS,
                 overrides=severity_numbers(),

@@ -53,7 +53,7 @@ GROWTH = """\
     FROM of_device WHERE value IS NOT NULL WINDOW of_one AS (PARTITION BY device_id ORDER BY time)
 ), growth AS (
   SELECT time, device_id, CASE WHEN value >= before THEN value - before ELSE value END AS value
-    FROM step WHERE since <= 3 * $__interval_ms * INTERVAL '1 millisecond'
+    FROM step WHERE since <= 2 * $__interval_ms * INTERVAL '1 millisecond'
 )
 SELECT time, sum(value) AS "all devices", sum(value) FILTER (WHERE device_id = '$device') AS device
   FROM growth GROUP BY 1 ORDER BY 1"""
@@ -63,7 +63,7 @@ SELECT time, device_id AS metric, value FROM of_device ORDER BY 1, 2"""
 HEARD = """\
 WITH heard AS (
   SELECT d.system, d.type, d.device_id, d.site, max(metric.stale) AS stale, max(reading.at) AS last,
-         sum(recent.count) / 5 AS per_minute
+         (sum(recent.count) / 5)::bigint AS per_minute
     FROM devices d
     JOIN (VALUES {metrics}) AS metric (type, name, stale) USING (type)
     LEFT JOIN LATERAL (
@@ -81,7 +81,7 @@ WITH heard AS (
 )
 """
 DEVICES = """\
-SELECT count(*) AS devices, count(*) FILTER (WHERE is_silent) AS silent, sum(per_minute) AS "values a minute"
+SELECT count(*) AS devices, count(*) FILTER (WHERE is_silent) AS silent, sum(per_minute)::bigint AS "values a minute"
   FROM device WHERE site IN ($site)"""
 SILENT = """\
 SELECT device_id AS device, type, site, last AS "last reading",
@@ -126,7 +126,7 @@ BAD_DATA_BY_REASON = """\
 SELECT $__timeGroupAlias(at, $__interval, 0), replace(reason, '_', ' ') AS metric, count(*) AS count
   FROM quarantine WHERE {of_system} AND what <> 'reading' AND $__timeFilter(at) GROUP BY 1, 2 ORDER BY 1, 2"""
 BALANCE = """\
-SELECT coalesce(sum(abs(rows_off_by) + values_off_by), 0) + count(*) FILTER (WHERE status = 'failed') AS books
+SELECT (coalesce(sum(abs(rows_off_by) + values_off_by), 0) + count(*) FILTER (WHERE status = 'failed'))::bigint AS books
   FROM ledger_balance WHERE {of_system} AND starts_at BETWEEN $__timeFrom()::timestamptz - {folder} AND $__timeTo()"""
 BOOKS = """\
 SELECT partition, status, landed, valid, quarantined, duplicate, rows_off_by AS "rows off by",
@@ -165,10 +165,10 @@ SELECT severity, title, starts_at AS started, resolved_at AS resolved,
 SYSTEMS = """\
 SELECT system, devices, silent, per_minute AS "values a minute", coalesce(critical, 0) AS critical,
        coalesce(warning, 0) AS warning, coalesce(info, 0) AS info, coalesce(quarantined, 0) AS quarantined,
-       coalesce(rejected, 0) AS rejected, coalesce(off_by, 0) AS books
+       coalesce(rejected, 0) AS rejected, coalesce(off_by, 0)::bigint AS books
   FROM (VALUES {systems}) AS known (system)
   LEFT JOIN (SELECT system, count(*) AS devices, count(*) FILTER (WHERE is_silent) AS silent,
-                    sum(per_minute) AS per_minute FROM device GROUP BY 1) counted USING (system)
+                    sum(per_minute)::bigint AS per_minute FROM device GROUP BY 1) counted USING (system)
   LEFT JOIN (SELECT system, count(*) FILTER (WHERE severity = 'critical') AS critical,
                     count(*) FILTER (WHERE severity = 'warning') AS warning,
                     count(*) FILTER (WHERE severity = 'info') AS info
@@ -186,7 +186,7 @@ ALL_FIRED = """\
 SELECT $__timeGroupAlias(event_time, $__interval, 0), system AS metric, count(*) AS fired
   FROM alert_transitions WHERE "to" = 'firing' AND $__timeFilter(event_time) GROUP BY 1, 2 ORDER BY 1, 2"""
 ROLLED = """\
-SELECT $__timeGroupAlias(bucket, $__interval, 0), system AS metric, sum(count) AS values
+SELECT $__timeGroupAlias(bucket, $__interval, 0), system AS metric, sum(count)::bigint AS values
   FROM rollups
  WHERE grain = CASE WHEN $__interval_ms < 3600000 THEN '1m' ELSE '1h' END AND $__timeFilter(bucket)
  GROUP BY 1, 2 ORDER BY 1, 2"""

@@ -65,6 +65,10 @@ class Settings(BaseModel):
     airflow_url: str = "http://127.0.0.1:28080"
     airflow_user: str = "admin"
     airflow_password: SecretStr = SecretStr("")
+    grafana_url: str = "http://127.0.0.1:23000"
+    """Where the stack's Grafana answers, when GRAFANA_HOME names one."""
+    grafana_password: SecretStr = SecretStr("")
+    """Of its user admin."""
 
     port_base: int | None = None
     """The stack's servers listen on this port and the ones after it; without it, on the ports below."""
@@ -79,6 +83,7 @@ class Settings(BaseModel):
     port_live_metrics: int = DEFAULT_PORTS["live_metrics"]
     port_alerts_metrics: int = DEFAULT_PORTS["alerts_metrics"]
     port_history_metrics: int = DEFAULT_PORTS["history_metrics"]
+    port_grafana: int = DEFAULT_PORTS["grafana"]
 
     bridge_max_in_flight: int = 2000
     """Readings between the MQTT broker and Kafka's confirmation, per topic worker."""

@@ -23,7 +23,7 @@ DB_ROLE = {
 DB_LOGINS = ("weir", "weir_live", "weir_history", "weir_batch", "weir_registry", "weir_reader", "weir_airflow")
 SERVER_KEYS = (
     "KAFKA_BROKER", "KAFKA_ADMIN", "KAFKA_CONTROLLER", "DB_SUPERUSER", "AIRFLOW_ADMIN", "AIRFLOW_BATCH",
-    "AIRFLOW_API_SECRET", "SPARK_TOKEN",
+    "AIRFLOW_API_SECRET", "SPARK_TOKEN", "GRAFANA_ADMIN", "GRAFANA_SECRET",
 )  # fmt: skip
 
 
@@ -140,6 +140,8 @@ def role_settings(
             "WEIR_AIRFLOW_URL": f"http://{LOOPBACK}:{ports.airflow}",
             "WEIR_AIRFLOW_USER": "admin",
             "WEIR_AIRFLOW_PASSWORD": known["AIRFLOW_ADMIN"],
+            "WEIR_GRAFANA_URL": f"http://{LOOPBACK}:{ports.grafana}",
+            "WEIR_GRAFANA_PASSWORD": known["GRAFANA_ADMIN"],
         }
         values |= {f"WEIR_PORT_{name.upper()}": str(getattr(ports, name)) for name in ports.__dataclass_fields__}
     return values

@@ -55,7 +55,7 @@ def demo(
     settings = stack.settings("operator")
     figures = run(settings, seconds, recording or find_recording(Settings.load()), say, stack.log_tail)
     (settings.home / "demo.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    _show(figures, settings)
+    _show(figures, settings, has_grafana="grafana" in stack.services)
     if figures["differences"]:
         raise DataError("the figures do not reconcile:\n" + "\n".join(figures["differences"]))
 
@@ -237,7 +237,7 @@ def _etl(settings: Settings, say: Say, what: str) -> str:
     return run_id
 
 
-def _show(figures: dict[str, Any], settings: Settings) -> None:
+def _show(figures: dict[str, Any], settings: Settings, has_grafana: bool) -> None:
     from rich.console import Console
     from rich.table import Table
     from sqlalchemy import make_url
@@ -264,6 +264,9 @@ def _show(figures: dict[str, Any], settings: Settings) -> None:
     reconciles = "[red]They do not reconcile.[/]" if figures["differences"] else "[green]They reconcile.[/]"
     refused = sum(figures["rejected"].values())
     password = settings.airflow_password.get_secret_value()
+    grafana = "not here: unpack Grafana 9.4 or newer and run GRAFANA_HOME=/its/folder make up"
+    if has_grafana:
+        grafana = f"{settings.grafana_url}  user admin, password {settings.grafana_password.get_secret_value()}"
     console.print(
         f"""
 Messages     published {figures["published"]:,} = bridged {figures["bridged"]:,} + rejected {refused:,}. {reconciles}
@@ -273,6 +276,7 @@ Alerts       {figures["transitions"]:,} transitions; active ones: weir alerts
 Figures      {settings.home / "demo.json"}; the books: weir ledger
 
 Airflow      {settings.airflow_url}  user {settings.airflow_user}, password {password}
+Grafana      {grafana}
 Data Docs    {settings.home / "data-docs" / "index.html"}
 Database     PGPASSWORD={url.password} psql -h {url.host} -p {url.port} -U {url.username} {url.database}
 Stop         make down""",
