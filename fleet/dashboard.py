@@ -65,7 +65,7 @@ def of_system(system: System) -> Json:
             variable("site", "Site", sql.SITES.format(system=system.name), multi=True),
             variable("device", "Device", sql.DEVICE_IDS.format(system=system.name)),
         ],
-        annotations=[annotation("Alerts of $device", sql.ANNOTATION.format(system=system.name))],
+        annotations=[annotation("Alerts of the device", sql.ANNOTATION.format(system=system.name))],
     )
 
 
@@ -79,7 +79,18 @@ def document(
     annotations: Iterable[Json] = (),
 ) -> Json:
     """A dashboard that at first shows the time `since` now."""
-    to_all = {"type": "dashboards", "title": "", "tags": [TAG], "asDropdown": False, "keepTime": True}
+    to_all = {
+        "type": "dashboards",
+        "title": "",
+        "tags": [TAG],
+        "asDropdown": False,
+        "keepTime": True,
+        "includeVars": False,
+        "targetBlank": False,
+        "icon": "",
+        "tooltip": "",
+        "url": "",
+    }
     return {
         "uid": f"{TAG}-{name}",
         "title": title,

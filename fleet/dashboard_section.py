@@ -112,7 +112,10 @@ def quality(system: System) -> Section:
                 "Devices of the registry of which three readings or more did not come, the longest silent first."
                 " Without a last reading: not heard in this range at all.",
                 sql.HEARD.format(metrics=metric_rows(system.types)) + sql.SILENT,
-                overrides=[override("silent for", **SECONDS)],
+                overrides=[
+                    override("last reading", noValue="not in this range"),
+                    override("silent for", noValue="all of it", **SECONDS),
+                ],
                 nothing="all devices report",
             ),
         ],
@@ -142,7 +145,7 @@ def books(system: System) -> Section:
                 "Runs of the batch job",
                 "Each run of the batch job, and how many partitions it set out to process.",
                 sql.RUNS,
-                overrides=[STATUS, override("took", **SECONDS)],
+                overrides=[STATUS, override("took", noValue="running", **SECONDS)],
             ),
         ]
     return Section("Books", panels)
@@ -169,7 +172,11 @@ def device(system: System) -> Section:
                 "Alerts of $device",
                 "Alerts of this device that were active in this range, the newest first.",
                 sql.DEVICE_ALERTS.format(system=system.name),
-                overrides=[panel.SEVERITY_COLUMN, override("lasted", **SECONDS)],
+                overrides=[
+                    panel.SEVERITY_COLUMN,
+                    override("resolved", noValue="active"),
+                    override("lasted", **SECONDS),
+                ],
                 nothing="no alerts",
             ),
         ],

@@ -88,7 +88,7 @@ SEVERITY_COLUMN = override(
 def timeseries(title: str, description: str, sql: str, *, overrides: Iterable[Json] = (), interval: str = "1s",
                height: int = 8, **defaults: Any) -> Panel:  # fmt: skip
     """`custom__lineWidth=2` is the default's `custom.lineWidth`."""
-    custom = {"lineWidth": 2, "fillOpacity": 0, "showPoints": "never", "spanNulls": False}
+    custom = {"lineWidth": 2, "fillOpacity": 0, "showPoints": "auto", "spanNulls": False}
     own = {k.removeprefix("custom__"): v for k, v in defaults.items() if k.startswith("custom__")}
     plain = {k: v for k, v in defaults.items() if not k.startswith("custom__")}
     options = {
@@ -120,9 +120,9 @@ def stat(title: str, description: str, sql: str, *, overrides: Iterable[Json] = 
 
 
 def table(title: str, description: str, sql: str, *, overrides: Iterable[Json] = (), height: int = 8,
-          nothing: str = "none") -> Panel:  # fmt: skip
-    """`nothing`: what stands there when there is no row."""
-    defaults = {"custom": {"align": "auto", "filterable": False}, "noValue": nothing}
+          nothing: str = "") -> Panel:  # fmt: skip
+    """`nothing`: what stands there when there is no row, and in a cell without a value that no override gives another."""
+    defaults: Json = {"custom": {"align": "auto", "filterable": False}, **({"noValue": nothing} if nothing else {})}
     return Panel("table", title, description, sql, defaults, tuple(overrides), {"showHeader": True}, height=height)
 
 

@@ -124,7 +124,7 @@ def answers(connection: Connection, name: str, dashboard: Mapping[str, Any], end
 
 def missing_columns(dashboard: Mapping[str, Any], answers: Iterable[Answer]) -> list[str]:
     """Columns that overrides and options name and no answer has."""
-    columns = {a.query.where.partition(": ")[2]: a.columns for a in answers if a.query.kind != "annotation"}
+    columns = {found.query.where.partition(": ")[2]: found.columns for found in answers}
     wrong = []
     for panel in dashboard["panels"]:
         if panel["type"] != "row":

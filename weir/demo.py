@@ -264,7 +264,7 @@ def _show(figures: dict[str, Any], settings: Settings, has_grafana: bool) -> Non
     reconciles = "[red]They do not reconcile.[/]" if figures["differences"] else "[green]They reconcile.[/]"
     refused = sum(figures["rejected"].values())
     password = settings.airflow_password.get_secret_value()
-    grafana = "not here: unpack Grafana 9.4 or newer and run GRAFANA_HOME=/its/folder make up"
+    grafana = "not here: unpack Grafana 9.4 or newer and run make up GRAFANA_HOME=/its/folder"
     if has_grafana:
         grafana = f"{settings.grafana_url}  user admin, password {settings.grafana_password.get_secret_value()}"
     console.print(
