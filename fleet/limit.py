@@ -29,10 +29,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Limit:
-    """Values of `interval` breach, with this severity."""
+    """Values of `interval` breach, with this severity, as the condition `when` has it."""
 
     interval: Interval
     severity: Severity
+    when: str
 
 
 def limits_of(rule: Rule, metric: str, is_whole: bool = False) -> list[Limit]:
@@ -43,9 +44,11 @@ def limits_of(rule: Rule, metric: str, is_whole: bool = False) -> list[Limit]:
     found = []
     for path, condition in rule.conditions():
         severity = path.removeprefix("levels.") or rule.severity or "warning"
-        for interval in _breaches(parse_expression(condition.when or ""), _Axis(metric, rule.params, is_whole)):
+        if condition.when is None:
+            continue
+        for interval in _breaches(parse_expression(condition.when), _Axis(metric, rule.params, is_whole)):
             if interval.low < interval.high:
-                found.append(Limit(interval, severity))  # type: ignore[arg-type]
+                found.append(Limit(interval, severity, condition.when))  # type: ignore[arg-type]
     return found
 
 

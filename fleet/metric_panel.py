@@ -43,8 +43,8 @@ def metric_panel(spec: DeviceType, name: str) -> Panel:
         return timeseries(f"{title}, added", said, query, overrides=FLEET_AND_CHOSEN, **common)
     if unit.grafana == "bool":
         query = sql.OF_DEVICE.format(**places, **sql.MEAN) + sql.SHARE
-        common |= {"unit": "percentunit", "min": 0, "max": 1}
-        said = f"How much of the time it was on. {told}"
+        common |= {"unit": "percentunit", "min": 0, "max": 1, "thresholds": steps(UNCOLOURED)}
+        said = "How much of the time it was on, of all devices that measure it and of $device."
         return timeseries(f"{title}: share of the time", said, query, overrides=FLEET_AND_CHOSEN, **common)
     query = sql.OF_DEVICE.format(**places, **sql.MEAN) + sql.BAND
     said = f"The median of all devices, the band in which eight of ten are (p10 to p90), and $device by itself. {told}"
@@ -60,7 +60,7 @@ def _colour(name: str) -> Json:
 
 
 FLEET_AND_CHOSEN = (override("all devices", color=_colour(FLEET)), CHOSEN_DEVICE)
-_EDGE: dict[str, Any] = {"color": _colour(FLEET), "custom__lineWidth": 0,
+_EDGE: dict[str, Any] = {"color": _colour(FLEET), "custom__lineWidth": 0, "custom__showPoints": "never",
                          "custom__hideFrom": {"legend": True, "tooltip": False, "viz": False}}  # fmt: skip
 BAND = (
     override("p10", **_EDGE),
@@ -114,9 +114,9 @@ def axis(limits: Sequence[Limit], metric: Metric) -> Json:
 def limits_text(spec: DeviceType, name: str, limits: Sequence[Limit]) -> str:
     """What the colours mean, in words."""
     metric, symbol = spec.metrics[name], UNITS[spec.metrics[name].unit].symbol
-    told = [f"{SEVERITY_COLOURS[s]}: {s}" for s in SEVERITY_COLOURS if any(limit.severity == s for limit in limits)]
+    conditions = dict.fromkeys((limit.severity, limit.when) for limit in limits)
+    told = [f"{SEVERITY_COLOURS[severity]}, {severity}: {when}" for severity, when in conditions]
     if metric.range:
-        told.append(
-            f"{OUTSIDE}: beyond what the sensor can say ({metric.range.low:g} to {metric.range.high:g} {symbol})"
-        )
+        bounds = f"{metric.range.low:g} to {metric.range.high:g} {symbol}".rstrip()
+        told.append(f"{OUTSIDE}: not what the sensor can say ({bounds})")
     return f"Limits: {'; '.join(told)}." if told else ""

@@ -121,7 +121,7 @@ def stat(title: str, description: str, sql: str, *, overrides: Iterable[Json] = 
 
 def table(title: str, description: str, sql: str, *, overrides: Iterable[Json] = (), height: int = 8,
           nothing: str = "") -> Panel:  # fmt: skip
-    """`nothing`: what stands there when there is no row, and in a cell without a value unless an override says another."""
+    """`nothing`: what stands there when there is no row, and in a cell without a value, unless overridden."""
     defaults: Json = {"custom": {"align": "auto", "filterable": False}, **({"noValue": nothing} if nothing else {})}
     return Panel("table", title, description, sql, defaults, tuple(overrides), {"showHeader": True}, height=height)
 
