@@ -33,7 +33,7 @@ def program(layout: Layout, environ: Mapping[str, str], secrets: Mapping[str, st
     # The provisioning names these, so that they stand in no file of Grafana's.
     passwords = {
         "WAREHOUSE_PASSWORD": secrets[f"DB_{LOGIN.upper()}"],
-        "ALERTMANAGER_USER": "admin",
+        "ALERTMANAGER_USER": "weir",
         "ALERTMANAGER_PASSWORD": secrets.get("ALERTMANAGER", ""),
     }
     return Program("grafana", command, layout.data, passwords)
@@ -57,6 +57,8 @@ def write(
         },
     }  # fmt: skip
     render("grafana/grafana.ini.j2", folder / "grafana.ini", {**values, **own})
+    for name in ("alerting", "plugins"):  # Grafana complains of folders that are not there
+        (folder / "provisioning" / name).mkdir(parents=True, exist_ok=True)
     for name in ("datasources", "dashboards"):
         target = folder / "provisioning" / name / "weir.yaml"
         render(f"grafana/provisioning/{name}/weir.yaml.j2", target, {**values, **own})
