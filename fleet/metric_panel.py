@@ -20,32 +20,30 @@ CHOSEN_DEVICE = override("device", displayName="$device", color={"mode": "fixed"
 
 def metric_panel(spec: DeviceType, name: str) -> Panel:
     metric = spec.metrics[name]
-    limits = [limit for rule in spec.alerts for limit in limits_of(rule, name, is_whole=metric.unit == "count")]
-    unit = UNITS[metric.unit]
-    title = title_of(spec, name)
+    unit, title = UNITS[metric.unit].grafana, title_of(spec, name)
     common: dict[str, Any] = {
         "interval": interval_of(spec),
-        "unit": unit.grafana,
-        "thresholds": thresholds(limits, metric),
-        "custom__thresholdsStyle": {"mode": "line+area"},
+        "unit": unit,
         "custom__spanNulls": gap_milliseconds(spec),
-        **{f"custom__{key}": value for key, value in axis(limits, metric).items()},
     }
-    told = limits_text(spec, name, limits)
     places = {"type": spec.type, "metric": name}
+    if metric.kind == "counter":
+        query = sql.OF_DEVICE.format(**places, **sql.LAST) + sql.GROWTH
+        said = "What was added since the point before, by all devices and by $device; nothing where one was not heard."
+        common |= {"min": 0, "custom__drawStyle": "bars"}
+        return timeseries(f"{title}, added", said, query, overrides=FLEET_AND_CHOSEN, **common)
+    if unit == "bool":
+        query = sql.OF_DEVICE.format(**places, **sql.MEAN) + sql.SHARE
+        said = "How much of the time it was on, of all devices that measure it and of $device."
+        common |= {"unit": "percentunit", "min": 0, "max": 1}
+        return timeseries(f"{title}: share of the time", said, query, overrides=FLEET_AND_CHOSEN, **common)
+    limits = [limit for rule in spec.alerts for limit in limits_of(rule, name, is_whole=metric.unit == "count")]
+    told = limits_text(spec, name, limits)
+    common |= {"thresholds": thresholds(limits, metric), "custom__thresholdsStyle": {"mode": "line+area"}}
+    common |= {f"custom__{key}": value for key, value in axis(limits, metric).items()}
     if spec.type == OWN_TYPE:
         query = sql.OF_DEVICE.format(**places, **sql.MOST) + sql.EACH
         return timeseries(title, f"The highest of each point, a line for each service. {told}", query, **common)
-    if metric.kind == "counter":
-        query = sql.OF_DEVICE.format(**places, **sql.LAST) + sql.GROWTH
-        said = f"What was added since the point before; nothing where a device was not heard. {told}"
-        common |= {"thresholds": steps(UNCOLOURED), "custom__drawStyle": "bars"}
-        return timeseries(f"{title}, added", said, query, overrides=FLEET_AND_CHOSEN, **common)
-    if unit.grafana == "bool":
-        query = sql.OF_DEVICE.format(**places, **sql.MEAN) + sql.SHARE
-        common |= {"unit": "percentunit", "min": 0, "max": 1, "thresholds": steps(UNCOLOURED)}
-        said = "How much of the time it was on, of all devices that measure it and of $device."
-        return timeseries(f"{title}: share of the time", said, query, overrides=FLEET_AND_CHOSEN, **common)
     query = sql.OF_DEVICE.format(**places, **sql.MEAN) + sql.BAND
     said = f"The median of all devices, the band in which eight of ten are (p10 to p90), and $device by itself. {told}"
     return timeseries(title, said, query, overrides=BAND, **common)
