@@ -1,6 +1,7 @@
 """What the batch job derives from each spec holds with the libraries that are installed: every type, every metric."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -79,6 +80,13 @@ def test_partitions_have_keys_that_read_back(spec: DeviceType) -> None:
 
 def test_generated_files_are_fresh() -> None:
     assert stale_files(CHECKOUT, derived(CATALOG)) == {}
+
+
+def test_a_file_of_what_is_gone_is_stale(tmp_path: Path) -> None:
+    for path in ("expectations/old_type.json", "docker/grafana/dashboards/old_system.json"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+        assert "gone" in stale_files(tmp_path, {})[path]
 
 
 def test_arrow_types_survive_parquet() -> None:
