@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from fleet import panel_sql as sql
+from fleet import metric_sql as sql
 from fleet.channels import OWN_TYPE
 from fleet.duration import format_duration
 from fleet.limit import Interval, Limit, limits_of

@@ -26,7 +26,7 @@ FLEET, CHOSEN = "blue", "yellow"
 COLUMNS = 24
 PER_ROW = 3
 POINTS = 200
-"""A line has at most so many. An hour then has a point every 20 s, a week one an hour: see fleet.panel_sql."""
+"""A line has at most so many. An hour then has a point every 20 s, a week one an hour: see fleet.metric_sql."""
 
 
 @dataclass(frozen=True)

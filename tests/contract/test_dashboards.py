@@ -150,6 +150,6 @@ def test_nothing_of_grafana_is_left_in_a_query(query: Query, days: float) -> Non
     ids=["hour", "two hours", "three hours", "day", "week"],
 )  # fmt: skip
 def test_the_range_says_which_table_answers(hours: float, points: int, shortest: str, sql: str) -> None:
-    """As fleet.panel_sql says: readings, rollups of a minute, of an hour."""
+    """As fleet.metric_sql says: readings, rollups of a minute, of an hour."""
     query = Query("", "timeseries", "$__interval_ms < 60000 $__interval_ms < 3600000", points, shortest)
     assert sql in expanded(query, Range(A_DAY.end - timedelta(hours=hours), A_DAY.end), {})
