@@ -1,9 +1,10 @@
-"""The queries of a metric over time. `$__…` is a macro of Grafana's, `$site` and `$device` are the dashboard's variables,
-`{…}` is filled in here from the specs.
+"""The queries of a metric over time. `$__…` is a macro of Grafana's, `$site` and `$device` are variables of the
+dashboard, `{…}` is filled in here from the specs.
 
-The distance of two points says which table answers: below a minute (up to some three hours) `readings`, from a minute on
-the rollups of a minute, from an hour on those of an hour. PostgreSQL sees the comparison of two constants, and leaves the
-other table alone. Rollups come with the batch job: the last quarter of an hour of a long range may not be there yet.
+The distance of two points says which table answers: below a minute (up to some three hours) `readings`, from a minute
+on the rollups of a minute, from an hour on those of an hour. PostgreSQL sees the comparison of two constants, and
+leaves the other table alone. Rollups come with the batch job: the last quarter of an hour of a long range may not be
+there yet.
 
 Devices come from the registry, each with a look-up of its own: no index of `readings` begins with the time.
 """

@@ -1,5 +1,5 @@
-"""The queries of the dashboards but for metrics over time (fleet.metric_sql). `$__…` is a macro of Grafana's, `$site` and
-`$device` are the dashboard's variables, `{…}` is filled in here from the specs. Each is bound to the range that is shown.
+"""The queries of the dashboards but for metrics over time (fleet.metric_sql). `$__…` is a macro of Grafana's, `$site`
+and `$device` are variables of the dashboard, `{…}` is filled in here from the specs. Each has a bound in time.
 """
 
 from collections.abc import Iterable
