@@ -7,15 +7,16 @@ not before the device's clock: windows and values are kept for those only.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from fleet import reason
 from fleet.alert_state import CLEARING, FIRING, INACTIVE, LONG_AGO, NEVER, PENDING, Alert, Machine
 from fleet.device_state import DeviceState
-from fleet.evaluation import compile_condition, compile_value, parts
+from fleet.evaluation import Value, compile_condition, compile_value, parts
 from fleet.expression import parse_expression, text_of
 from fleet.reason import EPOCH
 from fleet.rule import Condition
-from fleet.ruleset import SEVERITIES, CompiledRule
+from fleet.ruleset import SEVERITIES, UNLIMITED, CompiledRule
 from fleet.witness import Event
 
 STATES = {INACTIVE: "inactive", PENDING: "pending", FIRING: "firing", CLEARING: "clearing"}
@@ -32,7 +33,9 @@ class Present:
 
     metric: str
     value: float | None
-    """None: unknown, for what is said in `is_stale`, or as it was sent."""
+    """None: unknown, stale or as it came."""
+    last: float | None
+    """As it came, stale or not."""
     set_at: datetime | None
     age: timedelta | None
     is_stale: bool
@@ -95,6 +98,8 @@ class Explanation:
     """The rule, with the last reading that it looks at."""
     watermark: datetime | None
     lag: timedelta
+    stale_after: timedelta | None
+    """None: never."""
     values: tuple[Present, ...]
     levels: tuple[Level, ...]
     due: datetime | None
@@ -110,6 +115,7 @@ def explain(
     """`events`: what a witness has of it, the latest last. `by_site_us`: the last evaluation that a site function of
     the rule had, if any."""
     alert, spec, events = device.alerts[rule.place], device.type.rules.spec, tuple(events)
+    stale_us = device.type.rules.stale_us
     evaluated_us = max([by_site_us, *(device.times[place] for _, place in rule.metrics)])
     levels = _levels(device, rule, alert, time_us, evaluated_us, events)
     is_active = alert is not None and alert.rank >= 0
@@ -129,6 +135,7 @@ def explain(
         evaluated=moment(evaluated_us),
         watermark=moment(device.type.watermark),
         lag=timedelta(microseconds=device.lag),
+        stale_after=timedelta(microseconds=stale_us) if stale_us < UNLIMITED else None,
         values=tuple(_present(device, name, place, time_us) for name, place in rule.metrics),
         levels=levels,
         due=moment(device.silence_due(rule)) if rule.no_data_us is not None and alert is None else None,
@@ -141,7 +148,7 @@ def _present(device: DeviceState, name: str, place: int, time_us: int) -> Presen
     set_us = device.times[place]
     age = None if set_us == LONG_AGO else timedelta(microseconds=time_us - set_us)
     is_stale = age is not None and time_us - set_us > device.type.rules.stale_us
-    return Present(name, device.fresh(place, time_us), moment(set_us), age, is_stale)
+    return Present(name, device.fresh(place, time_us), device.values[place], moment(set_us), age, is_stale)
 
 
 def _levels(
@@ -170,14 +177,24 @@ def _levels(
 def _sides(
     device: DeviceState, rule: CompiledRule, condition: Condition, time_us: int, evaluated_us: int
 ) -> tuple[Side, ...]:
-    stale_us, found = device.type.rules.stale_us, []
+    found = []
     for name in ("when", "clear"):
         text = getattr(condition, name)
         if text is not None:
             root = parse_expression(text)
-            at = (device.values, device.times, time_us - stale_us, time_us, device)
-            shown = tuple(Part(text_of(node), compile_value(node, rule.places)(*at)) for node in parts(root))
-            then = (device.values, device.times, evaluated_us - stale_us, evaluated_us, device)
-            decided = None if evaluated_us == LONG_AGO else compile_condition(root, rule.places)(*then)
+            shown = tuple(
+                Part(text_of(node), _ask(compile_value(node, rule.places), device, time_us)) for node in parts(root)
+            )
+            decided = None
+            if evaluated_us != LONG_AGO:
+                decided = _ask(compile_condition(root, rule.places), device, evaluated_us)
             found.append(Side(name, shown, decided))
     return tuple(found)
+
+
+def _ask(function: Value, device: DeviceState, time_us: int) -> Any:
+    """As Journal.ask, without counting what raises."""
+    try:
+        return function(device.values, device.times, time_us - device.type.rules.stale_us, time_us, device)
+    except Exception:
+        return None

@@ -21,7 +21,7 @@ from fleet.alert_state import LONG_AGO
 from fleet.channels import CONTROL
 from fleet.columns import ColumnReader
 from fleet.contract import MAX_FUTURE_US
-from fleet.control import Site, Spec, decode_control
+from fleet.control import Device, Site, Spec, decode_control
 from fleet.device_state import DeviceState
 from fleet.engine import Engine
 from fleet.errors import Unavailable
@@ -116,8 +116,11 @@ class Replay:
             return False
         if type_ is None or type_.watermark < self.at_us or record.at * 1000 <= self.at_us:
             return False
+        device = self.device
+        if device is None and not isinstance(record, Device):  # it may never come
+            return False
         if isinstance(record, Site):
-            return (device := self.device) is not None and device.site.name == record.site
+            return device is not None and device.site.name == record.site
         named = getattr(record, "device", self.subject.device)
         return record.type == self.subject.type and (isinstance(record, Spec) or named == self.subject.device)
 

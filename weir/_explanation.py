@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from fleet.duration import format_duration
-from fleet.explanation import Explanation, Level
+from fleet.explanation import Explanation, Level, Present
 from fleet.reason import EPOCH, clock
 from weir._explain import Found
 
@@ -28,7 +28,7 @@ def as_lines(found: Found) -> list[str]:
     for level in it.levels:
         lines += _of_level(it, level)
     for value in it.values:
-        lines += _said("value", f"{value.metric} {_value(value.value)}{_age(value.age, value.is_stale)}")
+        lines += _said("value", f"{value.metric} {_present(value, it.stale_after)}")
     for event in it.events:
         detail = f" ({event.detail})" if event.detail else ""
         of = f"{event.level}: " if event.level else ""
@@ -78,10 +78,13 @@ def _value(value: float | bool | None) -> str:
     return "unknown" if value is None else str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
-def _age(age: timedelta | None, is_stale: bool) -> str:
-    if age is None:
-        return ", never set"
-    return f", {format_duration(age)} old{': stale' if is_stale else ''}"
+def _present(value: Present, stale_after: timedelta | None) -> str:
+    if value.age is None:
+        return "unknown, never sent"
+    age = f"{format_duration(value.age)} old"
+    if value.is_stale and stale_after is not None:
+        return f"unknown: {_value(value.last)} is {age}, and stale after {format_duration(stale_after)}"
+    return f"{_value(value.value)}, {age}"
 
 
 def _time(time: datetime | None) -> str:

@@ -133,7 +133,9 @@ MOMENTS: dict[str, tuple[float, str, str, list[str]]] = {
     "pending": (25, "hot", "pending", ["for 30s ends", "true: heat > limit"]),
     "firing": (45, "hot", "firing", ["in breach since", "before    ", "alert "]),
     "in the band": (55, "hot", "firing", ["neither when nor clear", "heat 305, 5s old"]),
-    "stale": (95, "hot", "firing", ["unknown: heat > limit", "305, 45s old: stale", "at the last evaluation"]),
+    "stale": (95, "hot", "firing", [
+        "unknown: heat > limit", "heat unknown: 305 is 45s old, and stale after 30s", "at the last evaluation",
+    ]),
     "not silent yet": (109, "silent", "inactive", ["last heard", "; due "]),
     "silent": (111, "silent", "firing", ["silent since"]),
 }  # fmt: skip

@@ -119,6 +119,12 @@ def test_a_moment(name: str, size: int) -> None:
     assert replay.position == position
 
 
+def test_an_unknown_device_is_looked_for_to_the_end() -> None:
+    new = Spec(revision=2, at=ABOUT["at"], type=TYPE, version=2, text=SPEC.text)
+    replay = replayed(log(say(0, 20), say(20, 20), new), FIRST_MS + 10_000, 100, "hot", "d7")
+    assert (replay.device, replay.first_later, replay.position) == (None, None, 4)
+
+
 def test_before_the_first_reading_the_device_is_not_there() -> None:
     replay = replayed(log(say(10, 20)), FIRST_MS + 5_000, 100, "hot", "d1")
     assert replay.device is None
