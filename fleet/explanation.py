@@ -124,7 +124,8 @@ def explain(
     if alert is not None and is_active and alert.capped:
         marks += ("capped",)
     return Explanation(
-        spec.type, device.id, device.site.name, rule.id, rule.title, spec.version,
+        spec.type, device.id, device.site.name, rule.id,
+        title=rule.id if rule.has_templates else rule.title, spec_version=spec.version,
         at=EPOCH + timedelta(microseconds=time_us),
         state=next(state for state in ("firing", "clearing", "pending", "inactive") if state in states),
         severity=(rule.severity or SEVERITIES[alert.rank]) if alert is not None and is_active else None,

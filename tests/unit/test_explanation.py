@@ -1,12 +1,16 @@
 """Why a rule says what it says: a table with every kind of rule, and the parts of its conditions."""
 
+import json
 from typing import Any
 
 import pytest
 
 from fleet.explanation import Explanation, explain
 from fleet.witness import Subject, Witness
+from streaming.replay import Log
 from tests.oracle import subject
+from weir._explain import Found
+from weir._explanation import as_lines, as_object
 
 METRICS = {"x": {"unit": "count"}, "y": {"unit": "count"}}
 
@@ -186,3 +190,46 @@ def test_parts_values_and_what_the_last_evaluation_found() -> None:
 def test_marks() -> None:
     lines = [x(0, 9), {"at": "1s", "resolve": {"device": "d1", "rule": "r"}}]
     assert explained({"when": "x > 5"}, lines, 1).marks == ("quiet",)
+
+
+TEXT = """\
+r: d1 at default, rule r of pump version 1
+at        1970-01-01 00:00:30.000 UTC
+state     inactive
+why       its hold ended 1970-01-01 00:00:20.000: no known outcome for 20s,
+          max_gap 10s; the next breach starts anew
+when      true: x > 5
+            9: x
+value     x 9, 30s old
+before    1970-01-01 00:00:00.000  breach
+before    1970-01-01 00:00:20.000  lapsed (no known outcome for 20s, max_gap
+          10s)
+watermark 1970-01-01 00:00:30.000
+log       readings.plant-3, offsets 0 to 1
+"""
+LONG = {"when": "x > 9 and (avg(x, 30s) > 3 or max_over(x, 10s) > 7) and not y > 12345678 and site_max(pump.x) > 1e300"}
+
+
+def test_text() -> None:
+    rule, lines, at, *_ = TABLE["max_gap: a hold that ended"]
+    log = Log("readings.plant", 3, 0, 2)
+    assert "\n".join([*as_lines(Found(explained(rule, lines, at), log, 2)), ""]) == TEXT
+    shown = [as_lines(Found(explained(*case[:3]), log, 2)) for case in [*TABLE.values(), (LONG, [x(0, 10)], 0)]]
+    assert all(len(line) <= 80 for lines in shown for line in lines)
+
+
+def test_json_says_times_and_spans() -> None:
+    rule, lines, at, *_ = TABLE["for: held"]
+    said = json.loads(json.dumps(as_object(Found(explained(rule, lines, at), Log("readings.plant", 3, 1, 2), 2))))
+    assert (said["at"], said["stale_after"]) == ("1970-01-01T00:00:20+00:00", 30.0)
+    assert [(e["at"], e["what"], e["offset"]) for e in said["events"]] == [
+        ("1970-01-01T00:00:00+00:00", "breach", 0), ("1970-01-01T00:00:20+00:00", "firing", 2),
+    ]  # fmt: skip
+    assert said["log"] == {
+        "topic": "readings.plant",
+        "partition": 3,
+        "begin": 1,
+        "end": 2,
+        "read_to": 2,
+        "is_whole": False,
+    }
