@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from connections.publication import partition_of_key
 from connections.warehouse import Warehouse
 from etl.window import moment
+from fleet.alert_state import LONG_AGO
 from fleet.catalog import Catalog, load_catalog
 from fleet.columns import ColumnReader
 from fleet.errors import ConfigurationError
@@ -116,11 +117,13 @@ def _rule(replay: Replay, log: Log, spec: DeviceType, at: datetime) -> "Compiled
     """The rule as it was in force; raises ConfigurationError where it, or the device, was not there."""
     where, device, type_name = f"{log.topic}-{log.partition}", replay.subject.device, spec.type
     gone = f"; Kafka's log begins at offset {log.begin} by now, and what was before is gone" if log.begin else ""
-    state = replay.device
-    if state is None and replay.first_later is not None:
+    state, later = replay.device, replay.first_later
+    if state is not None and state.heard == LONG_AGO and state.registered > replay.at_us:
+        state, later = None, state.registered
+    if state is None and later is not None:
         raise ConfigurationError(
             f"at: {at.isoformat()} lies before all that {where} has of {type_name} {device}:"
-            f" that begins at {clock(replay.first_later)}{gone}"
+            f" that begins at {clock(later)}{gone}"
         )
     if state is None and ("device", type_name, device) in replay.engine.revisions:
         raise ConfigurationError(f"{type_name} {device} was retired by then; see `weir devices show`")
