@@ -119,7 +119,8 @@ def _rule(replay: Replay, log: Log, spec: DeviceType, at: datetime) -> "Compiled
     gone = f"; Kafka's log begins at offset {log.begin} by now, and what was before is gone" if log.begin else ""
     state, later = replay.device, replay.first_later
     if state is not None and state.heard == LONG_AGO and state.registered > replay.at_us:
-        state, later = None, state.registered
+        later = state.registered
+        state = None
     if state is None and later is not None:
         raise ConfigurationError(
             f"at: {at.isoformat()} lies before all that {where} has of {type_name} {device}:"
