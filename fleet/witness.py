@@ -59,24 +59,35 @@ class Witness(Evaluator):
         self._told = 0
 
     def evaluate(self, device: DeviceState, rule: CompiledRule, time_us: int) -> None:
-        self._watch(device, rule, lambda: super(Witness, self).evaluate(device, rule, time_us), time_us)
+        do = super().evaluate
+        if self._is_subject(device, rule):
+            self._watch(device, rule, lambda: do(device, rule, time_us), time_us)
+        else:
+            do(device, rule, time_us)
 
     def act(self, device: DeviceState, rule: CompiledRule, due_us: int) -> None:
-        self._watch(device, rule, lambda: super(Witness, self).act(device, rule, due_us), due_us, by="timer")
+        do = super().act
+        if self._is_subject(device, rule):
+            self._watch(device, rule, lambda: do(device, rule, due_us), due_us, by="timer")
+        else:
+            do(device, rule, due_us)
 
     def end(
         self, device: DeviceState, rule: CompiledRule, alert: Alert, at_us: int, reason: str, version: int | None = None
     ) -> None:
-        self._watch(
-            device, rule, lambda: super(Witness, self).end(device, rule, alert, at_us, reason, version),
-            max(at_us, device.clock), by=reason,
-        )  # fmt: skip
+        do = super().end
+        if self._is_subject(device, rule):
+            clock_us = max(at_us, device.clock)
+            self._watch(device, rule, lambda: do(device, rule, alert, at_us, reason, version), clock_us, by=reason)
+        else:
+            do(device, rule, alert, at_us, reason, version)
+
+    def _is_subject(self, device: DeviceState, rule: CompiledRule) -> bool:
+        wanted = self.subject
+        return device.id == wanted.device and rule.id == wanted.rule and device.type.name == wanted.type
 
     def _watch(self, device: DeviceState, rule: CompiledRule, do: Callable[[], None], at_us: int, by: str = "") -> None:
         """`by`: `timer`, or the reason of a control record; empty: a reading."""
-        if (device.type.name, device.id, rule.id) != self.subject:
-            do()
-            return
         self._machines, self._told = _machines(device, rule), len(self.journal.told)
         do()  # an evaluation may run timers first, which are watched for themselves
         before, after = self._machines, _machines(device, rule)

@@ -81,7 +81,8 @@ def _value(value: float | bool | None) -> str:
 def _present(value: Present, stale_after: timedelta | None) -> str:
     if value.age is None:
         return "unknown, never sent"
-    age = f"{format_duration(value.age)} old"
+    seconds = value.age.total_seconds()
+    age = f"{seconds:.1f}".removesuffix(".0") + "s old"
     if value.is_stale and stale_after is not None:
         return f"unknown: {_value(value.last)} is {age}, and stale after {format_duration(stale_after)}"
     return f"{_value(value.value)}, {age}"

@@ -24,6 +24,7 @@ from fleet.reading import Reading, encode_reading
 from fleet.settings import CHECKOUT, Settings
 from stack.provision import provision_kafka
 from stack.stack import Stack
+from tests.integration.processes import wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -99,6 +100,9 @@ def explain(weir: Weir) -> Weir:
 @pytest.fixture(scope="module")
 def log(settings_for: SettingsFor, types: Path) -> Iterator[None]:
     """Of both types the same: d1 hot from 10 s on, and silent after 50 s; d2 speaks on."""
+    for role, operation in (("simulator", kafka.WRITE), ("operator", kafka.READ)):  # new rights take a moment
+        asked = settings_for(role), operation, TOPICS.values()
+        wait_for(lambda asked=asked: not kafka.access_problems(*asked), 20, f"{role} may not {operation}")  # type: ignore[misc]
     producer = kafka.producer(settings_for("simulator"), "tests")
     since_ms = int(START.timestamp() * 1000)
 
