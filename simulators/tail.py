@@ -56,6 +56,7 @@ def _mqtt(settings: Settings, topic: str, stopping: Callable[[], bool]) -> Itera
 
 def _kafka(settings: Settings, topic: str, from_beginning: bool, stopping: Callable[[], bool]) -> Iterator[Heard]:
     from connections.kafka import READ, check_access, consumer, partitions
+    from connections.kafka_batches import Batches
 
     check_access(settings, READ, [topic])
     client = consumer(settings, "weir-tail")
@@ -68,9 +69,10 @@ def _kafka(settings: Settings, topic: str, from_beginning: bool, stopping: Calla
             client.seek_to_end(*assigned)
             for partition in assigned:  # the end is looked up now, not at the first poll
                 client.position(partition)
+        batches = Batches(client)
         while not stopping():
-            for records in client.poll(timeout_ms=int(POLL_SECONDS * 1000)).values():
-                for r in records:
+            for batch in batches.poll(int(POLL_SECONDS * 1000)):
+                for r in batch.records():
                     yield Heard(
                         r.timestamp, r.topic, r.value or b"", r.key, f"{r.partition}/{r.offset}", tuple(r.headers)
                     )  # fmt: skip
@@ -87,7 +89,7 @@ def as_json(heard: Heard) -> str:
     if heard.key is not None:
         line["key"] = heard.key.decode("utf-8", "backslashreplace")
     if heard.headers:
-        line["headers"] = {name: value.decode("utf-8", "backslashreplace") for name, value in heard.headers}
+        line["headers"] = {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in heard.headers}
     try:
         line["payload"] = heard.payload.decode("utf-8")
     except UnicodeDecodeError:

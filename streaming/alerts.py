@@ -17,7 +17,6 @@ from kafka.errors import FencedInstanceIdError, KafkaError, ProducerFencedError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from connections import kafka
-from connections.kafka_batches import Batches
 from fleet.catalog import load_catalog
 from fleet.channels import TRANSITIONS, state_topic
 from fleet.columns import ColumnReader
@@ -94,11 +93,10 @@ class Alerts:
         self._watchdog = Watchdog(HUNG_SECONDS)
         self._reader = SnapshotReader(self.settings)
         member = Member(self.settings, GROUP, self.systems, isolation_level="read_committed")
-        batches = Batches(member.consumer)
         log.info("started topics=%s", ",".join(self.systems))
         try:
             while not stop.is_set():
-                self.step(member, batches)
+                self.step(member)
             self._commit(member)
             log.info("stopped commits=%d transitions=%d", self.commits, sum(self.transitions.values()))
         finally:
@@ -107,11 +105,11 @@ class Alerts:
             self._close_producer()
             health.close()
 
-    def step(self, member: Member, batches: Batches) -> None:
+    def step(self, member: Member) -> None:
         """One poll; what it brings is evaluated, and committed when that is due."""
         consumer = member.consumer
         try:
-            polled = member.told(lambda: batches.poll(timeout_ms=POLL_MS, max_batches=MAX_BATCHES))
+            polled = member.told(lambda: member.batches.poll(POLL_MS, MAX_BATCHES))
         except Unavailable as error:  # what was evaluated before is told all the same
             self._backoff.problem = str(error)
             log.error("%s", error)
