@@ -23,7 +23,7 @@ class Heard(NamedTuple):
     payload: bytes
     key: bytes | None = None
     place: str = ""
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
     @property
     def is_reading(self) -> bool:
@@ -99,7 +99,7 @@ def as_json(heard: Heard) -> str:
 
 def as_text(heard: Heard) -> tuple[str, str]:
     """(where and when, what was said), without control characters."""
-    headers = " ".join(f"{name}={value.decode('utf-8', 'backslashreplace')}" for name, value in heard.headers)
+    headers = " ".join(f"{name}={(value or b'').decode('utf-8', 'backslashreplace')}" for name, value in heard.headers)
     key = "" if heard.key is None else heard.key.decode("utf-8", "backslashreplace")
     at = datetime.fromtimestamp(heard.at_ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
     where = heard.topic if is_mqtt(heard.topic) else f"{heard.place} {key}"

@@ -164,7 +164,7 @@ class Alerts:
         for shard in shards.values():
             counts = _sum(counts, shard.counted())
         return Figures(
-            engine_states(list(shards.values()), time.time()),
+            engine_states(list(shards.values()), time.time()) | {"blocked": len(self._blocked)},
             counts | {"restarts": self.failed_commits},
             positions | {place: shard.position for place, shard in shards.items()},
         )
@@ -362,6 +362,9 @@ class Alerts:
         yield CounterMetricFamily("weir_alerts_snapshots", "Snapshots written", value=self.snapshots)
         yield CounterMetricFamily("weir_alerts_snapshot_seconds", "Spent on snapshots", value=self.snapshot_seconds)
         yield GaugeMetricFamily("weir_alerts_snapshot_bytes", "Of the last snapshot", value=self.snapshot_bytes)
+        yield GaugeMetricFamily(
+            "weir_alerts_blocked", "Partitions that wait for a person", value=len(self._blocked)
+        )  # fmt: skip
         shards = list(self._shards.items())
         at = GaugeMetricFamily("weir_alerts_position", "Next offset to be read", labels=["topic", "partition"])
         for place, shard in shards:

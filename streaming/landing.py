@@ -136,7 +136,7 @@ class Landing:
         positions: dict[TopicPartition, int | None] = dict.fromkeys((*self._retry_at, *self._blocked))
         positions |= {place: buffer.next_offset for place, buffer in list(self._buffers.items())}
         counts = {"rejects": self.unreadable, "lost": self.missing, "restarts": self.failed_flushes}
-        return Figures({}, counts, positions)
+        return Figures({"blocked": len(self._blocked)}, counts, positions)
 
     def _take(self, consumer: Any, place: TopicPartition, batch: list[Any], now: float) -> None:
         """Into the buffer, which is flushed where it is full of groups. Where the batch cannot be taken to its end,
@@ -305,6 +305,7 @@ class Landing:
             "weir_landing_failed_flushes", "Flushes the lake did not take", value=self.failed_flushes
         )
         yield CounterMetricFamily("weir_landing_zombies", "Flushes that another worker had made", value=self.zombies)
+        yield GaugeMetricFamily("weir_landing_blocked", "Partitions that wait for a person", value=len(self._blocked))
         held = GaugeMetricFamily("weir_landing_held", "Offsets read and not yet landed", labels=["topic", "partition"])
         for place, buffer in list(self._buffers.items()):
             held.add_metric([place.topic, str(place.partition)], buffer.offsets)

@@ -75,9 +75,9 @@ def count_on_kafka(settings: Settings, start: Offsets, end: Offsets) -> tuple[Co
                     if record.offset >= partitions[tp] or mark_of(record.headers) is not None:
                         continue
                     if tp.topic == REJECTED:
-                        rejected[reason_of(record.value).reason] += 1
+                        rejected[reason_of(record.value or b"").reason] += 1
                     else:
-                        readings[type_of(record.value).device_type] += 1
+                        readings[type_of(record.value or b"").device_type] += 1
             left = {tp for tp in left if client.position(tp) < partitions[tp]}
     finally:
         client.close()

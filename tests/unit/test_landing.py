@@ -323,6 +323,7 @@ def test_a_topic_made_anew_is_not_mixed_with_the_old_one(tmp_path: Path) -> None
     landing._adopt(consumer, place)
     assert place not in landing._buffers
     assert "made anew" in landing._problem
+    assert landing.figures().states == {"blocked": 1}
     assert consumer.paused == {place}
 
 
