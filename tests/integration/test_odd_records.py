@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from kafka import TopicPartition
+from kafka.errors import CorruptRecordError
 from pyarrow import parquet
 
 from connections import kafka
@@ -65,7 +66,7 @@ def kafkas_own_parser_fails(settings: Settings, place: TopicPartition, offset: i
     try:
         consumer.assign([place])
         consumer.seek(place, offset)
-        with pytest.raises(UnicodeDecodeError):
+        with pytest.raises(CorruptRecordError):
             for _ in range(100):
                 consumer.poll(timeout_ms=200)
         return True
