@@ -1,4 +1,5 @@
-"""What the warehouse forgets: rows older than their type's retention, and what the registry told long ago. The lake keeps all of it."""
+"""What the warehouse forgets: rows older than their type's retention, and what the registry told long ago. The
+lake keeps all of it."""
 
 from datetime import datetime, timedelta
 
@@ -12,7 +13,8 @@ CONTROL_RECORDS_KEPT = timedelta(days=30)
 
 
 def expire(warehouse: Warehouse, catalog: Catalog, now: datetime) -> dict[str, dict[str, int]]:
-    """Type → rows deleted by table, and under `all types` the chunks dropped whole and the control records. Functions are in sql/always/."""
+    """Type → rows deleted by table, and under `all types` the chunks dropped whole and the control records.
+    Functions are in sql/always/."""
     longest = {
         "readings": now - max(t.retention.readings for t in catalog),
         "rollups": now - max(t.retention.rollups for t in catalog),

@@ -59,7 +59,7 @@ class Admission:
         return self._specs[type_name].self_registration or self.is_known.is_set()
 
     def learn(self, entries: Iterable[Entry], revision: int) -> list[tuple[str, str]]:
-        """What has changed in the registry up to a revision. Returns those that were let in till now and are retired."""
+        """What has changed in the registry up to a revision. Returns the retired that were let in till now."""
         ended = []
         for entry in entries:
             if (known := self._known.get(entry.type)) is None:
