@@ -17,7 +17,11 @@ from fleet.settings import CHECKOUT, Settings
 from stack.clock import say
 
 RECORDING = Path("room-occupancy-estimation") / "Occupancy_Estimation.csv"
-WEATHER_MINUTES, OCCUPANCY_HOURS = 20, 2
+WEATHER_MINUTES = 20
+RECORDED_HOURS, SKIPPED_HOURS = 3, 2
+"""The part of the recording in which CO2 rises over its rule's limit and falls below it again."""
+SIMULATED_HOURS = 12
+"""From ten in the morning: the room fills with people, and is empty in the end."""
 """Of event time: 100 stations at 2 s make 60,000 messages; the room's 17 values at 30 s make 4,080."""
 FAULTS = (
     "spike=0.0005", "out_of_range=0.001", "stuck=0.001", "duplicate=0.002", "reordering=0.002", "clock_skew=0.0005",
@@ -159,12 +163,14 @@ def _simulate(
     speed = ["--duration", f"{weather_minutes}m", "--speed", str(weather_minutes * 60 / seconds)]
     weather = ["simulate", "weather", *speed]
     weather += [part for fault in FAULTS for part in ("--fault", fault)]
-    speed = ["--duration", f"{OCCUPANCY_HOURS}h", "--speed", str(OCCUPANCY_HOURS * 3600 / seconds)]
-    room = ["replay", "occupancy", str(recording), *speed] if recording else ["simulate", "occupancy", *speed]
+    hours = RECORDED_HOURS if recording else SIMULATED_HOURS
+    speed = ["--duration", f"{hours}h", "--speed", str(hours * 3600 / seconds)]
+    replay = ["replay", "occupancy", str(recording), "--skip", f"{SKIPPED_HOURS}h", *speed]
+    room = replay if recording else ["simulate", "occupancy", *speed]
     source = "the real recording" if recording else "simulated"
     room += [part for fault in ROOM_FAULTS for part in ("--fault", fault)]
     say(
-        f"simulators: {weather_minutes} minutes of 100 weather stations with faults, and {OCCUPANCY_HOURS} hours of a"
+        f"simulators: {weather_minutes} minutes of 100 weather stations with faults, and {hours} hours of a"
         f" room ({source}), in {seconds:.0f} s"
     )
     environ = {**os.environ, "WEIR_HOME": str(settings.home)}
