@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,10 +76,10 @@ class RecordBatch:
         return _cut(self.buffer, self.key_starts, self.key_lengths, places)
 
     def records(self) -> Iterator[Record]:
-        """One by one: 1 µs each."""
-        rows = zip(self.offsets.tolist(), self.timestamps_ms.tolist(), self.keys(), self.values(), strict=True)
-        for place, (offset, timestamp, key, value) in enumerate(rows):
-            yield Record(self.topic, self.partition, offset, timestamp, key, value, self.headers.get(place, []))
+        """One by one: 1.3 µs each."""
+        headers = [self.headers.get(place, []) for place in range(len(self))]
+        columns = (self.offsets.tolist(), self.timestamps_ms.tolist(), self.keys(), self.values(), headers)
+        return map(Record._make, zip(repeat(self.topic), repeat(self.partition), *columns, strict=False))
 
     def from_offset(self, offset: int) -> "RecordBatch | None":
         """Without the records before the offset."""
