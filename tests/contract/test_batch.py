@@ -10,7 +10,7 @@ from etl.lake_frames import SPARK_TYPES, spark_schema
 from etl.suite import NEVER_NULL, suite
 from fleet.catalog import load_catalog
 from fleet.data_model import page
-from fleet.lake_layout import REJECTED_COLUMNS, Partition, columns, partition_of
+from fleet.lake_layout import REJECTED_COLUMNS, TRANSITION_COLUMNS, Partition, columns, partition_of
 from fleet.reading import to_datetime
 from fleet.settings import CHECKOUT
 from fleet.spec import DeviceType
