@@ -146,7 +146,7 @@ def compare(stack: Stack, result: Result) -> None:
 
 
 def chaos(kills: int, seed: int, say: Callable[[str], None] = print, devices: int = 60) -> Result:
-    begun = time.monotonic()
+    begun, done = time.monotonic(), False
     with own_home() as home:
         stack = Stack(home, Ports.free(), ("kafka",), environ={"WEIR_TYPES_DIR": str(TYPES)})
         stack.up()
@@ -160,12 +160,13 @@ def chaos(kills: int, seed: int, say: Callable[[str], None] = print, devices: in
                 run.result.readings = feed.end()
                 run.settle()
                 compare(stack, run.result)
+                done = not run.result.differences
             finally:
                 run.end()
-            if run.result.differences:
-                kept = Path(os.environ.get("CHAOS_LOGS", "/tmp")) / f"chaos-{seed}"
-                shutil.copytree(logs, kept, dirs_exist_ok=True)
-                say(f"the workers' logs are in {kept}")
+                if not done:
+                    kept = Path(os.environ.get("CHAOS_LOGS", "/tmp")) / f"chaos-{seed}"
+                    shutil.copytree(logs, kept, dirs_exist_ok=True)
+                    say(f"the workers' logs are in {kept}")
         finally:
             stack.down()
     run.result.seconds = time.monotonic() - begun
