@@ -188,7 +188,11 @@ class RuledType(Strict):
     max_active_alerts: int = Field(default=10_000, ge=1)
     """Of one rule in one partition. Those that fire beyond it are marked `capped` in the log, and nobody is told."""
     self_registration: bool = False
-    """A device's first reading registers it; else readings of devices that are not in the registry are rejected."""
+    """A device's first reading registers it; else readings of devices that are not in the registry are rejected. A
+    device that was retired comes back by `weir devices add` alone."""
+    max_devices: int = Field(default=100_000, ge=1)
+    """Beyond so many in service none registers itself any more: its readings are rejected as `unknown_device`. Ids that
+    a client invents would else fill the registry and the rules' state without end. `weir devices add` takes more."""
     adapter: Adapter = Adapter()
     metrics: dict[Identifier, Metric] = Field(min_length=1)
     retention: Retention = Retention()

@@ -18,19 +18,21 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from sqlalchemy import Connection, text
 
 from connections import kafka
+from connections.kafka_batches import Batches
+from connections.record_batch import RecordBatch
 from connections.warehouse import Warehouse
 from fleet.catalog import load_catalog
 from fleet.channels import TRANSITIONS
 from fleet.errors import Unavailable, WeirError
-from fleet.reading import to_datetime
 from fleet.settings import Settings
-from fleet.transition import TIMES, Transition, decode_transition
+from fleet.transition import Transition, decode_transition, row_of
 from streaming.backoff import Backoff
 from streaming.reporter import Figures, Reporter
 from streaming.service import Health
 
 POLL_MS = 200
-MAX_RECORDS = 2_000
+MAX_BATCHES = 1
+"""Of about 8,192 records each."""
 BOOKS_SECONDS = 60.0
 """Between two looks at the ledger: of 44,000 partitions (a year of five types) one takes 0.5 s on a busy machine."""
 INSERTED = (
@@ -95,9 +97,9 @@ class History:
             self._positions[place] = at
             consumer.seek(place, self._positions[place])
         log.info("from %s", " ".join(f"{p.partition}:{at}" for p, at in self._positions.items()))
+        batches = Batches(consumer)
         while not stop.is_set():
-            polled = consumer.poll(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
-            if polled:
+            if polled := batches.poll(POLL_MS, MAX_BATCHES):
                 self._take(polled)
             self._backoff.well()
 
@@ -120,10 +122,11 @@ class History:
             log.error("%s-%d offsets %d to %d are gone from Kafka", *place, at, begin - 1)
         return at
 
-    def _take(self, polled: dict[TopicPartition, list[Any]]) -> None:
+    def _take(self, polled: Sequence[RecordBatch]) -> None:
         transitions, ends = [], dict[TopicPartition, int]()
-        for place, records in polled.items():
-            for record in records:
+        for batch in polled:
+            place = TopicPartition(batch.topic, batch.partition)
+            for record in batch.records():
                 if record.offset < self._positions[place]:
                     continue
                 try:
@@ -131,7 +134,7 @@ class History:
                 except msgspec.MsgspecError as error:
                     self.unreadable += 1
                     log.error("%s-%d offset %d is no transition: %s", *place, record.offset, error)
-            ends[place] = records[-1].offset + 1
+            ends[place] = batch.last_offset + 1
         with self.warehouse.transaction() as connection:
             for place, end in ends.items():
                 moved = connection.execute(
@@ -173,7 +176,7 @@ def write(connection: Connection, transitions: Sequence[Transition]) -> None:
     """Each once, whatever is there: rows of alert_transitions by their id, rows of alerts only forward."""
     if not transitions:
         return
-    rows = [_row(transition) for transition in transitions]
+    rows = [row_of(transition) for transition in transitions]
     names = ", ".join(f'"{name}"' for name in INSERTED)
     connection.execute(
         text(
@@ -183,16 +186,6 @@ def write(connection: Connection, transitions: Sequence[Transition]) -> None:
         {"rows": msgspec.json.encode(rows).decode()},
     )
     connection.execute(UPSERT, {"ids": sorted({transition.alert_id for transition in transitions})})
-
-
-def _row(t: Transition) -> dict[str, object]:
-    moments = {name: to_datetime(getattr(t, f"{name}_us")) for name in TIMES}
-    same = (
-        "transition_id", "alert_id", "number", "system", "type", "rule", "site", "to", "severity", "reason", "title",
-        "annotations", "labels", "values", "spec_version", "flapping", "capped",
-    )  # fmt: skip
-    source = {"source_partition": t.partition, "source_offset": t.offset}
-    return {**{name: getattr(t, name) for name in same}, **moments, **source, "device_id": t.device}
 
 
 _KEPT = (

@@ -11,7 +11,7 @@ from etl.lake_frames import SPARK_TYPES, spark_schema
 from etl.suite import NEVER_NULL, suite
 from fleet.catalog import load_catalog
 from fleet.data_model import page
-from fleet.lake_layout import REJECTED_COLUMNS, Partition, columns, partition_of
+from fleet.lake_layout import REJECTED_COLUMNS, TRANSITION_COLUMNS, Partition, columns, partition_of
 from fleet.reading import to_datetime
 from fleet.settings import CHECKOUT
 from fleet.spec import DeviceType
@@ -32,7 +32,7 @@ def test_spark_reads_the_columns_that_landing_writes(spec: DeviceType) -> None:
 
 def test_every_column_type_has_an_arrow_and_a_spark_type() -> None:
     assert set(ARROW_TYPES) == set(SPARK_TYPES)
-    assert set(REJECTED_COLUMNS.values()) <= set(ARROW_TYPES)
+    assert {*REJECTED_COLUMNS.values(), *TRANSITION_COLUMNS.values()} <= set(ARROW_TYPES)
 
 
 @every_type
