@@ -1,7 +1,7 @@
 """What a webhook receives: the body that Alertmanager sends to its webhooks, version 4, and its signature.
 
-The signature is the Standard Webhooks' one: HMAC-SHA256 over `id.timestamp.body`, one for each secret that is in use, so
-that a receiver may change its secret while both are signed with.
+The signature is the Standard Webhooks' one: HMAC-SHA256 over `id.timestamp.body`, one for each secret that is in use,
+so that a receiver may change its secret while both are signed with.
 """
 
 import base64
@@ -21,7 +21,7 @@ MOST_ALERTS = 1000
 """In one body, about 1 MB; how many more there are it says by `truncatedAlerts`."""
 NOT_ENDED = "0001-01-01T00:00:00Z"
 GROUPED_BY = ("alertname", "system", "type", "site", "device")
-SECRET = "whsec_"
+SECRET_BEGINS = "whsec_"
 TOLERANCE_SECONDS = 300
 """How old a signed message may be: one that was recorded cannot be played back later."""
 
@@ -84,12 +84,12 @@ def _shared(texts: list[dict[str, str]]) -> dict[str, str]:
 
 def key_of(secret: str) -> bytes:
     """The bytes of `whsec_<base64>`. Raises ValueError for what is none."""
-    if not secret.startswith(SECRET):
-        raise ValueError(f"a webhook's secret begins with {SECRET}")
+    if not secret.startswith(SECRET_BEGINS):
+        raise ValueError(f"a webhook's secret begins with {SECRET_BEGINS}")
     try:
-        key = base64.b64decode(secret.removeprefix(SECRET), validate=True)
+        key = base64.b64decode(secret.removeprefix(SECRET_BEGINS), validate=True)
     except binascii.Error as error:
-        raise ValueError(f"after {SECRET} a webhook's secret is base64: {error}") from None
+        raise ValueError(f"after {SECRET_BEGINS} a webhook's secret is base64: {error}") from None
     if len(key) < 24:
         raise ValueError(f"a webhook's secret has 24 bytes or more, and this one {len(key)}")
     return key

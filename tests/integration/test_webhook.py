@@ -185,7 +185,7 @@ def test_where_nothing_is_sent(host):
 
 
 def test_the_address_that_counts_is_the_one_connected_to(server, monkeypatch):
-    """A name that is harmless when first asked for and another when asked for again is connected to by the first answer."""
+    """A name that is harmless when first asked for, and another address when asked for again, is asked for once."""
     answers = [["127.0.0.1"], ["169.254.169.254"], ["169.254.169.254", "127.0.0.1"]]
 
     def resolve(_host, port, *_args, **_more):

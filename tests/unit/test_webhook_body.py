@@ -15,7 +15,8 @@ NOW = datetime(2026, 5, 4, 12, 0, 30, tzinfo=UTC)
 def test_the_body_is_alertmanagers_version_4():
     assert json.loads(body_of(notification(), "https://weir.example")) == {
         "version": "4",
-        "groupKey": '{}:{alertname="high_temperature", system="weather", type="weather_station", site="roof", device="s1"}',
+        "groupKey": '{}:{alertname="high_temperature", system="weather", type="weather_station", site="roof",'
+        ' device="s1"}',
         "truncatedAlerts": 0,
         "status": "firing",
         "receiver": "r",
