@@ -21,7 +21,7 @@ MOST_ALERTS = 1000
 """In one body, about 1 MB; how many more there are it says by `truncatedAlerts`."""
 NOT_ENDED = "0001-01-01T00:00:00Z"
 GROUPED_BY = ("alertname", "system", "type", "site", "device")
-SECRET_BEGINS = "whsec_"
+SECRET_BEGINS = "whsec_"  # noqa: S105 (what every secret begins with is none)
 TOLERANCE_SECONDS = 300
 """How old a signed message may be: one that was recorded cannot be played back later."""
 
