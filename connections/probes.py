@@ -1,5 +1,6 @@
 """Is a server up, and does it let us in? Each probe really asks, and raises Unavailable or Refused with the reason."""
 
+import base64
 import json
 import socket
 import subprocess
@@ -69,6 +70,19 @@ def airflow(url: str, seconds: float = 5) -> dict[str, str]:
     if health.get("metadatabase") != "healthy":
         raise Unavailable(f"Airflow's metadata database is {health.get('metadatabase')}")
     return health
+
+
+def alertmanager(url: str, user: str, password: str, seconds: float = 5) -> None:
+    """Its own readiness, as this user."""
+    basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+    request = urllib.request.Request(f"{url}/-/ready", headers={"Authorization": f"Basic {basic}"})  # noqa: S310
+    try:
+        urllib.request.urlopen(request, timeout=seconds).close()  # noqa: S310
+    except urllib.error.HTTPError as error:
+        refused = error.code in (401, 403)
+        raise (Refused if refused else Unavailable)(f"Alertmanager at {url} as {user!r}: {error.code}") from None
+    except OSError as error:
+        raise Unavailable(f"Alertmanager at {url}: {error}") from None
 
 
 def service(url: str, seconds: float = 5) -> None:

@@ -66,6 +66,22 @@ class Settings(BaseModel):
     airflow_user: str = "admin"
     airflow_password: SecretStr = SecretStr("")
 
+    alertmanager_url: str = "http://127.0.0.1:29094"
+    alertmanager_user: str = "weir"
+    alertmanager_password: SecretStr = SecretStr("")
+
+    inbox_url: str = ""
+    """The demo's own receivers, which stand for the people: where its webhook listens …"""
+    inbox_webhook_secret: SecretStr = SecretStr("")
+    """… with what secret it wants bodies signed (`whsec_…`), …"""
+    inbox_port: int = 0
+    inbox_smtp_port: int = 0
+    """… and where its mail server does, for user `weir`."""
+    inbox_smtp_password: SecretStr = SecretStr("")
+    inbox_certificate: Path | None = None
+    """The mail server's, which its clients are told to trust (`ca_file`)."""
+    inbox_key: Path | None = None
+
     port_base: int | None = None
     """The stack's servers listen on this port and the ones after it; without it, on the ports below."""
     port_mqtt: int = DEFAULT_PORTS["mqtt"]
@@ -79,6 +95,9 @@ class Settings(BaseModel):
     port_live_metrics: int = DEFAULT_PORTS["live_metrics"]
     port_alerts_metrics: int = DEFAULT_PORTS["alerts_metrics"]
     port_history_metrics: int = DEFAULT_PORTS["history_metrics"]
+    port_alertmanager: int = DEFAULT_PORTS["alertmanager"]
+    port_inbox: int = DEFAULT_PORTS["inbox"]
+    port_inbox_smtp: int = DEFAULT_PORTS["inbox_smtp"]
 
     bridge_max_in_flight: int = 2000
     """Readings between the MQTT broker and Kafka's confirmation, per topic worker."""

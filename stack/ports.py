@@ -26,6 +26,9 @@ class Ports:
     live_metrics: int
     alerts_metrics: int
     history_metrics: int
+    alertmanager: int
+    inbox: int
+    inbox_smtp: int
 
     @classmethod
     def from_base(cls, base: int) -> "Ports":
