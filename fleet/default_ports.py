@@ -12,5 +12,6 @@ DEFAULT_PORTS = {
     "live_metrics": 29103,
     "alerts_metrics": 29104,
     "history_metrics": 29105,
+    "dispatcher_metrics": 29106,
 }
 """In the order in which they follow WEIR_PORT_BASE."""

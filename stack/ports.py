@@ -26,6 +26,7 @@ class Ports:
     live_metrics: int
     alerts_metrics: int
     history_metrics: int
+    dispatcher_metrics: int
 
     @classmethod
     def from_base(cls, base: int) -> "Ports":
