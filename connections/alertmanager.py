@@ -4,13 +4,10 @@ import base64
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
-from pydantic import SecretStr
 
 from connections.outbound import Answer, Outbound
 from fleet.alert_labels import annotations_of, labels_of
@@ -18,6 +15,7 @@ from fleet.errors import Refused, Unavailable, WeirError
 from fleet.http_outcome import outcome_of
 from fleet.notification import Delivered, Notification, Outcome, Retry, TellingAlert
 from fleet.notification import Refused as NeverTaken
+from fleet.receivers import AlertmanagerOptions
 from fleet.settings import Settings
 from fleet.silence import Matcher, Silence
 from fleet.webhook_body import excerpt, rfc3339
@@ -27,17 +25,6 @@ AT_ONCE = 1000
 MOST_BYTES = 32 * 1024 * 1024
 OWN_SEVERITY = {"heartbeat": "none", "test": "info"}
 log = logging.getLogger("weir.alertmanager")
-
-
-@dataclass(frozen=True)
-class AlertmanagerOptions:
-    url: str
-    user: str = ""
-    password: SecretStr = SecretStr("")
-    timeout_seconds: float = 10
-    expire_seconds: float = 300
-    ca_file: Path | None = None
-    external_url: str = ""
 
 
 class Alertmanager:
@@ -61,8 +48,11 @@ class Alertmanager:
         """The stack's own."""
         return cls(
             AlertmanagerOptions(
-                settings.alertmanager_url, settings.alertmanager_user, settings.alertmanager_password
-            )  # fmt: skip
+                kind="alertmanager",
+                url=settings.alertmanager_url,
+                user=settings.alertmanager_user,
+                password=settings.alertmanager_password,
+            )
         )
 
     def send(self, notification: Notification) -> Outcome:

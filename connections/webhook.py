@@ -1,27 +1,14 @@
 """Notifications to a webhook: Alertmanager's body, signed as Standard Webhooks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-
-from pydantic import SecretStr
 
 from connections.outbound import Outbound
 from fleet.errors import ConfigurationError, WeirError
 from fleet.http_outcome import outcome_of
 from fleet.notification import Notification, Outcome, Refused, Retry
+from fleet.receivers import WebhookOptions
 from fleet.webhook_body import body_of, excerpt, key_of, signed
-
-
-@dataclass(frozen=True)
-class WebhookOptions:
-    url: str
-    secrets: tuple[SecretStr, ...] = ()
-    timeout_seconds: float = 10
-    allow_link_local: bool = False
-    ca_file: Path | None = None
-    external_url: str = ""
 
 
 class Webhook:

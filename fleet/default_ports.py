@@ -12,6 +12,7 @@ DEFAULT_PORTS = {
     "live_metrics": 29103,
     "alerts_metrics": 29104,
     "history_metrics": 29105,
+    "dispatcher_metrics": 29106,
     "alertmanager": 29094,
     "inbox": 29110,
     "inbox_smtp": 29111,

@@ -16,7 +16,7 @@ from fleet.errors import ConfigurationError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PREFIX = "WEIR_"
-SERVICES = ("bridge", "landing", "live", "alerts", "history")
+SERVICES = ("bridge", "landing", "live", "alerts", "history", "dispatcher")
 """Weir's own long-running processes; each has a role, a port and settings of its name."""
 
 
@@ -31,6 +31,8 @@ class Settings(BaseModel):
     """Where these settings came from; None when there was no file."""
     role: str = "operator"
     types_dir: Path = CHECKOUT / "fleet" / "types"
+    receivers_file: Path = CHECKOUT / "fleet" / "receivers.yaml"
+    """Who is told of alerts: see fleet/receivers.py."""
     data_dir: Path = CHECKOUT.parent / "shared" / "data"
     """Real recordings, for the demo and the tests; both do without them."""
     log_level: str = "INFO"
@@ -95,6 +97,7 @@ class Settings(BaseModel):
     port_live_metrics: int = DEFAULT_PORTS["live_metrics"]
     port_alerts_metrics: int = DEFAULT_PORTS["alerts_metrics"]
     port_history_metrics: int = DEFAULT_PORTS["history_metrics"]
+    port_dispatcher_metrics: int = DEFAULT_PORTS["dispatcher_metrics"]
     port_alertmanager: int = DEFAULT_PORTS["alertmanager"]
     port_inbox: int = DEFAULT_PORTS["inbox"]
     port_inbox_smtp: int = DEFAULT_PORTS["inbox_smtp"]
@@ -114,6 +117,7 @@ class Settings(BaseModel):
     live_metrics_port: int = 0
     alerts_metrics_port: int = 0
     history_metrics_port: int = 0
+    dispatcher_metrics_port: int = 0
     service_instance: str = "1"
     """Tells two workers of one service apart; each needs its own."""
 
@@ -131,7 +135,8 @@ class Settings(BaseModel):
         path = Path(named) if named else home / "env" / f"{role}.env"
         values: dict[str, str] = {}
         if path.is_file():
-            values = read_env_file(path)
+            # An env file may hold secrets of receivers too, by names of their own.
+            values = {k: v for k, v in read_env_file(path).items() if k.startswith(PREFIX)}
         elif named:
             raise ConfigurationError(f"WEIR_ENV_FILE names {path}, which does not exist; run `make setup` to write it")
         values.update({k: v for k, v in environ.items() if k.startswith(PREFIX)})

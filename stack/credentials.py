@@ -9,22 +9,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from fleet.settings import SERVICES, read_env_file
+from fleet.settings import PREFIX, SERVICES, read_env_file
 from stack.layout import Layout
 from stack.ports import LOOPBACK, Ports
 
-ROLES = (
-    "operator", "registry", "bridge", "landing", "live", "alerts", "history", "dispatcher", "batch", "simulator",
-)  # fmt: skip
+ROLES = ("operator", "registry", "bridge", "landing", "live", "alerts", "history", "dispatcher", "batch", "simulator")
 MQTT_ROLES = ("operator", "bridge", "simulator", "dispatcher")
 ASK_ALERTMANAGER = ("operator", "dispatcher")
-REACH_INBOX = ("dispatcher",)
 DB_ROLE = {
-    "operator": "weir_reader", "registry": "weir_registry", "bridge": "weir_registry", "live": "weir_live",
-    "history": "weir_history", "batch": "weir_batch",
+    "operator": "weir_operator", "registry": "weir_registry", "bridge": "weir_registry", "live": "weir_live",
+    "history": "weir_history", "dispatcher": "weir_dispatcher", "batch": "weir_batch",
 }  # fmt: skip
 """Role → its login in the warehouse. The owner, `weir`, is for migrations alone."""
-DB_LOGINS = ("weir", "weir_live", "weir_history", "weir_batch", "weir_registry", "weir_reader", "weir_airflow")
+DB_LOGINS = (
+    "weir", "weir_live", "weir_history", "weir_dispatcher", "weir_batch", "weir_registry", "weir_operator",
+    "weir_reader", "weir_airflow",
+)  # fmt: skip
 SERVER_KEYS = (
     "KAFKA_BROKER", "KAFKA_ADMIN", "KAFKA_CONTROLLER", "DB_SUPERUSER", "AIRFLOW_ADMIN", "AIRFLOW_BATCH",
     "AIRFLOW_API_SECRET", "SPARK_TOKEN", "ALERTMANAGER", "INBOX_SMTP",
@@ -144,7 +144,7 @@ def role_settings(
             "WEIR_ALERTMANAGER_USER": "weir",
             "WEIR_ALERTMANAGER_PASSWORD": known["ALERTMANAGER"],
         }
-    if role in REACH_INBOX:
+    if role == "dispatcher":
         values |= inbox_settings(layout, ports, known)
     if role == "batch":
         values["WEIR_SPARK_REMOTE"] = f"sc://localhost:{ports.spark}/;token={known['SPARK_TOKEN']}"
@@ -180,4 +180,7 @@ def write_env_files(
         "WEIR_INBOX_KEY": str(layout.config / "inbox.key"),
     }  # fmt: skip
     for role, values in of_role.items():
-        write_private(layout.env_file(role), "".join(f"{key}={value}\n" for key, value in values.items()))
+        path = layout.env_file(role)
+        if role == "dispatcher" and path.is_file():  # secrets of receivers, which a person wrote into it
+            values |= {key: value for key, value in read_env_file(path).items() if not key.startswith(PREFIX)}
+        write_private(path, "".join(f"{key}={value}\n" for key, value in values.items()))

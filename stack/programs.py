@@ -36,6 +36,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "live": ("kafka", "postgres"),
     "alerts": ("kafka",),
     "history": ("kafka", "postgres"),
+    "dispatcher": ("kafka", "postgres"),
 }
 """Program → servers that have to be up and provisioned (topics, users, migrations) before it starts."""
 

@@ -64,6 +64,18 @@ def history() -> None:
 
 
 @services.command()
+def dispatcher() -> None:
+    """Transitions of alerts to people: who is told, what is held back, each message until it has arrived."""
+    from fleet.settings import Settings
+    from streaming.dispatcher import Dispatcher
+    from streaming.service import log_lines, stop_on_signals
+
+    settings = Settings.load()
+    log_lines(settings.log_level)
+    Dispatcher(settings).run(stop_on_signals())
+
+
+@services.command()
 def live() -> None:
     """Kafka to the warehouse's table of recent readings."""
     from fleet.settings import Settings

@@ -5,16 +5,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
-from connections.alertmanager import Alertmanager, AlertmanagerOptions
+from connections.alertmanager import Alertmanager
 from fleet import errors
 from fleet.alert_labels import labels_of
 from fleet.notification import Delivered, Refused, Retry
+from fleet.receivers import AlertmanagerOptions
 from fleet.silence import Matcher, Silence
 from tests.alerts_told import alert, empty, notification
 from tests.integration.hostile_http import HostileServer, answer, hang, raw
 from tests.integration.processes import wait_for
 
 pytestmark = pytest.mark.stack
+NOTHING = SecretStr("")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,10 @@ def alertmanager(settings):
 @pytest.fixture
 def now():
     return datetime.now(UTC).replace(microsecond=0)
+
+
+def other(url, user="", password=NOTHING, **options):
+    return Alertmanager(AlertmanagerOptions(kind="alertmanager", url=url, user=user, password=password, **options))
 
 
 def listed(client, device):
@@ -79,10 +85,7 @@ def test_a_step_that_was_never_told_leaves_nothing_behind(alertmanager, now):
 
 
 def test_unless_told_again_it_ends_by_itself(settings, now):
-    options = AlertmanagerOptions(
-        settings.alertmanager_url, settings.alertmanager_user, settings.alertmanager_password, expire_seconds=1.5
-    )
-    client = Alertmanager(options)
+    client = other(settings.alertmanager_url, "weir", settings.alertmanager_password, refresh="1s", expire="2s")
     assert isinstance(client.refresh([alert(device="brief", starts_at=now)]), Delivered)
     assert listed(client, "brief")
     wait_for(lambda: not listed(client, "brief"), 5, "the alert did not end")
@@ -154,7 +157,7 @@ def test_an_alert_that_it_does_not_take(alertmanager, now):
 
 @pytest.mark.parametrize(("user", "password"), [("weir", "wrong"), ("", ""), ("nobody", "x")])
 def test_a_wrong_password(settings, user, password, now):
-    client = Alertmanager(AlertmanagerOptions(settings.alertmanager_url, user, SecretStr(password)))
+    client = other(settings.alertmanager_url, user, SecretStr(password))
     got = client.send(told("locked", now))
     assert isinstance(got, Refused)
     assert "401" in got.why
@@ -176,7 +179,7 @@ def test_a_wrong_password(settings, user, password, now):
 )
 def test_one_that_is_ill(act, outcome, error, now):
     with HostileServer({"/api/v2/alerts": act, "/api/v2/silences": act}) as server:
-        client = Alertmanager(AlertmanagerOptions(server.url("/"), timeout_seconds=0.5))
+        client = other(server.url("/"), timeout="1s")
         assert isinstance(client.send(told("ill", now)), outcome)
         with pytest.raises(error):
             client.silences()

@@ -118,7 +118,7 @@ def test_database_refuses_strangers(settings_for):
     url = password(settings_for("operator").db_url)
     probes.postgres(url)
     with pytest.raises(Refused):
-        probes.postgres(url.replace("weir_reader:", "weir_reader:x"))
+        probes.postgres(url.replace("weir_operator:", "weir_operator:x"))
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
-from connections.webhook import Webhook, WebhookOptions
+from connections.webhook import Webhook
 from fleet.errors import ConfigurationError
 from fleet.notification import Delivered, Gone, Refused, Retry
+from fleet.receivers import WebhookOptions
 from fleet.webhook_body import verify
 from stack.certificate import self_signed
 from tests.alerts_told import notification, resolved
@@ -59,8 +60,12 @@ def server():
         yield server
 
 
-def webhook(url, seconds=10.0, **options):
-    return Webhook(WebhookOptions(url, timeout_seconds=seconds, **options), clock=lambda: NOW)
+def options_of(url, seconds=10, **options):
+    return WebhookOptions(kind="webhook", url=url, timeout=f"{seconds}s", **options)
+
+
+def webhook(url, seconds=10, **options):
+    return Webhook(options_of(url, seconds, **options), clock=lambda: NOW)
 
 
 @pytest.mark.parametrize(
@@ -112,12 +117,12 @@ def test_what_an_answer_means(server, path, outcome, says, after):
     ("path", "outcome"), [("/hang", Retry), ("/drip", Retry), ("/slow-body", Delivered)], ids=lambda v: str(v)[:6]
 )
 def test_one_deadline_for_all_of_it(server, path, outcome):
-    hook = webhook(server.url(path), seconds=0.5)
+    hook = webhook(server.url(path), seconds=1)
     began = time.monotonic()
     got = hook.send(notification())
     assert time.monotonic() - began < 5
     assert isinstance(got, outcome), got
-    assert outcome is Delivered or "within 0.5 s" in got.why
+    assert outcome is Delivered or "within 1 s" in got.why
 
 
 def test_an_answer_without_end_is_cut(server):
@@ -202,7 +207,7 @@ def test_the_address_that_counts_is_the_one_connected_to(server, monkeypatch):
 
 
 def test_link_local_where_it_is_allowed():
-    got = webhook("http://169.254.1.1:9/", seconds=0.3, allow_link_local=True).send(notification())
+    got = webhook("http://169.254.1.1:9/", seconds=1, allow_link_local=True).send(notification())
     assert "allow_link_local" not in str(got)  # it was tried; what answers there is the network's affair
 
 
@@ -243,18 +248,13 @@ def test_tls_to_a_server_without(server):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("url", "more", "says"),
     [
-        (WebhookOptions("ftp://x/"), "no address"),
-        (WebhookOptions("https://"), "no address"),
-        (WebhookOptions("https://x:99999/"), "no address"),
-        (WebhookOptions("https://me:pw@x/"), "has a user in it"),
-        (WebhookOptions("https://x/", secrets=(SecretStr("secret"),)), "begins with whsec_"),
-        (WebhookOptions("https://x/", secrets=(SecretStr("whsec_%%"),)), "is base64"),
-        (WebhookOptions("https://x/", secrets=(SecretStr("whsec_YWJj"),)), "24 bytes or more, and this one 3"),
-        (WebhookOptions("https://x/", ca_file="/nowhere/ca.pem"), "ca_file /nowhere/ca.pem"),
+        ("https://x:99999/", {}, "no address"),
+        ("https://me:pw@x/", {}, "has a user in it"),
+        ("https://x/", {"ca_file": "/nowhere/ca.pem"}, "ca_file /nowhere/ca.pem"),
     ],
 )
-def test_options_that_are_none(options, says):
+def test_options_that_are_none(url, more, says):
     with pytest.raises(ConfigurationError, match=says):
-        Webhook(options)
+        webhook(url, **more)

@@ -199,7 +199,7 @@ def test_nobody_may_write_readings_but_bridge_registry_and_simulator():
                for s in catalog.systems}  # fmt: skip
     own = writers.pop("weir")
     assert all(users == {"bridge", "registry", "simulator"} for users in writers.values())
-    assert own == {"bridge", "registry", "landing", "live", "alerts", "history"}
+    assert own == {"bridge", "registry", "landing", "live", "alerts", "history", "dispatcher"}
     assert {r.user for r in rights if r.resource == "topic" and r.name == "*"} == {"batch", "operator"}
     assert not any(right.operation in ("all", "alter", "delete", "create") for right in rights)
 

@@ -1,0 +1,50 @@
+"""Silences as Alertmanager has them, asked for every few seconds. Without it, those last known go on."""
+
+import logging
+import threading
+from importlib import import_module
+from typing import Any
+
+from fleet.errors import Unavailable, WeirError
+from fleet.settings import Settings
+from fleet.silence import Silence
+from streaming.outbox import Outbox
+
+ASK_SECONDS = 2.0
+
+log = logging.getLogger("weir.silences")
+
+
+class SilenceWatch:
+    def __init__(self, settings: Settings, outbox: Outbox):
+        self.settings, self._outbox = settings, outbox
+        self.known: tuple[Silence, ...] = ()
+        self._problem = ""
+
+    def begin(self) -> None:
+        """With those that were last known. Raises Unavailable."""
+        if not self.known:
+            self.known = tuple(self._outbox.silences())
+
+    def run(self, stop: threading.Event) -> None:
+        if not getattr(self.settings, "alertmanager_url", ""):
+            return
+        client = import_module("connections.alertmanager").Alertmanager.of(self.settings)
+        try:
+            while not stop.is_set():
+                self.ask(client)
+                stop.wait(ASK_SECONDS)
+        finally:
+            client.close()
+
+    def ask(self, client: Any) -> None:
+        try:
+            silences = tuple(sorted(client.silences(), key=lambda s: s.silence_id))
+            if silences != self.known:
+                self.known = silences
+                self._outbox.keep_silences(silences)
+            self._problem = ""
+        except WeirError as error:
+            if not self._problem or not isinstance(error, Unavailable):
+                log.warning("silences stay as they were last known: %s", error)
+            self._problem = str(error)
