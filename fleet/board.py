@@ -88,12 +88,13 @@ class Board:
     def tick(self, given: Circumstances) -> None:
         """All that time, silences, windows and the policy have changed since."""
         for so_far in list(self.alerts.values()):
-            if decisions := reconsider(so_far, given):
-                so_far = self._act(so_far, decisions, given)
-            if names := forgotten(so_far, given):
-                cleared = {n: msgspec.structs.replace(so_far.standings[n], held=None) for n in names}
-                so_far = msgspec.structs.replace(so_far, standings={**so_far.standings, **cleared})
-                self._put(so_far)
+            if any(standing.held for standing in so_far.standings.values()):
+                if decisions := reconsider(so_far, given):
+                    so_far = self._act(so_far, decisions, given)
+                if names := forgotten(so_far, given):
+                    cleared = {n: msgspec.structs.replace(so_far.standings[n], held=None) for n in names}
+                    so_far = msgspec.structs.replace(so_far, standings={**so_far.standings, **cleared})
+                    self._put(so_far)
             if (decisions := due(so_far, given)) or overdue(so_far, given):
                 self._act(so_far, decisions, given)
         for key, group in list(self.groups.items()):

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 import msgspec
 
 from fleet.alert_labels import labels_of
+from fleet.maintenance import Maintenance
 from fleet.notification import Kind, TellingAlert
 from fleet.receivers import Escalation, ReceiversFile, Route
 from fleet.silence import Silence
@@ -44,6 +46,11 @@ class Circumstances:
     """The rule of a firing `quality` alert of that device; empty: none fires."""
     began_at: datetime | None = None
     """When Weir first told anybody of anything: what is much older was for nobody."""
+
+    @cached_property
+    def windows(self) -> list[Maintenance]:
+        """Of maintenance, that are open now."""
+        return [window for window in self.policy.maintenance if window.ends(self.now)]
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,8 @@ def hindrance(so_far: AlertSoFar, kind: Kind, receiver: str, given: Circumstance
     for silence in given.silences:
         if silence.covers(labels, given.now):
             return "silenced", silence.silence_id
-    for window in given.policy.maintenance:
-        if window.match.takes(alert) and window.ends(given.now):
+    for window in given.windows:
+        if window.match.takes(alert):
             return "maintenance", window.name or window.cron
     if so_far.inhibitable and not so_far.quality and (rule := given.inhibiting(alert.type, alert.device)):
         return "inhibited", rule
@@ -216,7 +223,7 @@ def due(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
 
 def overdue(so_far: AlertSoFar, given: Circumstances) -> list[Escalation]:
     """Steps to be taken since nobody has acknowledged the alert."""
-    if so_far.first_told_at is None or so_far.acknowledged is not None:
+    if so_far.first_told_at is None or so_far.acknowledged is not None or not given.policy.escalates:
         return []
     steps = steps_of(given.policy, so_far.alert)[so_far.escalations :]
     return [step for step, _ in steps if so_far.first_told_at + step.after <= given.now]

@@ -16,6 +16,7 @@ from fleet.duration import Duration
 from fleet.maintenance import Maintenance
 from fleet.rule import Strict
 from fleet.selection import Names, Selection, listed
+from fleet.webhook_body import key_of
 
 ReceiverName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")]
 FilePath = Annotated[Path, Field(strict=False)]
@@ -60,6 +61,13 @@ class WebhookOptions(ReceiverOptions):
     """PEM of the authorities to trust instead of the system's."""
     external_url: str = ""
     """Where Weir's own pages are, for links in the message."""
+
+    @field_validator("secrets")
+    @classmethod
+    def _are_keys(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in secrets:
+            key_of(secret.get_secret_value())
+        return secrets
 
 
 class EmailOptions(ReceiverOptions):
@@ -211,6 +219,10 @@ class ReceiversFile(Strict):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    @property
+    def escalates(self) -> bool:
+        return any(route.escalate for route in (*self.routes, *((self.default,) if self.default else ())))
 
     def _named(self) -> list[tuple[str, tuple[str, ...]]]:
         routes = [(f"routes.{place}", route) for place, route in enumerate(self.routes)]
