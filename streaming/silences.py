@@ -2,9 +2,8 @@
 
 import logging
 import threading
-from importlib import import_module
-from typing import Any
 
+from connections.alertmanager import Alertmanager
 from fleet.errors import Unavailable, WeirError
 from fleet.settings import Settings
 from fleet.silence import Silence
@@ -27,9 +26,9 @@ class SilenceWatch:
             self.known = tuple(self._outbox.silences())
 
     def run(self, stop: threading.Event) -> None:
-        if not getattr(self.settings, "alertmanager_url", ""):
+        if not self.settings.alertmanager_url:
             return
-        client = import_module("connections.alertmanager").Alertmanager.of(self.settings)
+        client = Alertmanager.of(self.settings)
         try:
             while not stop.is_set():
                 self.ask(client)
@@ -37,7 +36,7 @@ class SilenceWatch:
         finally:
             client.close()
 
-    def ask(self, client: Any) -> None:
+    def ask(self, client: Alertmanager) -> None:
         try:
             silences = tuple(sorted(client.silences(), key=lambda s: s.silence_id))
             if silences != self.known:
