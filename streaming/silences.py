@@ -18,6 +18,7 @@ class SilenceWatch:
     def __init__(self, settings: Settings, outbox: Outbox):
         self.settings, self._outbox = settings, outbox
         self.known: tuple[Silence, ...] = ()
+        self._kept: tuple[Silence, ...] | None = None
         self._problem = ""
 
     def begin(self) -> None:
@@ -39,9 +40,10 @@ class SilenceWatch:
     def ask(self, client: Alertmanager) -> None:
         try:
             silences = tuple(sorted(client.silences(), key=lambda s: s.silence_id))
-            if silences != self.known:
-                self.known = silences
+            self.known = silences
+            if silences != self._kept:
                 self._outbox.keep_silences(silences)
+                self._kept = silences
             self._problem = ""
         except WeirError as error:
             if not self._problem or not isinstance(error, Unavailable):

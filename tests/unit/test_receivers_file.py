@@ -1,5 +1,6 @@
 """The file of receivers: what it may say, and that each mistake is named with its line, and never a secret."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from fleet.errors import SpecError
 from fleet.maintenance import Maintenance
 from fleet.receivers import AlertmanagerOptions, EmailOptions, WebhookOptions
 from fleet.receivers_file import load_receivers
+from fleet.settings import CHECKOUT
 
 SECRET = "whsec_" + "QUJD" * 8
 KNOWN = {"SECRET": SECRET, "SHORT": "whsec_QUJD", "HOST": "example.org", "PASSWORD": "hunter22"}
@@ -105,6 +107,16 @@ def test_a_small_file_for_small_needs() -> None:
     assert found.default is not None
     assert found.default.to == ("ops",)
     assert SECRET not in repr(found)
+
+
+def test_what_the_readme_shows_is_good() -> None:
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(receivers:.*?)```", readme, re.DOTALL)
+    assert len(load_receivers(text, "README.md", {"OPS_SECRET": SECRET, "MAIL": "x"}).routes) == 1
+
+
+def test_the_file_that_comes_with_weir_tells_nobody() -> None:
+    assert load_receivers((CHECKOUT / "fleet" / "receivers.yaml").read_text(), "receivers.yaml", {}).receivers == {}
 
 
 NIGHTS = {"cron": "0 2 * * *", "duration": "2h"}
