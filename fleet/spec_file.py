@@ -98,13 +98,14 @@ def validated(
         return model.model_validate(data)
     except ValidationError as error:
         inside = {path[len(at) :]: line for path, line in lines.items() if path[: len(at)] == at}
-        shown = data if written is None else written
-        problems = sorted({p for e in error.errors() for p in _problems(e, shown, inside, model)})
+        problems = sorted({p for e in error.errors() for p in _problems(e, data, written, inside, model)})
         raise SpecError("\n".join(f"{file}:{line}: {text}" for line, text in problems)) from None
 
 
-def _problems(error: Any, data: Any, lines: dict[Path_, int], model: type[BaseModel]) -> list[tuple[int, str]]:
-    path = _real_path(error["loc"], data)
+def _problems(
+    error: Any, data: Any, written: Any, lines: dict[Path_, int], model: type[BaseModel]
+) -> list[tuple[int, str]]:
+    path = _real_path(error["loc"], data, error["type"] == "missing")
     if error["type"] == "value_error":
         message = str(error["ctx"]["error"])
         if not path:  # the checks across parts carry a path of their own on each line
@@ -118,12 +119,12 @@ def _problems(error: Any, data: Any, lines: dict[Path_, int], model: type[BaseMo
         message = _plain(error, path, data, model)
     name = ".".join(map(str, path)) or "the file"
     nameless = ("missing", "extra_forbidden", "union_tag_not_found")
-    value = "" if error["type"] in nameless else _found(_value(path, data, error["input"]))
+    value = "" if error["type"] in nameless else _found(error["input"] if written is None else _at(path, written))
     return [(line_of(path, lines), f"{name}: {message}{value}")]
 
 
-def _real_path(location: tuple[str | int, ...], data: Any) -> Path_:
-    """Pydantic names union branches in its paths; keep what is in the file (and a last, missing key)."""
+def _real_path(location: tuple[str | int, ...], data: Any, is_missing: bool) -> Path_:
+    """Pydantic names union branches in its paths; keep what is in the file (and a last key, where that is missing)."""
     path: list[str | int] = []
     here = data
     for place, part in enumerate(location):
@@ -131,19 +132,15 @@ def _real_path(location: tuple[str | int, ...], data: Any) -> Path_:
         if inside or (isinstance(here, dict) and part in here):
             path.append(part)
             here = here[part]
-        elif isinstance(here, dict) and place == len(location) - 1 and isinstance(part, str) and "[" not in part:
+        elif is_missing and isinstance(here, dict) and place == len(location) - 1:
             path.append(part)
     return tuple(path)
 
 
-def _value(path: Path_, data: Any, otherwise: Any) -> Any:
-    """What stands at the path; `otherwise` where that is not plain, as for a key or what a check was handed."""
+def _at(path: Path_, data: Any) -> Any:
     for part in path:
-        try:
-            data = data[part]
-        except (KeyError, IndexError, TypeError):
-            return otherwise
-    return otherwise if isinstance(data, dict | list) else data
+        data = data[part]
+    return data
 
 
 def _plain(error: Any, path: Path_, data: Any, model: type[BaseModel]) -> str:

@@ -104,7 +104,7 @@ class Courier:
                     break
         if messages:
             return 0.0
-        return _seconds([*nexts, self.outbox.next_due(self.name)])
+        return _seconds([*nexts, self.outbox.next_due(self.name, now)])
 
     def _deliver(self, message: Waiting) -> bool:
         """Whether the next message about the same alert may follow."""

@@ -141,10 +141,12 @@ class Outbox:
             for r in rows
         ]
 
-    def next_due(self, receiver: str) -> datetime | None:
+    def next_due(self, receiver: str, now: datetime) -> datetime | None:
+        """When `due` has more: what is due now and not in it waits for an earlier message."""
         (row,) = self.warehouse.rows(
-            "SELECT min(due_at) AS at FROM outbox WHERE receiver = :receiver AND dead_at IS NULL", receiver=receiver
-        )
+            "SELECT min(due_at) AS at FROM outbox WHERE receiver = :receiver AND dead_at IS NULL AND due_at > :now",
+            receiver=receiver, now=now,
+        )  # fmt: skip
         return row["at"]
 
     def sent(self, message: Waiting, said: str, now: datetime) -> None:

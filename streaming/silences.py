@@ -2,9 +2,8 @@
 
 import logging
 import threading
-from importlib import import_module
-from typing import Any
 
+from connections.alertmanager import Alertmanager
 from fleet.errors import Unavailable, WeirError
 from fleet.settings import Settings
 from fleet.silence import Silence
@@ -19,6 +18,7 @@ class SilenceWatch:
     def __init__(self, settings: Settings, outbox: Outbox):
         self.settings, self._outbox = settings, outbox
         self.known: tuple[Silence, ...] = ()
+        self._kept: tuple[Silence, ...] | None = None
         self._problem = ""
 
     def begin(self) -> None:
@@ -27,9 +27,9 @@ class SilenceWatch:
             self.known = tuple(self._outbox.silences())
 
     def run(self, stop: threading.Event) -> None:
-        if not getattr(self.settings, "alertmanager_url", ""):
+        if not self.settings.alertmanager_url:
             return
-        client = import_module("connections.alertmanager").Alertmanager.of(self.settings)
+        client = Alertmanager.of(self.settings)
         try:
             while not stop.is_set():
                 self.ask(client)
@@ -37,12 +37,13 @@ class SilenceWatch:
         finally:
             client.close()
 
-    def ask(self, client: Any) -> None:
+    def ask(self, client: Alertmanager) -> None:
         try:
             silences = tuple(sorted(client.silences(), key=lambda s: s.silence_id))
-            if silences != self.known:
-                self.known = silences
+            self.known = silences
+            if silences != self._kept:
                 self._outbox.keep_silences(silences)
+                self._kept = silences
             self._problem = ""
         except WeirError as error:
             if not self._problem or not isinstance(error, Unavailable):
