@@ -16,8 +16,8 @@ from fleet.receivers import GrafanaOptions
 
 
 class Grafana:
-    """The annotation of an alert is looked for by a tag with its id before one is made: a message that comes twice, or a
-    restart, makes no second one. Heartbeats and tests ask whether Grafana lets us in, and leave nothing behind.
+    """The annotation of an alert is looked for by a tag with its id before one is made: a message that comes twice, or
+    a restart, makes no second one. Heartbeats and tests ask whether Grafana lets us in, and leave nothing behind.
 
     `timeout` is for connecting and for each read, as `requests` has it.
     """
@@ -80,7 +80,7 @@ class Grafana:
             )  # fmt: skip
             int(made["id"])
         else:
-            # All of it, tags too: the package sends an empty list for tags that are not given, and so would remove them.
+            # Tags too: for those that are not given the package sends an empty list, and so would remove them.
             self._face.annotations.partial_update_annotation(
                 found, time_from=wanted.begin_ms, time_to=wanted.end_ms, tags=tags, text=wanted.text
             )

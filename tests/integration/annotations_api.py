@@ -56,7 +56,7 @@ class AnnotationsApi:
         return 200, {"message": "Annotation added", "id": number}
 
     def patch(self, number: int, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """A time of 0 or null and an empty text change nothing; a list of tags that is there does, even an empty one."""
+        """A time of 0 or null and an empty text change nothing; a list of tags does, even an empty one."""
         if number not in self.annotations:
             return 404, {"message": "Could not find annotation to update"}
         there = self.annotations[number]

@@ -68,7 +68,8 @@ def test_each_of_a_digest_and_of_several_alerts(api):
 def test_on_one_dashboard(api):
     assert grafana(api.url, token="token", dashboard_uid="home").send(notification()) == Delivered("")
     assert api.annotations[1]["dashboardId"] == 7
-    assert isinstance(grafana(api.url, token="token", dashboard_uid="gone").send(notification()), Refused)
+    another = notification("firing", alert(alert_id="f" * 32))
+    assert isinstance(grafana(api.url, token="token", dashboard_uid="gone").send(another), Refused)
 
 
 def test_a_heartbeat_leaves_nothing(api):
