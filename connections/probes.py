@@ -1,5 +1,6 @@
 """Is a server up, and does it let us in? Each probe really asks, and raises Unavailable or Refused with the reason."""
 
+import base64
 import json
 import socket
 import subprocess
@@ -80,6 +81,19 @@ def grafana(url: str, seconds: float = 5) -> None:
         raise Unavailable(f"Grafana at {url}: {error}") from None
     if database != "ok":
         raise Unavailable(f"Grafana's database is {database}")
+
+
+def alertmanager(url: str, user: str, password: str, seconds: float = 5) -> None:
+    """Its own readiness, as this user."""
+    basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+    request = urllib.request.Request(f"{url}/-/ready", headers={"Authorization": f"Basic {basic}"})  # noqa: S310
+    try:
+        urllib.request.urlopen(request, timeout=seconds).close()  # noqa: S310
+    except urllib.error.HTTPError as error:
+        refused = error.code in (401, 403)
+        raise (Refused if refused else Unavailable)(f"Alertmanager at {url} as {user!r}: {error.code}") from None
+    except OSError as error:
+        raise Unavailable(f"Alertmanager at {url}: {error}") from None
 
 
 def service(url: str, seconds: float = 5) -> None:

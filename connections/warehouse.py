@@ -20,7 +20,9 @@ from fleet.errors import ConfigurationError, DataError, Refused, Unavailable, We
 from fleet.settings import CHECKOUT, Settings
 
 MIGRATIONS = CHECKOUT / "sql"
-ROLES = ("weir_live", "weir_history", "weir_batch", "weir_registry", "weir_reader")
+ROLES = (
+    "weir_live", "weir_history", "weir_dispatcher", "weir_batch", "weir_registry", "weir_operator", "weir_reader",
+)  # fmt: skip
 CONNECT_TIMEOUT_SECONDS = 5
 MIGRATION_LOCK = 0x57656972
 """Advisory lock key ("Weir"): two `weir migrate` at once take turns."""

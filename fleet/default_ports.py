@@ -12,6 +12,10 @@ DEFAULT_PORTS = {
     "live_metrics": 29103,
     "alerts_metrics": 29104,
     "history_metrics": 29105,
+    "dispatcher_metrics": 29106,
+    "alertmanager": 29094,
+    "inbox": 29110,
+    "inbox_smtp": 29111,
     "grafana": 23000,
 }
 """In the order in which they follow WEIR_PORT_BASE."""

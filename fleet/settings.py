@@ -16,7 +16,7 @@ from fleet.errors import ConfigurationError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PREFIX = "WEIR_"
-SERVICES = ("bridge", "landing", "live", "alerts", "history")
+SERVICES = ("bridge", "landing", "live", "alerts", "history", "dispatcher")
 """Weir's own long-running processes; each has a role, a port and settings of its name."""
 
 
@@ -31,6 +31,8 @@ class Settings(BaseModel):
     """Where these settings came from; None when there was no file."""
     role: str = "operator"
     types_dir: Path = CHECKOUT / "fleet" / "types"
+    receivers_file: Path = CHECKOUT / "fleet" / "receivers.yaml"
+    """Who is told of alerts: see fleet/receivers.py."""
     data_dir: Path = CHECKOUT.parent / "shared" / "data"
     """Real recordings, for the demo and the tests; both do without them."""
     log_level: str = "INFO"
@@ -70,6 +72,22 @@ class Settings(BaseModel):
     grafana_password: SecretStr = SecretStr("")
     """Of its user admin."""
 
+    alertmanager_url: str = "http://127.0.0.1:29094"
+    alertmanager_user: str = "weir"
+    alertmanager_password: SecretStr = SecretStr("")
+
+    inbox_url: str = ""
+    """The demo's own receivers, which stand for the people: where its webhook listens …"""
+    inbox_webhook_secret: SecretStr = SecretStr("")
+    """… with what secret it wants bodies signed (`whsec_…`), …"""
+    inbox_port: int = 0
+    inbox_smtp_port: int = 0
+    """… and where its mail server does, for user `weir`."""
+    inbox_smtp_password: SecretStr = SecretStr("")
+    inbox_certificate: Path | None = None
+    """The mail server's, which its clients are told to trust (`ca_file`)."""
+    inbox_key: Path | None = None
+
     port_base: int | None = None
     """The stack's servers listen on this port and the ones after it; without it, on the ports below."""
     port_mqtt: int = DEFAULT_PORTS["mqtt"]
@@ -83,6 +101,10 @@ class Settings(BaseModel):
     port_live_metrics: int = DEFAULT_PORTS["live_metrics"]
     port_alerts_metrics: int = DEFAULT_PORTS["alerts_metrics"]
     port_history_metrics: int = DEFAULT_PORTS["history_metrics"]
+    port_dispatcher_metrics: int = DEFAULT_PORTS["dispatcher_metrics"]
+    port_alertmanager: int = DEFAULT_PORTS["alertmanager"]
+    port_inbox: int = DEFAULT_PORTS["inbox"]
+    port_inbox_smtp: int = DEFAULT_PORTS["inbox_smtp"]
     port_grafana: int = DEFAULT_PORTS["grafana"]
 
     bridge_max_in_flight: int = 2000
@@ -100,6 +122,7 @@ class Settings(BaseModel):
     live_metrics_port: int = 0
     alerts_metrics_port: int = 0
     history_metrics_port: int = 0
+    dispatcher_metrics_port: int = 0
     service_instance: str = "1"
     """Tells two workers of one service apart; each needs its own."""
 
@@ -117,7 +140,8 @@ class Settings(BaseModel):
         path = Path(named) if named else home / "env" / f"{role}.env"
         values: dict[str, str] = {}
         if path.is_file():
-            values = read_env_file(path)
+            # An env file may hold secrets of receivers too, by names of their own.
+            values = {k: v for k, v in read_env_file(path).items() if k.startswith(PREFIX)}
         elif named:
             raise ConfigurationError(f"WEIR_ENV_FILE names {path}, which does not exist; run `make setup` to write it")
         values.update({k: v for k, v in environ.items() if k.startswith(PREFIX)})

@@ -2,7 +2,7 @@
 
 import re
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -89,18 +89,23 @@ def load_spec(text: str, file: str) -> DeviceType:
     return validated(DeviceType, data, lines, file)
 
 
-def validated(model: type[Model], data: Any, lines: dict[Path_, int], file: str, at: Path_ = ()) -> Model:
-    """The data as the model has it. Raises SpecError with file and line; `at` is where the data stands in the file."""
+def validated(
+    model: type[Model], data: Any, lines: dict[Path_, int], file: str, at: Path_ = (), written: Any = None
+) -> Model:
+    """The data as the model has it. Raises SpecError with file and line; `at` is where the data stands in the file,
+    `written` the data as they stand there, if that is what errors are to show: before secrets were filled in."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
         inside = {path[len(at) :]: line for path, line in lines.items() if path[: len(at)] == at}
-        problems = sorted({p for e in error.errors() for p in _problems(e, data, inside)})
+        problems = sorted({p for e in error.errors() for p in _problems(e, data, written, inside, model)})
         raise SpecError("\n".join(f"{file}:{line}: {text}" for line, text in problems)) from None
 
 
-def _problems(error: Any, data: Any, lines: dict[Path_, int]) -> list[tuple[int, str]]:
-    path = _real_path(error["loc"], data)
+def _problems(
+    error: Any, data: Any, written: Any, lines: dict[Path_, int], model: type[BaseModel]
+) -> list[tuple[int, str]]:
+    path = _real_path(error["loc"], data, error["type"] == "missing")
     if error["type"] == "value_error":
         message = str(error["ctx"]["error"])
         if not path:  # the checks across parts carry a path of their own on each line
@@ -111,14 +116,15 @@ def _problems(error: Any, data: Any, lines: dict[Path_, int]) -> list[tuple[int,
                 found.append((line_of(inner, lines), f"{where}: {problem}"))
             return found
     else:
-        message = _plain(error, path, data)
+        message = _plain(error, path, data, model)
     name = ".".join(map(str, path)) or "the file"
-    value = "" if error["type"] in ("missing", "extra_forbidden") else _found(error["input"])
+    nameless = ("missing", "extra_forbidden", "union_tag_not_found")
+    value = "" if error["type"] in nameless else _found(error["input"] if written is None else _at(path, written))
     return [(line_of(path, lines), f"{name}: {message}{value}")]
 
 
-def _real_path(location: tuple[str | int, ...], data: Any) -> Path_:
-    """Pydantic names union branches in its paths; keep what is in the file (and a last, missing key)."""
+def _real_path(location: tuple[str | int, ...], data: Any, is_missing: bool) -> Path_:
+    """Pydantic names union branches in its paths; keep what is in the file (and a last key, where that is missing)."""
     path: list[str | int] = []
     here = data
     for place, part in enumerate(location):
@@ -126,17 +132,27 @@ def _real_path(location: tuple[str | int, ...], data: Any) -> Path_:
         if inside or (isinstance(here, dict) and part in here):
             path.append(part)
             here = here[part]
-        elif isinstance(here, dict) and place == len(location) - 1 and isinstance(part, str) and "[" not in part:
+        elif is_missing and isinstance(here, dict) and place == len(location) - 1:
             path.append(part)
     return tuple(path)
 
 
-def _plain(error: Any, path: Path_, data: Any) -> str:
+def _at(path: Path_, data: Any) -> Any:
+    for part in path:
+        data = data[part]
+    return data
+
+
+def _plain(error: Any, path: Path_, data: Any, model: type[BaseModel]) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "missing":
         return "is required and missing"
     if kind == "extra_forbidden":
-        return f"unknown key{_nearest_key(path)}"
+        return f"unknown key{_nearest_key(path, data, model)}"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        key, tags = context["discriminator"].strip("'"), context.get("expected_tags") or _tags(path, data, model)
+        near = get_close_matches(str(context.get("tag")), re.findall(r"'([^']*)'", tags), n=1)
+        return f"{key} is one of {tags}" + (f"; did you mean {near[0]!r}?" if near else "")
     if kind == "literal_error":
         near = get_close_matches(str(error["input"]), re.findall(r"'([^']*)'", context["expected"]), n=1)
         return f"allowed: {context['expected']}" + (f"; did you mean {near[0]!r}?" if near else "")
@@ -145,39 +161,43 @@ def _plain(error: Any, path: Path_, data: Any) -> str:
     return str(error["msg"][0].lower() + error["msg"][1:])
 
 
-def _nearest_key(path: Path_) -> str:
-    model: Any = DeviceType
-    for part in path[:-1]:
-        model = _model_below(model, part)
-        if model is None:
-            return "; remove it"
+def _nearest_key(path: Path_, data: Any, root: type[BaseModel]) -> str:
+    model = _model_at(path[:-1], data, root)
+    if model is None:
+        return "; remove it"
     keys = [f.alias or name for name, f in model.model_fields.items()]
     near = get_close_matches(str(path[-1]), keys, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; allowed: {', '.join(keys)}"
 
 
-def _model_below(model: Any, part: str | int) -> Any:
-    """The model that the value of a key, or an item of a list, is read with."""
-    from typing import get_args
+def _model_at(path: Path_, data: Any, root: type[BaseModel]) -> type[BaseModel] | None:
+    """The model that what stands at the path is read with. Keys of a dict and places of a list have no model."""
+    models: list[type[BaseModel]] = [root]
+    is_container = False
+    for part in path:
+        data = data[part]
+        if is_container:
+            is_container = False
+        else:
+            field = next((f for m in models for name, f in m.model_fields.items() if (f.alias or name) == part), None)
+            models = _models_of(field.annotation) if field else []
+            is_container = isinstance(data, list) or (field is not None and "dict[" in str(field.annotation))
+        kind = data.get("kind") if isinstance(data, dict) else None
+        if len(models) > 1 and not is_container:
+            models = [m for m in models if kind in get_args(m.model_fields["kind"].annotation)]
+    return models[0] if models and not is_container else None
 
-    from pydantic import BaseModel
 
-    if isinstance(model, tuple):  # inside a list or dict: the item's model
-        return model[0]
-    field = next((f for name, f in model.model_fields.items() if (f.alias or name) == part), None)
-    if field is None:
-        return None
+def _tags(path: Path_, data: Any, root: type[BaseModel]) -> str:
+    field = root.model_fields[str(path[0])]
+    kinds = [k for m in _models_of(field.annotation) for k in get_args(m.model_fields["kind"].annotation)]
+    return ", ".join(map(repr, kinds))
 
-    def models(annotation: Any) -> list[Any]:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return [annotation]
-        return [m for a in get_args(annotation) for m in models(a)]
 
-    found = models(field.annotation)
-    if not found:
-        return None
-    is_container = getattr(field.annotation, "__origin__", None) in (list, dict) or "dict[" in str(field.annotation)
-    return (found[0],) if is_container else found[0]
+def _models_of(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for a in get_args(annotation) for m in _models_of(a)]
 
 
 def _found(value: Any) -> str:

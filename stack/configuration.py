@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+import bcrypt
+
 from fleet.errors import ConfigurationError
 from fleet.settings import SERVICES, Settings, read_env_file
 from stack import grafana
 from stack.cache import CHECKOUT
+from stack.certificate import self_signed
 from stack.credentials import MQTT_ROLES, login_url, mosquitto_hash, write_private
 from stack.layout import Layout
 from stack.ports import LOOPBACK, Ports
@@ -22,7 +25,8 @@ KEPT = ("WEIR_LAKE_URI", "WEIR_TYPES_DIR", "WEIR_SPARK_MASTER")
 others (or empty ones) are given."""
 _DECIDED_HERE = (
     "WEIR_ENV_FILE", "WEIR_HOME", "WEIR_ROLE", "WEIR_PORT_", "WEIR_DB_URL", "WEIR_KAFKA_", "WEIR_MQTT_",
-    "WEIR_AIRFLOW_", "WEIR_GRAFANA_", "WEIR_SPARK_REMOTE", "WEIR_SPARK_JARS", "WEIR_JAVA_HOME",
+    "WEIR_AIRFLOW_", "WEIR_GRAFANA_", "WEIR_ALERTMANAGER_", "WEIR_INBOX_", "WEIR_SPARK_REMOTE", "WEIR_SPARK_JARS",
+    "WEIR_JAVA_HOME",
     *(f"WEIR_{service.upper()}_METRICS_PORT" for service in SERVICES),
 )  # fmt: skip
 
@@ -71,6 +75,14 @@ def write(
         render("mosquitto/acl.j2", layout.config / "mosquitto.acl", values)
         lines = [f"{role}:{mosquitto_hash(secrets[f'MQTT_{role.upper()}'])}\n" for role in MQTT_ROLES]
         write_private(layout.config / "mosquitto.passwd", "".join(lines))
+    if "alertmanager" in names:
+        render("alertmanager/alertmanager.yml", layout.config / "alertmanager.yml", values)
+        hashed = bcrypt.hashpw(secrets["ALERTMANAGER"].encode(), bcrypt.gensalt()).decode()
+        render("alertmanager/web.yml.j2", layout.config / "alertmanager-web.yml", {"alertmanager_hash": hashed})
+    if "inbox" in names and not (layout.config / "inbox.key").is_file():
+        certificate, key = self_signed([LOOPBACK, "localhost"])
+        write_private(layout.config / "inbox.pem", certificate)
+        write_private(layout.config / "inbox.key", key)
     if "kafka" in names:
         render("kafka/server.properties.j2", layout.config / "server.properties", values)
     if "postgres" in names:

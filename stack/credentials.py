@@ -9,21 +9,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from fleet.settings import SERVICES, read_env_file
+from fleet.settings import PREFIX, SERVICES, read_env_file
 from stack.layout import Layout
 from stack.ports import LOOPBACK, Ports
 
-ROLES = ("operator", "registry", "bridge", "landing", "live", "alerts", "history", "batch", "simulator")
-MQTT_ROLES = ("operator", "bridge", "simulator")
+ROLES = ("operator", "registry", "bridge", "landing", "live", "alerts", "history", "dispatcher", "batch", "simulator")
+MQTT_ROLES = ("operator", "bridge", "simulator", "dispatcher")
+ASK_ALERTMANAGER = ("operator", "dispatcher")
 DB_ROLE = {
-    "operator": "weir_reader", "registry": "weir_registry", "bridge": "weir_registry", "live": "weir_live",
-    "history": "weir_history", "batch": "weir_batch",
+    "operator": "weir_operator", "registry": "weir_registry", "bridge": "weir_registry", "live": "weir_live",
+    "history": "weir_history", "dispatcher": "weir_dispatcher", "batch": "weir_batch",
 }  # fmt: skip
 """Role → its login in the warehouse. The owner, `weir`, is for migrations alone."""
-DB_LOGINS = ("weir", "weir_live", "weir_history", "weir_batch", "weir_registry", "weir_reader", "weir_airflow")
+DB_LOGINS = (
+    "weir", "weir_live", "weir_history", "weir_dispatcher", "weir_batch", "weir_registry", "weir_operator",
+    "weir_reader", "weir_airflow",
+)  # fmt: skip
 SERVER_KEYS = (
     "KAFKA_BROKER", "KAFKA_ADMIN", "KAFKA_CONTROLLER", "DB_SUPERUSER", "AIRFLOW_ADMIN", "AIRFLOW_BATCH",
-    "AIRFLOW_API_SECRET", "SPARK_TOKEN", "GRAFANA_ADMIN", "GRAFANA_SECRET",
+    "AIRFLOW_API_SECRET", "SPARK_TOKEN", "GRAFANA_ADMIN", "GRAFANA_SECRET", "ALERTMANAGER", "INBOX_SMTP",
 )  # fmt: skip
 
 
@@ -54,6 +58,8 @@ def ensure_secrets(layout: Layout, external_db_url: str = "") -> dict[str, str]:
         made["AIRFLOW_JWT"] = secrets.token_urlsafe(64)  # SHA-512 wants 64 bytes or more
     if "AIRFLOW_FERNET" not in known:
         made["AIRFLOW_FERNET"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    if "INBOX_WEBHOOK" not in known:
+        made["INBOX_WEBHOOK"] = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     if "KAFKA_CLUSTER_ID" not in known:
         made["KAFKA_CLUSTER_ID"] = cluster_id()
     if external_db_url and known.get("EXTERNAL_DB_URL") != external_db_url:
@@ -132,6 +138,14 @@ def role_settings(
         values["WEIR_DB_URL"] = login_url(login, known, ports)
     if role in SERVICES:
         values[f"WEIR_{role.upper()}_METRICS_PORT"] = str(getattr(ports, f"{role}_metrics"))
+    if role in ASK_ALERTMANAGER:
+        values |= {
+            "WEIR_ALERTMANAGER_URL": f"http://{LOOPBACK}:{ports.alertmanager}",
+            "WEIR_ALERTMANAGER_USER": "weir",
+            "WEIR_ALERTMANAGER_PASSWORD": known["ALERTMANAGER"],
+        }
+    if role == "dispatcher":
+        values |= inbox_settings(layout, ports, known)
     if role == "batch":
         values["WEIR_SPARK_REMOTE"] = f"sc://localhost:{ports.spark}/;token={known['SPARK_TOKEN']}"
         values |= java
@@ -147,9 +161,28 @@ def role_settings(
     return values
 
 
+def inbox_settings(layout: Layout, ports: Ports, known: Mapping[str, str]) -> dict[str, str]:
+    """What the demo's inbox and who sends to it know alike."""
+    return {
+        "WEIR_INBOX_URL": f"http://{LOOPBACK}:{ports.inbox}/hook",
+        "WEIR_INBOX_WEBHOOK_SECRET": known["INBOX_WEBHOOK"],
+        "WEIR_INBOX_PORT": str(ports.inbox),
+        "WEIR_INBOX_SMTP_PORT": str(ports.inbox_smtp),
+        "WEIR_INBOX_SMTP_PASSWORD": known["INBOX_SMTP"],
+        "WEIR_INBOX_CERTIFICATE": str(layout.config / "inbox.pem"),
+    }
+
+
 def write_env_files(
     layout: Layout, ports: Ports, known: Mapping[str, str], java: Mapping[str, str], kept: Mapping[str, str]
 ) -> None:
-    for role in ROLES:
-        values = role_settings(role, layout, ports, known, java, kept)
-        write_private(layout.env_file(role), "".join(f"{key}={value}\n" for key, value in values.items()))
+    of_role = {role: role_settings(role, layout, ports, known, java, kept) for role in ROLES}
+    of_role["inbox"] = {
+        "WEIR_HOME": str(layout.home), "WEIR_ROLE": "inbox", **inbox_settings(layout, ports, known),
+        "WEIR_INBOX_KEY": str(layout.config / "inbox.key"),
+    }  # fmt: skip
+    for role, values in of_role.items():
+        path = layout.env_file(role)
+        if role == "dispatcher" and path.is_file():  # secrets of receivers, which a person wrote into it
+            values |= {key: value for key, value in read_env_file(path).items() if not key.startswith(PREFIX)}
+        write_private(path, "".join(f"{key}={value}\n" for key, value in values.items()))

@@ -53,6 +53,7 @@ DEBS = [
     "libpam0g",
     "libaudit1",
     "libcap-ng0",
+    "prometheus-alertmanager",
 ]
 
 KAFKA = "4.3.1"

@@ -26,6 +26,10 @@ class Ports:
     live_metrics: int
     alerts_metrics: int
     history_metrics: int
+    dispatcher_metrics: int
+    alertmanager: int
+    inbox: int
+    inbox_smtp: int
     grafana: int
 
     @classmethod

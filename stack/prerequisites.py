@@ -44,11 +44,16 @@ def missing_programs(environ: Mapping[str, str]) -> "list[str]":
     if absent and own_database:
         problems.append(
             f"no {', '.join(absent)} here: PostgreSQL and Mosquitto come as Debian packages (unpacked, not installed);"
-            " use a Debian-like machine, or give WEIR_DB_URL (a TimescaleDB of yours) and have mosquitto on the PATH"
+            " use a Debian-like machine, or give WEIR_DB_URL (a TimescaleDB of yours) and have mosquitto and"
+            " prometheus-alertmanager on the PATH"
         )
-    elif absent and not shutil.which("mosquitto", path=f"{path}:/usr/sbin"):
-        problems.append(f"neither {absent[0]} nor mosquitto here: install mosquitto")
-    elif not absent and not any(Path(name).is_file() for name in KEYRINGS):
+    elif absent:
+        problems += [
+            f"neither {absent[0]} nor {name} here: install {name}"
+            for name in ("mosquitto", "prometheus-alertmanager")
+            if not shutil.which(name, path=f"{path}:/usr/sbin")
+        ]
+    elif not any(Path(name).is_file() for name in KEYRINGS):
         problems.append(f"Debian's archive keyring is not here ({KEYRINGS[0]}): install debian-archive-keyring")
     if (
         own_database

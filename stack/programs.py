@@ -18,9 +18,9 @@ BIN = Path(sys.prefix) / "bin"
 MAIN_CLASS_KAFKA = "kafka.Kafka"
 SPARK_SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 
-SERVERS = ("mosquitto", "kafka", "postgres")
+SERVERS = ("mosquitto", "kafka", "postgres", "alertmanager")
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor")
-ALL = (*SERVERS, "spark", *AIRFLOW, *SERVICES)
+ALL = (*SERVERS, "spark", *AIRFLOW, *SERVICES, "inbox")
 OPTIONAL: Mapping[str, str] = {"grafana": "GRAFANA_HOME"}
 """What Weir does not bring along: program → the variable that names the folder where it is unpacked."""
 KNOWN = (*ALL, *OPTIONAL)
@@ -40,6 +40,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "alerts": ("kafka",),
     "history": ("kafka", "postgres"),
     "grafana": ("postgres",),
+    "dispatcher": ("kafka", "postgres"),
 }
 """Program → servers that have to be up and provisioned (topics, users, migrations) before it starts."""
 
@@ -52,6 +53,8 @@ PORT_OF: Mapping[str, tuple[str, ...]] = {
     "postgres": ("postgres",),
     "airflow-api-server": ("airflow",),
     "spark": ("spark",),
+    "alertmanager": ("alertmanager",),
+    "inbox": ("inbox", "inbox_smtp"),
     **{service: (f"{service}_metrics",) for service in SERVICES},
     "grafana": ("grafana",),
 }
@@ -130,6 +133,22 @@ def postgres(layout: Layout, prefix: Prefix, drop: tuple[str, ...]) -> Program:
     command: tuple[str | Path, ...] = (*drop, prefix.postgres_bin / "postgres", "-c", f"config_file={config}")
     # INT: disconnect clients and stop. Its children are its own affair.
     return Program("postgres", command, layout.postgres, stop_signal="INT", stop_seconds=30, stop_group=False)
+
+
+def alertmanager(layout: Layout, prefix: Prefix, ports: Ports) -> Program:
+    command = (
+        prefix.alertmanager,
+        f"--config.file={layout.config}/alertmanager.yml",
+        f"--web.config.file={layout.config}/alertmanager-web.yml",
+        f"--web.listen-address={LOOPBACK}:{ports.alertmanager}",
+        f"--web.external-url=http://{LOOPBACK}:{ports.alertmanager}",
+        f"--storage.path={layout.data}/alertmanager",
+        # Silences are saved that often, and when it stops: a killed one forgets no more than these.
+        "--data.maintenance-interval=10s",
+        "--cluster.listen-address=",
+    )
+    folder = prefix.alertmanager_folder if prefix.alertmanager_folder.is_dir() else layout.home
+    return Program("alertmanager", command, folder)
 
 
 def service(name: str, layout: Layout, passed: Mapping[str, str]) -> Program:

@@ -34,7 +34,7 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
         rights += [Right("live", operation, "topic", topic) for operation in ("read", "describe")]
         rights += [Right("alerts", operation, "topic", topic) for operation in ("read", "describe")]
     for topic in own:  # each service reports of itself; the bridge may write it already
-        for user in ("landing", "live", "alerts", "history"):
+        for user in ("landing", "live", "alerts", "history", "dispatcher"):
             rights += [Right(user, operation, "topic", topic) for operation in ("write", "describe")]
     for system in catalog.systems:
         rights += [
@@ -42,7 +42,8 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
         ]
     rights += [Right("alerts", operation, "topic", TRANSITIONS) for operation in ("write", "describe")]
     rights += [Right("alerts", operation, "transactional_id", "alerts*") for operation in ("write", "describe")]
-    rights += [Right("history", operation, "topic", TRANSITIONS) for operation in ("read", "describe")]
+    for user in ("history", "dispatcher"):
+        rights += [Right(user, operation, "topic", TRANSITIONS) for operation in ("read", "describe")]
     for user in ("landing", "live", "alerts", "batch", "operator"):
         rights.append(Right(user, "read", "group", f"{user}*"))
     for user in ("batch", "operator"):

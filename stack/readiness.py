@@ -24,6 +24,10 @@ def check(name: str, ports: Ports, secrets: Mapping[str, str]) -> None:
             probes.mqtt(LOOPBACK, ports.mqtt, "operator", secrets["MQTT_OPERATOR"])
         case "postgres":
             probes.postgres(f"postgresql://postgres:{secrets['DB_SUPERUSER']}@{LOOPBACK}:{ports.postgres}/postgres")
+        case "alertmanager":
+            probes.alertmanager(f"http://{LOOPBACK}:{ports.alertmanager}", "weir", secrets["ALERTMANAGER"])
+        case "inbox":
+            probes.service(f"http://{LOOPBACK}:{ports.inbox}")
         case "spark":
             probes.listening(LOOPBACK, ports.spark)
             probes.spark(f"sc://localhost:{ports.spark}/;token={secrets['SPARK_TOKEN']}")

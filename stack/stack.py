@@ -88,6 +88,8 @@ class Stack:
                 program = programs.mosquitto(self.layout, self.prefix)
             case "postgres":
                 program = programs.postgres(self.layout, self.prefix, self.drop)
+            case "alertmanager":
+                program = programs.alertmanager(self.layout, self.prefix, self.ports)
             case "spark":
                 program = programs.spark(self.layout, self.prefix, self.settings("batch").spark_master)
             case "grafana":

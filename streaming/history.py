@@ -1,8 +1,6 @@
 """alerts.transitions → the warehouse's tables of alerts, each transition once.
 
 One transaction holds rows and positions, so the positions in `history_offsets` are the only ones that count.
-Transitions are few: one process takes all partitions. A second one does no harm, for whoever moves a position first
-has it.
 """
 
 import logging
@@ -12,27 +10,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-from kafka import TopicPartition
 from kafka.errors import KafkaError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy import Connection, text
 
 from connections import kafka
-from connections.kafka_batches import Batches
-from connections.record_batch import RecordBatch
 from connections.warehouse import Warehouse
 from fleet.catalog import load_catalog
-from fleet.channels import TRANSITIONS
 from fleet.errors import Unavailable, WeirError
 from fleet.settings import Settings
-from fleet.transition import Transition, decode_transition, row_of
+from fleet.transition import Transition, row_of
 from streaming.backoff import Backoff
 from streaming.reporter import Figures, Reporter
 from streaming.service import Health
+from streaming.transitions import TransitionLog
 
 POLL_MS = 200
-MAX_BATCHES = 1
-"""Of about 8,192 records each."""
 BOOKS_SECONDS = 60.0
 """Between two looks at the ledger: of 44,000 partitions (a year of five types) one takes 0.5 s on a busy machine."""
 INSERTED = (
@@ -56,19 +49,18 @@ class History:
         self.settings = settings
         self.warehouse = Warehouse.of(settings)
         self._backoff = Backoff(log)
-        self._positions: dict[TopicPartition, int] = {}
+        self.transitions = TransitionLog(settings, self.warehouse, "history_offsets", log)
         self._gap: float | None = None
         self._gap_due = 0.0
-        self.written = self.unreadable = self.failures = 0
+        self.written = self.failures = 0
 
     def run(self, stop: threading.Event) -> None:
-        kafka.check_access(self.settings, kafka.READ, [TRANSITIONS])
+        consumer = self.transitions.open()
         health = Health(self.settings.history_metrics_port, lambda: self._backoff.problem)
         health.registry.register(self)
         reporter = Reporter(self.settings, "history", load_catalog(self.settings.types_dir), self.figures)
         health.registry.register(reporter)
         reporter.start(stop)
-        consumer = kafka.consumer(self.settings, "weir-history", isolation_level="read_committed")
         try:
             while not stop.is_set():
                 try:
@@ -85,70 +77,16 @@ class History:
 
     def _follow(self, consumer: Any, stop: threading.Event) -> None:
         """From where the tables end, until something fails. Raises Unavailable, KafkaError."""
-        places = kafka.partitions(consumer, [TRANSITIONS])
-        consumer.assign(places)
-        for place in places:
-            at = self._position(place, consumer.beginning_offsets([place])[place])
-            if at > (end := consumer.end_offsets([place])[place]):
-                raise Unavailable(
-                    f"{place.topic}-{place.partition}: the table history_offsets says {at}, Kafka's log ends at {end}:"
-                    " the topic was made anew; delete that row of history_offsets"
-                )
-            self._positions[place] = at
-            consumer.seek(place, self._positions[place])
-        log.info("from %s", " ".join(f"{p.partition}:{at}" for p, at in self._positions.items()))
-        batches = Batches(consumer)
+        self.transitions.follow(consumer)
         while not stop.is_set():
-            if polled := batches.poll(POLL_MS, MAX_BATCHES):
-                self._take(polled)
+            found, ends = self.transitions.poll(POLL_MS)
+            if ends:
+                with self.warehouse.transaction() as connection:
+                    self.transitions.move(connection, ends)
+                    write(connection, found)
+                self.transitions.moved(ends)
+                self.written += len(found)
             self._backoff.well()
-
-    def _position(self, place: TopicPartition, begin: int) -> int:
-        """Where the tables end for this partition; where the log begins, if they have nothing of it yet."""
-        where = {"topic": place.topic, "partition": place.partition, "begin": begin}
-        with self.warehouse.transaction() as connection:
-            connection.execute(
-                text("INSERT INTO history_offsets VALUES (:topic, :partition, :begin) ON CONFLICT DO NOTHING"), where
-            )
-            found = connection.execute(
-                text(
-                    "SELECT next_offset FROM history_offsets"
-                    " WHERE kafka_topic = :topic AND kafka_partition = :partition"
-                ),
-                where,
-            )
-            at = int(found.scalar_one())
-        if at < begin:
-            log.error("%s-%d offsets %d to %d are gone from Kafka", *place, at, begin - 1)
-        return at
-
-    def _take(self, polled: Sequence[RecordBatch]) -> None:
-        transitions, ends = [], dict[TopicPartition, int]()
-        for batch in polled:
-            place = TopicPartition(batch.topic, batch.partition)
-            for record in batch.records():
-                if record.offset < self._positions[place]:
-                    continue
-                try:
-                    transitions.append(decode_transition(record.value or b""))
-                except msgspec.MsgspecError as error:
-                    self.unreadable += 1
-                    log.error("%s-%d offset %d is no transition: %s", *place, record.offset, error)
-            ends[place] = batch.last_offset + 1
-        with self.warehouse.transaction() as connection:
-            for place, end in ends.items():
-                moved = connection.execute(
-                    text(
-                        "UPDATE history_offsets SET next_offset = :end, updated_at = now()"
-                        " WHERE kafka_topic = :topic AND kafka_partition = :partition AND next_offset = :begin"
-                    ),
-                    {"topic": place.topic, "partition": place.partition, "begin": self._positions[place], "end": end},
-                )
-                if moved.rowcount != 1:
-                    raise Unavailable(f"{place.topic}-{place.partition}: another history sink has moved its position")
-            write(connection, transitions)
-        self._positions |= ends
-        self.written += len(transitions)
 
     def figures(self) -> Figures:
         """Lag counts the markers of transactions too: of each partition, one at rest."""
@@ -160,14 +98,15 @@ class History:
             except WeirError as error:  # a database that is away is not known to have books that balance
                 self._gap = None
                 log.warning("the ledger cannot be looked at: %s", error)
-        counts = {"rejects": self.unreadable, "restarts": self.failures}
-        return Figures({"ledger_gap": self._gap}, counts, dict(self._positions))
+        counts = {"rejects": self.transitions.unreadable, "restarts": self.failures}
+        return Figures({"ledger_gap": self._gap}, counts, dict(self.transitions.positions))
 
     def collect(self) -> Iterator[Metric]:
         yield CounterMetricFamily("weir_history_transitions", "Transitions written", value=self.written)
-        yield CounterMetricFamily("weir_history_unreadable", "Records that are no transition", value=self.unreadable)
+        unreadable = self.transitions.unreadable
+        yield CounterMetricFamily("weir_history_unreadable", "Records that are no transition", value=unreadable)
         at = GaugeMetricFamily("weir_history_position", "Next offset to be read", labels=["partition"])
-        for place, offset in list(self._positions.items()):
+        for place, offset in list(self.transitions.positions.items()):
             at.add_metric([str(place.partition)], offset)
         yield at
 

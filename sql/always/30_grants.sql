@@ -1,7 +1,7 @@
 -- One writer for each table. The roles are made by whoever runs the server; see stack/ and docker/.
-REVOKE ALL ON ALL TABLES IN SCHEMA public FROM weir_live, weir_history, weir_batch, weir_registry, weir_reader;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM weir_live, weir_history, weir_dispatcher, weir_batch, weir_registry, weir_operator, weir_reader;
 REVOKE EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO weir_live, weir_history, weir_batch, weir_registry, weir_reader;
+GRANT USAGE ON SCHEMA public TO weir_live, weir_history, weir_dispatcher, weir_batch, weir_registry, weir_operator, weir_reader;
 
 GRANT SELECT, INSERT ON readings TO weir_live;
 GRANT SELECT, INSERT, UPDATE, DELETE ON live_offsets TO weir_live;
@@ -9,6 +9,13 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON live_offsets TO weir_live;
 GRANT SELECT, INSERT ON alert_transitions TO weir_history;
 GRANT SELECT, INSERT, UPDATE ON alerts, history_offsets TO weir_history;
 GRANT SELECT ON ledger_balance, etl_runs TO weir_history; -- it reports whether the books balance
+
+GRANT SELECT, INSERT, UPDATE, DELETE
+   ON dispatch_offsets, dispatch_alerts, dispatch_groups, outbox, dispatch_receivers, dispatch_silences
+   TO weir_dispatcher;
+GRANT SELECT, UPDATE ON dispatcher, dispatch_requests TO weir_dispatcher;
+GRANT INSERT ON notifications TO weir_dispatcher;
+GRANT SELECT ON devices TO weir_dispatcher; -- how many there are at a site
 
 GRANT SELECT ON readings, live_offsets, devices, ledger_balance TO weir_batch;
 GRANT SELECT, INSERT, UPDATE, DELETE
@@ -20,4 +27,5 @@ GRANT EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records TO 
 GRANT SELECT, UPDATE ON registry TO weir_registry;
 GRANT SELECT, INSERT, UPDATE ON sites, devices, specs, control_records TO weir_registry;
 
-GRANT SELECT ON ALL TABLES IN SCHEMA public TO weir_reader;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO weir_reader, weir_operator;
+GRANT INSERT ON dispatch_requests TO weir_operator; -- acknowledge, send again, test

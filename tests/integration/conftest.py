@@ -1,4 +1,4 @@
-"""The three servers, on ports of their own, for all integration tests; down before the end-to-end tests begin."""
+"""The servers, on ports of their own, for all integration tests; down before the end-to-end tests begin."""
 
 import os
 import subprocess
@@ -26,9 +26,9 @@ Weir = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
-    """Mosquitto, Kafka and TimescaleDB, fresh, with Weir's topics, users and tables; down at the end."""
+    """Mosquitto, Kafka, TimescaleDB and Alertmanager, fresh, with Weir's topics, users and tables; down at the end."""
     with own_home() as home:
-        running = Stack(home, Ports.free(), ("mosquitto", "kafka", "postgres"), environ={})
+        running = Stack(home, Ports.free(), ("mosquitto", "kafka", "postgres", "alertmanager"), environ={})
         running.up()
         try:
             yield running

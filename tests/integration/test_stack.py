@@ -39,6 +39,9 @@ def test_mqtt_refuses_strangers(settings_for):
         ("simulator", "cmd/weather/s/weather_station/1", False),
         ("bridge", "dt/weather/s/weather_station/1", False),
         ("operator", "dt/weather/s/weather_station/1", False),
+        ("dispatcher", "alerts/weather/s/weather_station/1/high_temperature", True),
+        ("dispatcher", "dt/weather/s/weather_station/1", False),
+        ("simulator", "alerts/weather/s/weather_station/1/high_temperature", False),
     ],
 )
 def test_who_may_publish(settings_for, role, topic, allowed):
@@ -59,6 +62,14 @@ def test_who_may_publish(settings_for, role, topic, allowed):
         client.loop_stop()
     assert len(answers) == 1
     assert answers[0].is_failure is not allowed
+
+
+def test_alertmanager_refuses_strangers(settings_for):
+    s = settings_for("operator")
+    probes.alertmanager(s.alertmanager_url, s.alertmanager_user, password(s.alertmanager_password))
+    for user, word in (("", ""), (s.alertmanager_user, "wrong"), ("nobody", password(s.alertmanager_password))):
+        with pytest.raises(Refused):
+            probes.alertmanager(s.alertmanager_url, user, word)
 
 
 def test_kafka_refuses_strangers(settings_for):
@@ -107,7 +118,7 @@ def test_database_refuses_strangers(settings_for):
     url = password(settings_for("operator").db_url)
     probes.postgres(url)
     with pytest.raises(Refused):
-        probes.postgres(url.replace("weir_reader:", "weir_reader:x"))
+        probes.postgres(url.replace("weir_operator:", "weir_operator:x"))
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,13 @@ def test_missing_programs_are_all_named(tmp_path):
         assert name in problem
 
 
-def test_a_database_of_the_users_own_needs_no_apt_but_a_broker(tmp_path):
+def test_a_database_of_the_users_own_needs_no_apt_but_servers(tmp_path):
     environ = {"PATH": str(tmp_path), "WEIR_DB_URL": "postgresql://x"}
-    assert any("mosquitto" in problem for problem in prerequisites.missing_programs(environ))
-    broker = tmp_path / "mosquitto"
-    broker.write_text("#!/bin/sh\n")
-    broker.chmod(0o755)
+    named = "\n".join(prerequisites.missing_programs(environ))
+    for name in ("mosquitto", "prometheus-alertmanager"):
+        assert f"install {name}" in named
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
     assert prerequisites.missing_programs(environ) == []
 
 
@@ -113,7 +114,8 @@ def test_every_configuration_is_private_and_without_anonymous_access(tmp_path):
     table = [programs.with_environment(p, base) for p in (
         programs.kafka(layout, prefix), programs.mosquitto(layout, prefix), programs.postgres(layout, prefix, ()),
         programs.spark(layout, prefix, "local[2]"), programs.airflow("airflow-api-server", layout, ports, {"A": "b"}),
-        programs.service("bridge", layout, {}),
+        programs.service("bridge", layout, {}), programs.alertmanager(layout, prefix, ports),
+        programs.service("inbox", layout, {}),
     )]  # fmt: skip
     configuration.write(layout, ports, secrets, table, Settings())
     for path in (p for folder in (layout.config, layout.postgres / "conf") for p in folder.rglob("*") if p.is_file()):
@@ -131,6 +133,7 @@ def test_every_configuration_is_private_and_without_anonymous_access(tmp_path):
     assert "SECRET" not in (layout.config / "supervisord.conf").read_text()
     passwords = (layout.config / "mosquitto.passwd").read_text()
     assert secrets["MQTT_BRIDGE"] not in passwords
+    assert secrets["ALERTMANAGER"] not in (layout.config / "alertmanager-web.yml").read_text()
 
 
 def test_airflow_gets_the_batch_role_and_no_other(tmp_path):
@@ -196,7 +199,7 @@ def test_nobody_may_write_readings_but_bridge_registry_and_simulator():
                for s in catalog.systems}  # fmt: skip
     own = writers.pop("weir")
     assert all(users == {"bridge", "registry", "simulator"} for users in writers.values())
-    assert own == {"bridge", "registry", "landing", "live", "alerts", "history"}
+    assert own == {"bridge", "registry", "landing", "live", "alerts", "history", "dispatcher"}
     assert {r.user for r in rights if r.resource == "topic" and r.name == "*"} == {"batch", "operator"}
     assert not any(right.operation in ("all", "alter", "delete", "create") for right in rights)
 

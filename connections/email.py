@@ -1,0 +1,170 @@
+"""Notifications by mail, through an SMTP server."""
+
+import contextlib
+import smtplib
+import socket
+import ssl
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from email.utils import parseaddr
+
+from fleet.errors import ConfigurationError
+from fleet.mail import mail_of, one_line
+from fleet.notification import Delivered, Notification, Outcome, Refused, Retry
+from fleet.receivers import EmailOptions
+
+HALF_DONE = 1000
+"""Mails of which it is kept who has them already; a restart forgets it, and some get one again, with the same id."""
+Refusals = Mapping[str, tuple[int, bytes]]
+
+
+class _NotEncrypted(Exception):
+    """The server offers no STARTTLS."""
+
+
+class Email:
+    """One connection a mail.
+
+    No STARTTLS where it is required is a Retry, as a bad certificate is: nothing was sent, and who stands between us
+    and the server could else make dead letters of every alert.
+    """
+
+    def __init__(self, options: EmailOptions):
+        """Raises ConfigurationError for a CA file that is not there."""
+        self._options = options
+        self._sender = parseaddr(options.sender)[1]
+        self._have_it: OrderedDict[str, set[str]] = OrderedDict()
+        try:
+            self._tls = ssl.create_default_context(cafile=options.ca_file)
+        except OSError as error:
+            raise ConfigurationError(f"ca_file {options.ca_file}: {error}") from None
+        name = socket.gethostname()
+        self._own_name = name if "." in name else "[127.0.0.1]"
+
+    def send(self, notification: Notification) -> Outcome:
+        options, key = self._options, notification.notification_id
+        mail = mail_of(notification, options.sender, options.to, options.external_url).as_bytes()
+        have_it = self._have_it.get(key, set())
+        waiting = [address for address in options.to if address not in have_it]
+        session = self._session()
+        deadline = _Deadline(session, options.timeout_seconds)
+        try:
+            self._open(session)
+            deadline.check()
+            refused = session.sendmail(self._sender, [parseaddr(address)[1] for address in waiting], mail)
+            outcome = self._taken(key, waiting, refused)
+        except smtplib.SMTPRecipientsRefused as error:
+            outcome = self._taken(key, waiting, error.recipients)
+        except Exception as error:
+            outcome = self._failed(error, deadline.passed)
+        finally:
+            deadline.cancel()
+            _hang_up(session)
+        if not isinstance(outcome, Retry):
+            self._have_it.pop(key, None)
+        return outcome
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _session(self) -> smtplib.SMTP:
+        """Not connected yet: that, too, has to end in time."""
+        name, seconds = self._own_name, self._options.timeout_seconds
+        if self._options.implicit_tls:
+            session: smtplib.SMTP = smtplib.SMTP_SSL(local_hostname=name, timeout=seconds, context=self._tls)
+        else:
+            session = smtplib.SMTP(local_hostname=name, timeout=seconds)
+        # The name in the certificate; `connect` alone does not keep it.
+        session._host = self._options.host  # type: ignore[attr-defined]
+        return session
+
+    def _open(self, session: smtplib.SMTP) -> None:
+        options = self._options
+        code, said = session.connect(options.host, options.port)
+        if code != 220:
+            raise smtplib.SMTPConnectError(code, said)
+        session.ehlo_or_helo_if_needed()
+        encrypted = options.implicit_tls
+        if not encrypted and options.starttls != "never":
+            if session.has_extn("starttls"):
+                session.starttls(context=self._tls)
+                session.ehlo_or_helo_if_needed()
+                encrypted = True
+            elif options.starttls == "required":
+                raise _NotEncrypted
+        if options.user:
+            if not encrypted and options.starttls != "never":
+                raise smtplib.SMTPNotSupportedError(
+                    "it offers no STARTTLS, and the password is not sent in the clear unless `starttls: never` says so"
+                )
+            session.login(options.user, options.password.get_secret_value())
+
+    def _taken(self, key: str, asked: list[str], refused: Refusals) -> Outcome:
+        """Of some who are refused the mail is sent to the others; those with a 4xx are tried again, alone."""
+        by_address = {address: refused.get(parseaddr(address)[1]) for address in asked}
+        have_it = self._have_it.setdefault(key, set())
+        have_it |= {address for address, refusal in by_address.items() if refusal is None}
+        if len(self._have_it) > HALF_DONE:
+            self._have_it.popitem(last=False)
+        told = "; ".join(f"{address}: {_said(*refusal)}" for address, refusal in by_address.items() if refusal)
+        if any(refusal and refusal[0] < 500 for refusal in by_address.values()):
+            return Retry(told)
+        if not have_it:
+            return Refused(told)
+        return Delivered(f"but not to {told}" if told else "")
+
+    def _failed(self, error: Exception, too_late: bool) -> Outcome:
+        where = f"{self._options.host}:{self._options.port}"
+        match error:
+            case _ if too_late or isinstance(error, TimeoutError):
+                return Retry(f"{where} did not take it within {self._options.timeout_seconds:g} s")
+            case smtplib.SMTPResponseException(smtp_code=code, smtp_error=said):
+                told = f"{where}: {_said(code, said)}"
+                return Refused(told) if 500 <= code < 600 else Retry(told)
+            case _NotEncrypted():
+                return Retry(f"{where} offers no STARTTLS; nothing was sent (`starttls: optional` does without)")
+            case smtplib.SMTPNotSupportedError():
+                return Refused(f"{where}: {error}")
+            case ssl.SSLCertVerificationError():
+                return Retry(f"{where}: its certificate is not good: {error.verify_message}; nothing was sent")
+            case UnicodeError():
+                return Refused(f"{where}: an address that is not ASCII: {error}")
+            case smtplib.SMTPException() | OSError():
+                return Retry(f"{where}: {error}")
+        raise error
+
+
+class _Deadline:
+    """smtplib's timeout is for one read or write; after this one's time the connection is cut."""
+
+    def __init__(self, session: smtplib.SMTP, seconds: float):
+        self._session, self.passed = session, False
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _cut(self) -> None:
+        self.passed = True
+        with contextlib.suppress(OSError, AttributeError):  # not connected yet, or no more
+            socket.socket.shutdown(self._session.sock, socket.SHUT_RDWR)  # type: ignore[arg-type]
+
+    def check(self) -> None:
+        if self.passed:
+            raise TimeoutError
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+
+def _hang_up(session: smtplib.SMTP) -> None:
+    """What the server says to that changes nothing any more."""
+    with contextlib.suppress(smtplib.SMTPException, OSError):
+        if session.sock is not None:
+            session.sock.settimeout(1)
+            session.quit()
+    session.close()
+
+
+def _said(code: int, text: bytes | str) -> str:
+    return f"{code} {one_line(text.decode('utf-8', 'replace') if isinstance(text, bytes) else str(text))}"[:300]

@@ -1,0 +1,209 @@
+"""All alerts under way and how they stand with each receiver: transitions, time and operators in; messages to be sent,
+and a note of each that is not, out. No I/O: who keeps the board writes what `changes` says, or makes it anew."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+from fleet.dispatch import (
+    Circumstances,
+    Decision,
+    Hold,
+    Tell,
+    acknowledged,
+    after,
+    decide,
+    due,
+    forgotten,
+    is_stale,
+    overdue,
+    reconsider,
+)  # fmt: skip
+from fleet.notification import Kind, Notification, TellingAlert
+from fleet.standing import AlertSoFar, taken
+from fleet.storm import Group, GroupKey, admitted, flushed, is_forgotten, key_of
+from fleet.summary import digest_summary, summary_of
+from fleet.transition import Transition
+
+
+@dataclass(frozen=True)
+class Held:
+    """A note of what was not told, and why."""
+
+    alert: TellingAlert
+    hold: Hold
+
+
+@dataclass
+class Changes:
+    """What is to be written, all of it or nothing."""
+
+    messages: list[Notification] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    alerts: set[str] = field(default_factory=set)
+    """Whose row is to be as the board has it, or gone."""
+    groups: set[GroupKey] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.messages or self.held or self.alerts or self.groups)
+
+
+class Board:
+    def __init__(self, alerts: Iterable[AlertSoFar] = (), groups: dict[GroupKey, Group] | None = None):
+        self.alerts: dict[str, AlertSoFar] = {}
+        self.groups = dict(groups or {})
+        self.changes = Changes()
+        self._by_identity: dict[tuple[str, str, str], str] = {}
+        self._quality: dict[tuple[str, str], dict[str, str]] = {}
+        for so_far in alerts:
+            self._put(so_far)
+        self.changes = Changes()
+
+    def inhibiting(self, type_name: str, device: str) -> str:
+        """The rule of a firing quality alert of that device."""
+        return next(iter(self._quality.get((type_name, device), {}).values()), "")
+
+    def take(self, t: Transition, quality: bool, inhibitable: bool, given: Circumstances) -> None:
+        """One transition. What is known of the alert already, by its number, is not taken twice."""
+        before = self.alerts.get(t.alert_id)
+        so_far = taken(before, t, quality, inhibitable)
+        if before is None:
+            so_far = self._inherited(so_far)
+        self._put(so_far)
+        kind: Kind = t.to  # type: ignore[assignment]
+        self._act(so_far, decide(so_far, kind, is_stale(t, given), given), given)
+
+    def _inherited(self, so_far: AlertSoFar) -> AlertSoFar:
+        """While a rule flaps, each of its alerts takes over from the one before who knows of that."""
+        of_old = self.alerts.get(self._by_identity.get(so_far.identity, ""))
+        if of_old is None or of_old.alert.active:
+            return so_far
+        knowing = {name: s for name, s in of_old.standings.items() if s.knows_flapping}
+        self._drop(of_old)
+        standings = {name: type(s)(knows_flapping=True, send_resolved=s.send_resolved) for name, s in knowing.items()}
+        return msgspec.structs.replace(so_far, standings=standings)
+
+    def tick(self, given: Circumstances) -> None:
+        """All that time, silences, windows and the policy have changed since."""
+        for so_far in list(self.alerts.values()):
+            if any(standing.held for standing in so_far.standings.values()):
+                if decisions := reconsider(so_far, given):
+                    so_far = self._act(so_far, decisions, given)
+                if names := forgotten(so_far, given):
+                    cleared = {n: msgspec.structs.replace(so_far.standings[n], held=None) for n in names}
+                    so_far = msgspec.structs.replace(so_far, standings={**so_far.standings, **cleared})
+                    self._put(so_far)
+            if (decisions := due(so_far, given)) or overdue(so_far, given):
+                self._act(so_far, decisions, given)
+        for key, group in list(self.groups.items()):
+            if is_forgotten(group, given.policy.storm, given.now):
+                del self.groups[key]
+                self.changes.groups.add(key)
+
+    def digests_due(self, now: datetime) -> list[GroupKey]:
+        return [key for key, group in self.groups.items() if group.due_at is not None and group.due_at <= now]
+
+    def send_digest(self, key: GroupKey, known_devices: int | None, given: Circumstances) -> None:
+        group = self.groups[key]
+        of_rule = [s for s in self.alerts.values() if key_of(key.receiver, "digest", s.alert)[2:] == key[2:]]
+        members = [s for s in of_rule if s.standing(key.receiver).digest == key.kind]
+        told = {s.alert.alert_id for s in members}
+        listed = [s.alert for s in of_rule if s.alert.alert_id in {*told, *group.before}]
+        for so_far in members:
+            standing = msgspec.structs.replace(so_far.standing(key.receiver), digest=None)
+            self._put(msgspec.structs.replace(so_far, standings={**so_far.standings, key.receiver: standing}))
+        self.groups[key] = flushed(group)
+        self.changes.groups.add(key)
+        if listed and key.receiver in given.policy.receivers:
+            active = sum(s.alert.active for s in of_rule)
+            self._send(
+                Notification(
+                    notification_id=group.digest_id, receiver=key.receiver, kind="digest", alerts=tuple(listed),
+                    summary=digest_summary(key.kind, listed, active, known_devices), created_at=given.now,
+                )
+            )  # fmt: skip
+
+    def acknowledge(self, alert_id: str, by: str, given: Circumstances) -> str:
+        """What is wrong with that; empty when it is done."""
+        so_far = self.alerts.get(alert_id)
+        if so_far is None or not so_far.alert.active:
+            return "it is not active"
+        so_far = msgspec.structs.replace(
+            so_far, alert=msgspec.structs.replace(so_far.alert, acknowledged_by=by),
+            acknowledged=so_far.alert.severity, acknowledgements=so_far.acknowledgements + 1,
+        )  # fmt: skip
+        self._put(so_far)
+        self._act(so_far, acknowledged(so_far, given), given)
+        return ""
+
+    def known_to(self, receiver: str) -> list[TellingAlert]:
+        """Active alerts that the receiver was told of."""
+        told = (s for s in self.alerts.values() if s.alert.active and s.standing(receiver).told is not None)
+        return [s.alert for s in told]
+
+    def _act(self, so_far: AlertSoFar, decisions: list[Decision], given: Circumstances) -> AlertSoFar:
+        so_far = after(so_far, decisions, given)
+        for decision in decisions:
+            if isinstance(decision, Hold):
+                self.changes.held.append(Held(so_far.alert, decision))
+            else:
+                so_far = self._tell(so_far, decision, given)
+        self._put(so_far)
+        return so_far
+
+    def _tell(self, so_far: AlertSoFar, tell: Tell, given: Circumstances) -> AlertSoFar:
+        """Now, or in a digest: in one that is under way already, what has come of the alert since is told there too."""
+        standing, alert = so_far.standing(tell.receiver), so_far.alert
+        if standing.digest is None:
+            key = key_of(tell.receiver, tell.kind, alert)
+            group, alone = admitted(
+                self.groups.get(key, Group()), alert.alert_id, tell.notification_id, given.policy.storm, given.now
+            )
+            self.groups[key] = group
+            self.changes.groups.add(key)
+            if alone:
+                self._send(
+                    Notification(
+                        notification_id=tell.notification_id, receiver=tell.receiver, kind=tell.kind, alerts=(alert,),
+                        summary=summary_of(tell.kind, alert), created_at=given.now,
+                    )
+                )  # fmt: skip
+                return so_far
+            standing = msgspec.structs.replace(standing, digest=tell.kind)
+        self.changes.held.append(Held(alert, Hold(tell.receiver, tell.kind, "storm")))
+        return msgspec.structs.replace(so_far, standings={**so_far.standings, tell.receiver: standing})
+
+    def _send(self, message: Notification) -> None:
+        self.changes.messages.append(message)
+
+    def _put(self, so_far: AlertSoFar) -> None:
+        alert = so_far.alert
+        self.changes.alerts.add(alert.alert_id)
+        if so_far.quality and alert.active:
+            self._quality.setdefault((alert.type, alert.device), {})[alert.alert_id] = alert.rule
+        elif not alert.active:
+            self._forget_quality(alert)
+        self.alerts[alert.alert_id] = so_far
+        self._by_identity[so_far.identity] = alert.alert_id
+
+    def _forget_quality(self, alert: TellingAlert) -> None:
+        firing = self._quality.get((alert.type, alert.device), {})
+        if firing.pop(alert.alert_id, None) and not firing:
+            del self._quality[alert.type, alert.device]
+
+    def _drop(self, so_far: AlertSoFar) -> None:
+        self._forget_quality(so_far.alert)
+        self.alerts.pop(so_far.alert.alert_id, None)
+        self.changes.alerts.add(so_far.alert.alert_id)
+        if self._by_identity.get(so_far.identity) == so_far.alert.alert_id:
+            del self._by_identity[so_far.identity]
+
+    def taken_down(self) -> Changes:
+        """What is to be written since the last time; alerts that are over leave the board."""
+        for alert_id in self.changes.alerts:
+            if (so_far := self.alerts.get(alert_id)) is not None and so_far.is_over:
+                self._drop(so_far)
+        changes, self.changes = self.changes, Changes()
+        return changes

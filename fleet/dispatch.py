@@ -1,0 +1,287 @@
+"""Whom to tell of an alert, and what is held back from whom and why. No I/O: data and `now` in, decisions out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+
+import msgspec
+
+from fleet.alert_labels import labels_of
+from fleet.maintenance import Maintenance
+from fleet.notification import Kind, TellingAlert
+from fleet.receivers import Escalation, ReceiversFile, Route
+from fleet.silence import Silence
+from fleet.standing import PASSING, AlertSoFar, Cause, Standing, rank
+from fleet.transition import Transition
+
+
+@dataclass(frozen=True)
+class Tell:
+    receiver: str
+    kind: Kind
+    notification_id: str
+
+
+@dataclass(frozen=True)
+class Hold:
+    receiver: str
+    """Empty where the alert is for nobody."""
+    kind: Kind
+    cause: Cause
+    note: str = ""
+    """Which silence, which window, which alert."""
+
+
+Decision = Tell | Hold
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    now: datetime
+    policy: ReceiversFile
+    silences: Sequence[Silence] = ()
+    switched_off: frozenset[str] = frozenset()
+    inhibiting: Callable[[str, str], str] = lambda type_name, device: ""
+    """The rule of a firing `quality` alert of that device; empty: none fires."""
+    began_at: datetime | None = None
+    """When Weir first told anybody of anything: what is much older was for nobody."""
+
+    @cached_property
+    def windows(self) -> list[Maintenance]:
+        """Of maintenance, that are open now."""
+        return [window for window in self.policy.maintenance if window.ends(self.now)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    repeat: timedelta | None
+    send_resolved: bool
+
+
+def routes_of(policy: ReceiversFile, alert: TellingAlert) -> list[Route]:
+    """Those that the alert goes by."""
+    taken = []
+    for route in policy.routes:
+        if route.match.takes(alert):
+            taken.append(route)
+            if not route.continue_:
+                return taken
+    if not taken and policy.default:
+        return [policy.default]
+    if not policy.routes and not policy.default and policy.receivers:
+        return [Route(to=tuple(policy.receivers))]
+    return taken
+
+
+def plans_of(policy: ReceiversFile, alert: TellingAlert) -> dict[str, Plan]:
+    """Receiver → how it is told. Of two routes to one receiver the first counts."""
+    plans: dict[str, Plan] = {}
+    for route in routes_of(policy, alert):
+        for name in route.to:
+            plans.setdefault(name, _plan(policy, route, name))
+    return plans
+
+
+def _plan(policy: ReceiversFile, route: Route, name: str) -> Plan:
+    own = policy.receivers[name].send_resolved
+    return Plan(route.repeat, own if route.send_resolved is None else route.send_resolved)
+
+
+def steps_of(policy: ReceiversFile, alert: TellingAlert) -> list[tuple[Escalation, Route]]:
+    steps = [(step, route) for route in routes_of(policy, alert) for step in route.escalate]
+    return sorted(steps, key=lambda step: step[0].after)
+
+
+def is_stale(t: Transition, given: Circumstances) -> bool:
+    max_age_us = given.policy.max_age // timedelta(microseconds=1)
+    if t.detected_at_us - t.event_time_us > max_age_us:
+        return True
+    return given.began_at is not None and t.detected_at_us < given.began_at.timestamp() * 1e6 - max_age_us
+
+
+def hindrance(so_far: AlertSoFar, kind: Kind, receiver: str, given: Circumstances) -> tuple[Cause, str] | None:
+    """What keeps an alert, as it is now, from being told to a receiver, and a word on which."""
+    alert = so_far.alert
+    if receiver in given.switched_off:
+        return "switched_off", ""
+    labels = labels_of(alert)
+    for silence in given.silences:
+        if silence.covers(labels, given.now):
+            return "silenced", silence.silence_id
+    for window in given.windows:
+        if window.match.takes(alert):
+            return "maintenance", window.name or window.cron
+    if so_far.inhibitable and not so_far.quality and (rule := given.inhibiting(alert.type, alert.device)):
+        return "inhibited", rule
+    if so_far.acknowledged is not None and kind != "acknowledged":
+        return "acknowledged", alert.acknowledged_by or ""
+    if alert.flapping and kind != "flapping":
+        return "flapping", ""
+    return None
+
+
+def decide(so_far: AlertSoFar, kind: Kind, stale: bool, given: Circumstances) -> list[Decision]:
+    """On a transition; `so_far` is the alert after it. Who was told once hears of all that follows, whatever the routes
+    say by now. One decision a receiver; at least one."""
+    plans = plans_of(given.policy, so_far.alert)
+    names = [*plans, *(n for n in so_far.standings if n not in plans and n in given.policy.receivers)]
+    if not names:
+        return [Hold("", kind, "no_route")]
+    return [_decided(so_far, kind, stale, name, plans.get(name), given) for name in names]
+
+
+def _decided(
+    so_far: AlertSoFar, kind: Kind, stale: bool, receiver: str, plan: Plan | None, given: Circumstances
+) -> Decision:
+    standing = so_far.standing(receiver)
+    if kind == "resolved":
+        # An end is told to whoever knows of the beginning, in silence too: it closes what they have open.
+        if standing.told is None:
+            return Hold(receiver, kind, "never_told")
+        if not (plan.send_resolved if plan else standing.send_resolved):
+            return Hold(receiver, kind, "no_resolved")
+        return _unless_off(receiver, kind, so_far, given)
+    if so_far.capped:
+        return Hold(receiver, kind, "capped")
+    if stale:
+        return Hold(receiver, kind, "stale")
+    if kind == "settled" and not standing.knows_flapping:
+        if not so_far.alert.active:
+            return Hold(receiver, kind, "never_told")
+        kind = "firing" if standing.told is None else kind
+    if found := hindrance(so_far, kind, receiver, given):
+        return Hold(receiver, kind, *found)
+    return Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
+
+
+def _unless_off(receiver: str, kind: Kind, so_far: AlertSoFar, given: Circumstances) -> Decision:
+    if receiver in given.switched_off:
+        return Hold(receiver, kind, "switched_off")
+    return Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
+
+
+def reconsider(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
+    """What was held back for a time: whatever has ended, and what holds it now. Nothing where nothing has changed, or
+    where the receiver knows all that there is to know by now."""
+    decisions: list[Decision] = []
+    for receiver, standing in so_far.standings.items():
+        if standing.held is None or not so_far.alert.active or receiver not in given.policy.receivers:
+            continue
+        kind = _news(so_far, standing)
+        found = hindrance(so_far, kind, receiver, given)
+        if found and found[0] != standing.held:
+            decisions.append(Hold(receiver, kind, *found))
+        elif found is None:
+            decisions.append(Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}"))
+    return [d for d in decisions if isinstance(d, Hold) or so_far.standing(d.receiver).told != so_far.alert.severity]
+
+
+def forgotten(so_far: AlertSoFar, given: Circumstances) -> list[str]:
+    """Receivers from which something was held that has since become no news."""
+    return [
+        receiver
+        for receiver, standing in so_far.standings.items()
+        if standing.held
+        and standing.told == so_far.alert.severity
+        and hindrance(so_far, "firing", receiver, given) is None
+    ]
+
+
+def _news(so_far: AlertSoFar, standing: Standing) -> Kind:
+    if standing.told is None:
+        return "firing"
+    return "escalated" if rank(so_far.alert.severity) > rank(standing.told) else "deescalated"
+
+
+def due(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
+    """Reminders and escalations whose time has come."""
+    alert = so_far.alert
+    if not alert.active:
+        return []
+    decisions: list[Decision] = []
+    for receiver, standing in so_far.standings.items():
+        if standing.repeat_at and standing.repeat_at <= given.now and receiver in given.policy.receivers:
+            found = hindrance(so_far, "reminder", receiver, given)
+            number = f"{alert.transition_id}-reminder-{standing.reminders + 1}@{receiver}"
+            decisions.append(
+                Hold(receiver, "reminder", *found) if found else Tell(receiver, "reminder", number)
+            )  # fmt: skip
+    reminded = {d.receiver for d in decisions}
+    for receiver in dict.fromkeys(name for step in overdue(so_far, given) for name in step.to):
+        if receiver in reminded:
+            continue
+        told = so_far.standing(receiver).told is not None
+        kind: Kind = "reminder" if told else "firing"
+        number = f"{alert.transition_id}-escalation-{so_far.escalations + 1}@{receiver}" if told else (
+            f"{alert.transition_id}@{receiver}"
+        )  # fmt: skip
+        found = hindrance(so_far, kind, receiver, given)
+        decisions.append(Hold(receiver, kind, *found) if found else Tell(receiver, kind, number))
+    return decisions
+
+
+def overdue(so_far: AlertSoFar, given: Circumstances) -> list[Escalation]:
+    """Steps to be taken since nobody has acknowledged the alert."""
+    if so_far.first_told_at is None or so_far.acknowledged is not None or not given.policy.escalates:
+        return []
+    steps = steps_of(given.policy, so_far.alert)[so_far.escalations :]
+    return [step for step, _ in steps if so_far.first_told_at + step.after <= given.now]
+
+
+def acknowledged(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
+    """Who was told that it fires is told that somebody has taken it on; `so_far` is the alert after that."""
+    decisions: list[Decision] = []
+    for receiver, standing in so_far.standings.items():
+        if standing.told is None or receiver not in given.policy.receivers:
+            continue
+        found = hindrance(so_far, "acknowledged", receiver, given)
+        number = f"{so_far.alert.alert_id}-acknowledged-{so_far.acknowledgements}@{receiver}"
+        decisions.append(
+            Hold(receiver, "acknowledged", *found) if found else Tell(receiver, "acknowledged", number)
+        )  # fmt: skip
+    return decisions
+
+
+def after(so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstances) -> AlertSoFar:
+    """How the alert stands when the decisions have been taken."""
+    alert, now = so_far.alert, given.now
+    standings = dict(so_far.standings)
+    told_somebody = False
+    plans: Mapping[str, Plan] = plans_of(given.policy, alert)
+    escalating = {
+        name: _plan(given.policy, route, name)
+        for step, route in steps_of(given.policy, alert) for name in step.to
+    }  # fmt: skip
+    for decision in decisions:
+        if not decision.receiver:
+            continue
+        before = so_far.standing(decision.receiver)
+        plan = plans.get(decision.receiver) or escalating.get(decision.receiver)
+        repeat = plan.repeat.total_seconds() if plan and plan.repeat else None if plan else before.repeat_seconds
+        changes: dict[str, object] = {"repeat_seconds": repeat}
+        if plan:
+            changes["send_resolved"] = plan.send_resolved
+        if isinstance(decision, Tell):
+            told_somebody = told_somebody or alert.active
+            changes["held"] = None
+            if alert.active and decision.kind != "acknowledged":
+                changes["told"] = alert.severity
+            if decision.kind in ("flapping", "settled"):
+                changes["knows_flapping"] = decision.kind == "flapping"
+        elif decision.kind not in ("resolved", "reminder", "acknowledged"):
+            changes["held"] = decision.cause if decision.cause in PASSING and alert.active else None
+        if decision.kind == "reminder":
+            changes["reminders"] = before.reminders + 1
+        told = changes.get("told", before.told)
+        if not alert.active:
+            changes |= {"held": None, "repeat_at": None}
+        elif decision.kind != "acknowledged":
+            changes["repeat_at"] = now + timedelta(seconds=repeat) if repeat and told is not None else None
+        standings[decision.receiver] = msgspec.structs.replace(before, **changes)
+    return msgspec.structs.replace(
+        so_far,
+        standings=standings,
+        first_told_at=so_far.first_told_at or (now if told_somebody else None),
+        escalations=so_far.escalations + len(overdue(so_far, given)),
+    )

@@ -1,0 +1,99 @@
+"""How an alert under way stands with each receiver: what it was told, what is held back from it, what comes next."""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from fleet.notification import TellingAlert
+from fleet.reading import to_datetime
+from fleet.transition import Transition
+
+Cause = Literal[
+    "silenced", "maintenance", "inhibited", "acknowledged", "flapping", "stale", "capped", "storm", "no_resolved",
+    "never_told", "no_route", "switched_off",
+]  # fmt: skip
+"""Why something was not told. storm: it is told in a digest. never_told: what ends was not told to that receiver.
+no_route: nobody is to hear of such alerts. switched_off: the receiver wants no more (410)."""
+PASSING: frozenset[str] = frozenset(("silenced", "maintenance", "inhibited", "flapping", "switched_off"))
+"""What still fires when these end is told then."""
+SEVERITIES = ("info", "warning", "critical")
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """With one receiver."""
+
+    told: str | None = None
+    """The severity it knows of; None: it was told nothing."""
+    held: Cause | None = None
+    """Of PASSING: what keeps it from being told how the alert is now."""
+    digest: str | None = None
+    """The kind of the digest in which it will be told."""
+    knows_flapping: bool = False
+    send_resolved: bool = True
+    repeat_seconds: float | None = None
+    repeat_at: datetime | None = None
+    reminders: int = 0
+
+
+class AlertSoFar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    alert: TellingAlert
+    quality: bool = False
+    inhibitable: bool = True
+    capped: bool = False
+    acknowledged: str | None = None
+    """The severity at which somebody took it on."""
+    acknowledgements: int = 0
+    first_told_at: datetime | None = None
+    """From which escalation counts."""
+    escalations: int = 0
+    """Steps taken."""
+    standings: dict[str, Standing] = {}
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        return (self.alert.type, self.alert.rule, self.alert.device)
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing will be told of it again. Notices of flapping belong to the latest alert, even a resolved one."""
+        return not (self.alert.active or self.alert.flapping or any(s.digest for s in self.standings.values()))
+
+    def standing(self, receiver: str) -> Standing:
+        return self.standings.get(receiver) or Standing()
+
+
+def taken(before: AlertSoFar | None, t: Transition, quality: bool, inhibitable: bool) -> AlertSoFar:
+    """The alert after a transition, nobody told of it yet."""
+    severities = before.alert.severities if before else ()
+    event_time = to_datetime(t.event_time_us)
+    resolved_at, reason = (before.alert.resolved_at, before.alert.reason) if before else (None, None)
+    if t.to == "resolved" or (before is None and t.to in ("flapping", "settled")):
+        # Active alerts are all known: notices of flapping about one that is not are about one that is over.
+        resolved_at, reason = event_time, t.reason
+    acknowledged = before.acknowledged if before else None
+    risen = acknowledged is not None and rank(t.severity) > rank(acknowledged)
+    alert = TellingAlert(
+        alert_id=t.alert_id, transition_id=t.transition_id, system=t.system, type=t.type, rule=t.rule, device=t.device,
+        site=t.site, severity=t.severity,
+        severities=severities if t.severity in severities else (*severities, t.severity),
+        title=t.title, annotations=t.annotations, labels=t.labels, values=t.values,
+        since=to_datetime(t.since_us), starts_at=to_datetime(t.starts_at_us), event_time=event_time,
+        resolved_at=resolved_at, reason=reason, flapping=t.flapping,
+        acknowledged_by=before.alert.acknowledged_by if before and not risen else None,
+    )  # fmt: skip
+    if before is None:
+        return AlertSoFar(alert=alert, quality=quality, inhibitable=inhibitable, capped=t.capped)
+    changed = msgspec.structs.replace(
+        before, alert=alert, quality=quality, inhibitable=inhibitable, capped=before.capped or t.capped
+    )
+    return anew(changed) if risen else changed
+
+
+def anew(so_far: AlertSoFar) -> AlertSoFar:
+    """Its severity rose above what was acknowledged: nobody has taken that on, and escalation counts from here."""
+    return msgspec.structs.replace(so_far, acknowledged=None, first_told_at=None, escalations=0)
+
+
+def rank(severity: str) -> int:
+    return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)

@@ -1,0 +1,35 @@
+"""One line that says it all: for a subject, a chat, a phone's screen."""
+
+from collections.abc import Sequence
+
+from fleet.alert_labels import values_of
+from fleet.notification import Kind, TellingAlert
+
+INTRODUCED = {
+    "resolved": "resolved: ", "escalated": "now ", "deescalated": "now ", "flapping": "flapping: ",
+    "settled": "settled: ", "reminder": "still ",
+}  # fmt: skip
+
+
+def summary_of(kind: Kind, alert: TellingAlert) -> str:
+    """`critical High Temperature at roof: s1 temperature 36.5`."""
+    if kind == "acknowledged":
+        return f"acknowledged by {alert.acknowledged_by}: {_about(alert)}"
+    severity = f"{alert.severity} " if alert.active else ""
+    return f"{INTRODUCED.get(kind, '')}{severity}{_about(alert)}"
+
+
+def _about(alert: TellingAlert) -> str:
+    values = values_of(alert)
+    return f"{alert.title} at {alert.site}: {alert.device}{' ' + values if values else ''}"
+
+
+def digest_summary(kind: str, alerts: Sequence[TellingAlert], active: int, known: int | None) -> str:
+    """`312 of 400 silent at site a`; of those that are over, `resolved: 12 silent at site a, 300 of 400 still`."""
+    first = alerts[0]
+    what = f"{first.rule.replace('_', ' ')} at {first.site if first.site.startswith('site') else 'site ' + first.site}"
+    of_all = f"{active} of {max(known, active)}" if known else str(active)
+    if kind == "resolved":
+        return f"resolved: {len(alerts)} {what}" + (f", {of_all} still" if active else "")
+    prefix = {"reminder": "still ", "acknowledged": "acknowledged: "}.get(kind, "")
+    return f"{prefix}{of_all} {what}"

@@ -1,0 +1,361 @@
+"""The dispatcher's tables: how alerts stand, what is to be sent, what became of it.
+
+One transaction has the position in Kafka's log, the alerts' rows and the messages; sending comes after it and is
+written down by itself, so that a message may be sent twice, with one id, and never not at all.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from connections.warehouse import Warehouse
+from fleet.board import Board, Changes, Held
+from fleet.errors import Unavailable
+from fleet.notification import Notification, TellingAlert
+from fleet.silence import Silence
+from fleet.standing import AlertSoFar
+from fleet.storm import Group, GroupKey
+
+_encode = msgspec.json.encode
+GROUP = ("receiver", "kind", "system", "type", "rule", "site")
+NOTED = (
+    "at", "outcome", "cause", "note", "receiver", "kind", "notification_id", "alert_id", "transition_id", "system",
+    "type", "rule", "device_id", "site", "severity", "summary", "attempts",
+)  # fmt: skip
+SENT_TWICE_RATHER = text("SET LOCAL synchronous_commit = off")
+"""That something was sent need not be on disk before the next is sent: after a power cut it is sent again."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A message of the outbox."""
+
+    id: int
+    notification: Notification
+    tried_since: datetime
+    attempts: int
+
+
+class Outbox:
+    def __init__(self, warehouse: Warehouse):
+        self.warehouse = warehouse
+        self.epoch = 0
+
+    def take_over(self, now: datetime) -> tuple[Board, datetime]:
+        """The board as it was left, and when the first dispatcher began. Another that still runs can write no more."""
+        with self.warehouse.transaction() as connection:
+            row = connection.execute(
+                text(
+                    "UPDATE dispatcher SET epoch = epoch + 1, began_at = coalesce(began_at, :now)"
+                    " RETURNING epoch, began_at"
+                ),
+                {"now": now},
+            ).one()
+            alerts = connection.execute(text("SELECT so_far::text FROM dispatch_alerts")).scalars()
+            groups = connection.execute(text(f"SELECT {', '.join(GROUP)}, so_far::text FROM dispatch_groups"))  # noqa: S608
+            board = Board(
+                [msgspec.json.decode(found, type=AlertSoFar) for found in alerts],
+                {GroupKey(*g[:-1]): msgspec.json.decode(g[-1], type=Group) for g in groups},
+            )
+        self.epoch = row.epoch
+        return board, row.began_at
+
+    def hold(self, connection: Connection) -> None:
+        """To the end of the transaction, this process is the only dispatcher. Raises Unavailable."""
+        found = connection.execute(text("SELECT epoch FROM dispatcher FOR UPDATE")).scalar_one()
+        if found != self.epoch:
+            raise Unavailable("another dispatcher has taken over; only one is to run")
+
+    def write(self, connection: Connection, board: Board, changes: Changes, now: datetime) -> None:
+        alerts = [board.alerts[i] for i in changes.alerts if i in board.alerts]
+        gone = [i for i in changes.alerts if i not in board.alerts]
+        if alerts:
+            connection.execute(
+                text(
+                    "INSERT INTO dispatch_alerts SELECT row->'alert'->>'alert_id', row"
+                    " FROM jsonb_array_elements(CAST(:rows AS jsonb)) row"
+                    " ON CONFLICT (alert_id) DO UPDATE SET so_far = excluded.so_far"
+                ),
+                {"rows": _encode(alerts).decode()},
+            )
+        if gone:
+            connection.execute(text("DELETE FROM dispatch_alerts WHERE alert_id = ANY(:gone)"), {"gone": gone})
+        for key in changes.groups:
+            self._write_group(connection, key, board.groups.get(key))
+        self.put(connection, changes.messages, now)
+        note(connection, [_held_row(held, now) for held in changes.held])
+
+    def _write_group(self, connection: Connection, key: GroupKey, group: Group | None) -> None:
+        where = key._asdict()
+        if group is None:
+            same = " AND ".join(f"{name} = :{name}" for name in GROUP)
+            connection.execute(text(f"DELETE FROM dispatch_groups WHERE {same}"), where)  # noqa: S608
+            return
+        values = ", ".join(f":{name}" for name in GROUP)
+        connection.execute(
+            text(
+                f"INSERT INTO dispatch_groups VALUES ({values}, CAST(:so_far AS jsonb))"  # noqa: S608
+                f" ON CONFLICT ({', '.join(GROUP)}) DO UPDATE SET so_far = excluded.so_far"
+            ),
+            {**where, "so_far": _encode(group).decode()},
+        )
+
+    def put(self, connection: Connection, messages: Sequence[Notification], now: datetime) -> None:
+        if not messages:
+            return
+        connection.execute(
+            text(
+                "INSERT INTO outbox (notification_id, receiver, kind, alert_ids, notification, created_at, tried_since,"
+                " due_at) SELECT n->>'notification_id', n->>'receiver', n->>'kind',"
+                " ARRAY(SELECT a->>'alert_id' FROM jsonb_array_elements(n->'alerts') a), n, :now, :now, :now"
+                " FROM jsonb_array_elements(CAST(:rows AS jsonb)) WITH ORDINALITY AS r(n, place) ORDER BY place"
+                " ON CONFLICT (notification_id) DO NOTHING"
+            ),
+            {"rows": _encode(messages).decode(), "now": now},
+        )
+
+    def devices_at(self, connection: Connection, type_name: str, site: str) -> int:
+        found = connection.execute(
+            text("SELECT count(*) FROM devices WHERE type = :type AND site = :site AND retired_at IS NULL"),
+            {"type": type_name, "site": site},
+        )
+        return int(found.scalar_one())
+
+    # Of one receiver, by its own thread.
+
+    def due(self, receiver: str, now: datetime, limit: int) -> list[Waiting]:
+        """Messages to be sent now, none before an earlier one about the same alert."""
+        rows = self.warehouse.rows(
+            "SELECT id, notification::text AS notification, tried_since, attempts FROM outbox o"
+            " WHERE receiver = :receiver AND dead_at IS NULL AND due_at <= :now AND NOT EXISTS (SELECT 1 FROM outbox e"
+            " WHERE e.receiver = o.receiver AND e.dead_at IS NULL AND e.id < o.id AND e.due_at > :now"
+            " AND e.alert_ids && o.alert_ids) ORDER BY id LIMIT :limit",
+            receiver=receiver, now=now, limit=limit,
+        )  # fmt: skip
+        return [
+            Waiting(r["id"], msgspec.json.decode(r["notification"], type=Notification), r["tried_since"], r["attempts"])
+            for r in rows
+        ]
+
+    def next_due(self, receiver: str, now: datetime) -> datetime | None:
+        """When `due` has more: what is due now and not in it waits for an earlier message."""
+        (row,) = self.warehouse.rows(
+            "SELECT min(due_at) AS at FROM outbox WHERE receiver = :receiver AND dead_at IS NULL AND due_at > :now",
+            receiver=receiver, now=now,
+        )  # fmt: skip
+        return row["at"]
+
+    def sent(self, message: Waiting, said: str, now: datetime) -> None:
+        with self.warehouse.transaction() as connection:
+            connection.execute(SENT_TWICE_RATHER)
+            connection.execute(text("DELETE FROM outbox WHERE id = :id"), {"id": message.id})
+            note(connection, [_row(message.notification, "sent", said, message.attempts + 1, now)])
+            connection.execute(
+                text(
+                    "UPDATE dispatch_receivers SET sent_at = :now, failing_since = NULL, problem = NULL"
+                    " WHERE name = :name"
+                ),
+                {"now": now, "name": message.notification.receiver},
+            )
+
+    def later(self, message: Waiting, why: str, due_at: datetime, now: datetime) -> None:
+        with self.warehouse.transaction() as connection:
+            connection.execute(
+                text("UPDATE outbox SET attempts = attempts + 1, problem = :why, due_at = :due_at WHERE id = :id"),
+                {"why": why, "due_at": due_at, "id": message.id},
+            )
+            _failing(connection, message.notification.receiver, why, now)
+
+    def dead(self, message: Waiting, why: str, now: datetime) -> None:
+        with self.warehouse.transaction() as connection:
+            connection.execute(
+                text("UPDATE outbox SET attempts = attempts + 1, problem = :why, dead_at = :now WHERE id = :id"),
+                {"why": why, "now": now, "id": message.id},
+            )
+            note(connection, [_row(message.notification, "dead", why, message.attempts + 1, now)])
+
+    def gone(self, receiver: str, why: str, now: datetime) -> None:
+        """Switched off; what waits for it is dead."""
+        with self.warehouse.transaction() as connection:
+            connection.execute(
+                text("UPDATE dispatch_receivers SET gone_at = :now, problem = :why WHERE name = :name"),
+                {"name": receiver, "now": now, "why": why},
+            )
+            self.bury(connection, receiver, why, now)
+
+    def bury(self, connection: Connection, receiver: str, why: str, now: datetime) -> None:
+        buried = connection.execute(
+            text(
+                "UPDATE outbox SET dead_at = :now, problem = :why WHERE receiver = :receiver AND dead_at IS NULL"
+                " RETURNING notification::text, attempts"
+            ),
+            {"receiver": receiver, "now": now, "why": why},
+        ).all()
+        rows = [(msgspec.json.decode(n, type=Notification), attempts) for n, attempts in buried]
+        note(connection, [_row(n, "dead", why, attempts, now) for n, attempts in rows])
+
+    def failing(self, receiver: str, why: str, now: datetime) -> None:
+        with self.warehouse.transaction() as connection:
+            _failing(connection, receiver, why, now)
+
+    def beaten(self, receiver: str, now: datetime) -> None:
+        """A heartbeat has reached it."""
+        with self.warehouse.transaction() as connection:
+            connection.execute(
+                text(
+                    "UPDATE dispatch_receivers SET heartbeat_at = :now, sent_at = :now, failing_since = NULL,"
+                    " problem = NULL WHERE name = :name"
+                ),
+                {"now": now, "name": receiver},
+            )
+
+    def heartbeat_at(self, receiver: str) -> datetime | None:
+        rows = self.warehouse.rows("SELECT heartbeat_at FROM dispatch_receivers WHERE name = :name", name=receiver)
+        return rows[0]["heartbeat_at"] if rows else None
+
+    def known_to(self, receiver: str) -> list[TellingAlert]:
+        """Active alerts that the receiver has been told of, all that there was to tell."""
+        rows = self.warehouse.rows(
+            "SELECT (so_far->'alert')::text AS alert FROM dispatch_alerts a"
+            " WHERE so_far->'alert'->>'resolved_at' IS NULL AND so_far->'standings'->:receiver->>'told' IS NOT NULL"
+            " AND so_far->'standings'->:receiver->>'digest' IS NULL AND NOT EXISTS (SELECT 1 FROM outbox o"
+            " WHERE o.receiver = :receiver AND o.dead_at IS NULL AND o.alert_ids @> ARRAY[a.alert_id])",
+            receiver=receiver,
+        )  # fmt: skip
+        return [msgspec.json.decode(r["alert"], type=TellingAlert) for r in rows]
+
+    # Receivers, silences and requests, by the service.
+
+    def receivers(self, connection: Connection, kinds: dict[str, str], now: datetime) -> frozenset[str]:
+        """Those of the file have a row each; what waits for others is dead. Returns those that are switched off."""
+        for name, kind in kinds.items():
+            connection.execute(
+                text(
+                    "INSERT INTO dispatch_receivers (name, kind) VALUES (:name, :kind)"
+                    " ON CONFLICT (name) DO UPDATE SET kind = excluded.kind"
+                ),
+                {"name": name, "kind": kind},
+            )
+        others = connection.execute(
+            text("SELECT DISTINCT receiver FROM outbox WHERE dead_at IS NULL AND receiver <> ALL(:names)"),
+            {"names": list(kinds)},
+        ).scalars()
+        for name in list(others):
+            self.bury(connection, name, "the file of receivers no longer has it", now)
+        connection.execute(text("DELETE FROM dispatch_receivers WHERE name <> ALL(:names)"), {"names": list(kinds)})
+        return self.switched_off(connection)
+
+    def switched_off(self, connection: Connection) -> frozenset[str]:
+        found = connection.execute(text("SELECT name FROM dispatch_receivers WHERE gone_at IS NOT NULL"))
+        return frozenset(found.scalars())
+
+    def silences(self) -> list[Silence]:
+        rows = self.warehouse.rows("SELECT silence::text AS silence FROM dispatch_silences")
+        return [msgspec.json.decode(r["silence"], type=Silence) for r in rows]
+
+    def keep_silences(self, silences: Iterable[Silence]) -> None:
+        with self.warehouse.transaction() as connection:
+            connection.execute(text("DELETE FROM dispatch_silences"))
+            for silence in silences:
+                connection.execute(
+                    text("INSERT INTO dispatch_silences VALUES (:id, CAST(:silence AS jsonb)) ON CONFLICT DO NOTHING"),
+                    {"id": silence.silence_id, "silence": _encode(silence).decode()},
+                )
+
+    def requests(self, connection: Connection) -> list[Any]:
+        return list(
+            connection.execute(
+                text("SELECT id, what, subject, by, comment FROM dispatch_requests WHERE done_at IS NULL ORDER BY id")
+            )
+        )
+
+    def answer(self, connection: Connection, request_id: int, answer: str, now: datetime) -> None:
+        connection.execute(
+            text("UPDATE dispatch_requests SET done_at = :now, answer = :answer WHERE id = :id"),
+            {"id": request_id, "answer": answer, "now": now},
+        )
+
+    def revive(self, connection: Connection, where: str, value: str, now: datetime) -> int:
+        """Dead letters of a receiver, or one by its notification's id, are due again. Returns how many."""
+        column = {"receiver": "receiver", "id": "notification_id"}[where]
+        revived = connection.execute(
+            text(
+                f"UPDATE outbox SET dead_at = NULL, due_at = :now, tried_since = :now, attempts = 0"  # noqa: S608
+                f" WHERE dead_at IS NOT NULL AND {column} = :value"
+            ),
+            {"value": value, "now": now},
+        )
+        return int(revived.rowcount)
+
+    def switch_on(self, connection: Connection, receiver: str) -> bool:
+        """Whether it is one of the file's."""
+        found = connection.execute(
+            text("UPDATE dispatch_receivers SET gone_at = NULL, problem = NULL WHERE name = :name"), {"name": receiver}
+        )
+        return bool(found.rowcount)
+
+    def figures(self) -> dict[str, int]:
+        (row,) = self.warehouse.rows(
+            "SELECT (SELECT count(*) FROM outbox WHERE dead_at IS NULL) AS waiting,"
+            " (SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL) AS dead_letters,"
+            " (SELECT count(*) FROM dispatch_receivers WHERE failing_since IS NOT NULL OR gone_at IS NOT NULL)"
+            " AS failing_receivers"
+        )
+        return row
+
+
+def _failing(connection: Connection, receiver: str, why: str, now: datetime) -> None:
+    connection.execute(
+        text(
+            "UPDATE dispatch_receivers SET failing_since = coalesce(failing_since, :now), problem = :why"
+            " WHERE name = :name"
+        ),
+        {"now": now, "why": why, "name": receiver},
+    )
+
+
+def note(connection: Connection, rows: Sequence[dict[str, object]]) -> None:
+    if rows:
+        names = ", ".join(NOTED)
+        connection.execute(
+            text(
+                f"INSERT INTO notifications ({names}) SELECT {names}"  # noqa: S608
+                " FROM jsonb_populate_recordset(NULL::notifications, CAST(:rows AS jsonb))"
+            ),
+            {"rows": _encode(rows).decode()},
+        )
+
+
+def _about(alert: TellingAlert | None) -> dict[str, object]:
+    names = ("alert_id", "transition_id", "system", "type", "rule", "site", "severity")
+    return {**{name: getattr(alert, name, "") for name in names}, "device_id": alert.device if alert else ""}
+
+
+def _held_row(held: Held, now: datetime) -> dict[str, object]:
+    hold = held.hold
+    return {
+        **_about(held.alert), "at": now, "outcome": "held", "cause": hold.cause, "note": hold.note, "kind": hold.kind,
+        "receiver": hold.receiver, "notification_id": "", "summary": held.alert.title, "attempts": 0,
+    }  # fmt: skip
+
+
+def _row(n: Notification, outcome: str, said: str, attempts: int, now: datetime) -> dict[str, object]:
+    alert = n.alerts[0] if len(n.alerts) == 1 and n.kind != "digest" else None
+    return {
+        **_about(alert), "at": now, "outcome": outcome, "cause": "", "note": said, "kind": n.kind,
+        "receiver": n.receiver, "notification_id": n.notification_id, "summary": n.summary, "attempts": attempts,
+    }  # fmt: skip
+
+
+RETRY_FIRST = timedelta(seconds=1)
+RETRY_LONGEST = timedelta(minutes=5)
+
+
+def pause(failures: int, jitter: float, longest: timedelta = RETRY_LONGEST) -> timedelta:
+    """After so many failures in a row, from 1: doubled each time, less up to half of it. `jitter` is in [0, 1)."""
+    whole = min(RETRY_FIRST * 2 ** min(failures - 1, 20), longest)
+    return whole * (1 - jitter / 2)

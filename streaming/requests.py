@@ -1,0 +1,50 @@
+"""What operators ask of the dispatcher by rows of dispatch_requests, and its answers."""
+
+from typing import Any
+
+from sqlalchemy import Connection
+
+from fleet.board import Board
+from fleet.dispatch import Circumstances
+from fleet.notification import Notification
+from streaming.outbox import Outbox
+
+DONE = "done"
+
+
+def answered(request: Any, board: Board, given: Circumstances, outbox: Outbox, connection: Connection) -> str:
+    """`done…`, or what is wrong with it."""
+    match request.what:
+        case "acknowledge":
+            return board.acknowledge(request.subject, request.by, given) or DONE
+        case "resend":
+            return _resend(request.subject, given, outbox, connection)
+        case "test":
+            if request.subject not in given.policy.receivers:
+                return _no_receiver(request.subject, given)
+            outbox.switch_on(connection, request.subject)
+            outbox.put(connection, [_test(request, given)], given.now)
+            return DONE
+    return f"the dispatcher does not know {request.what!r}"
+
+
+def _resend(subject: str, given: Circumstances, outbox: Outbox, connection: Connection) -> str:
+    """`receiver:NAME`: all that is dead of that receiver, which is switched on again if it was off."""
+    kind, _, name = subject.partition(":")
+    if kind != "receiver":
+        count = outbox.revive(connection, "id", subject, given.now)
+        return DONE if count else f"no dead letter {subject!r}; `weir alerts dead` lists them"
+    if not outbox.switch_on(connection, name):
+        return _no_receiver(name, given)
+    return f"{DONE}: {outbox.revive(connection, 'receiver', name, given.now)} messages are sent again"
+
+
+def _no_receiver(name: str, given: Circumstances) -> str:
+    return f"no receiver {name!r}; there are: {', '.join(given.policy.receivers) or 'none'}"
+
+
+def _test(request: Any, given: Circumstances) -> Notification:
+    return Notification(
+        notification_id=f"test-{request.id}@{request.subject}", receiver=request.subject, kind="test", alerts=(),
+        summary=request.comment or f"A test from Weir, asked for by {request.by}", created_at=given.now,
+    )  # fmt: skip

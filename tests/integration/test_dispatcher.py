@@ -1,0 +1,251 @@
+"""From transitions to receivers: killed at random, a receiver that hangs, the database away, over a restart."""
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connections import kafka
+from connections.warehouse import Warehouse
+from fleet.channels import TRANSITIONS
+from fleet.settings import Settings
+from fleet.transition import Transition, encode_transition
+from stack.stack import Stack
+from tests.integration.conftest import Weir
+from tests.integration.inbox import Inbox
+from tests.integration.processes import Process, wait_for
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+
+SettingsFor = Callable[[str], Settings]
+KILLS = 6
+
+
+class Ground:
+    """A system of transitions of its own, and the dispatcher with two receivers for it."""
+
+    def __init__(self, settings_for: SettingsFor, folder: Path, system: str):
+        self.system = system
+        self.ops, self.boss = Inbox(), Inbox()
+        self.file = folder / "receivers.yaml"
+        self.rules("")
+        self.producer = kafka.producer(settings_for("alerts"), "tests-transitions", linger_ms=0)
+        self.warehouse = Warehouse.of(settings_for("dispatcher"))
+        self.reader = Warehouse.of(settings_for("operator"))
+        self.process = Process(
+            "dispatcher", settings_for("dispatcher"), folder / "dispatcher.log", WEIR_RECEIVERS_FILE=self.file
+        )
+        self.told: list[str] = []
+
+    def rules(self, more: str, route: str = "", ops: str = "", to: str = "[ops, boss]") -> None:
+        self.file.write_text(
+            f"receivers:\n"
+            f"  ops: {{kind: webhook, url: '{self.ops.url}', timeout: 2s{ops}}}\n"
+            f"  boss: {{kind: webhook, url: '{self.boss.url}', timeout: 2s}}\n"
+            f"routes:\n  - {{match: {{system: {self.system}}}, to: {to}{route}}}\n{more}"
+        )
+
+    def say(self, alert: str, number: int, to: str, **more: Any) -> str:
+        now = time.time_ns() // 1000
+        t = Transition(**{
+            "transition_id": f"{alert}-{number}", "alert_id": alert, "rule": "hot", "device": alert, "site": "roof",
+            "type": "sensor", "system": self.system, "to": to, "severity": "critical" if number > 1 else "warning",
+            "reason": "recovered" if to == "resolved" else None, "values": {"t": 36.5}, "spec_version": 1,
+            "flapping": False, "title": "High Temperature", "annotations": {}, "labels": {}, "event_time_us": now,
+            "detected_at_us": now, "since_us": now, "starts_at_us": now, "partition": 0, "offset": number, **more,
+        })  # fmt: skip
+        self.producer.send(TRANSITIONS, encode_transition(t), alert.encode()).get(timeout=60)
+        self.told.append(t.transition_id)
+        return t.transition_id
+
+    def all_to(self, inbox: Inbox, name: str) -> Callable[[], bool]:
+        return lambda: set(inbox.ids()) >= {f"{t}@{name}" for t in self.told}
+
+    def missing(self, inbox: Inbox, name: str) -> Callable[[], str]:
+        return lambda: f"{sorted({f'{t}@{name}' for t in self.told} - set(inbox.ids()))[:20]}\n{self.log()}"
+
+    def log(self) -> str:
+        return self.process.log.read_text()[-3000:]
+
+    def close(self) -> None:
+        self.process.kill()
+        self.producer.close(5)
+        with self.warehouse.transaction() as connection:
+            for table in ("outbox", "dispatch_alerts", "dispatch_groups", "dispatch_receivers"):
+                connection.exec_driver_sql(f"DELETE FROM {table}")
+        self.warehouse.close()
+        self.reader.close()
+        self.ops.close()
+        self.boss.close()
+
+
+@pytest.fixture
+def ground(settings_for: SettingsFor, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Ground]:
+    ground = Ground(settings_for, tmp_path, request.node.name.removeprefix("test_")[:40])
+    yield ground
+    ground.close()
+
+
+def in_order(ids: list[str]) -> bool:
+    last: dict[str, int] = {}
+    for each in ids:
+        alert, _, number = each.partition("@")[0].rpartition("-")
+        if int(number) <= last.get(alert, 0):
+            return False
+        last[alert] = int(number)
+    return True
+
+
+def test_kill_9_loses_no_message_and_makes_no_new_id(ground: Ground) -> None:
+    ground.rules("storm: {more_than: 10000}\n")
+    ground.process.start().ready()
+    chance = random.Random(7)
+    alive = 0
+    for _ in range(KILLS):
+        for _ in range(12):
+            alert = f"k{alive}"
+            alive += 1
+            ground.say(alert, 1, "firing")
+            if alive > 4:
+                ground.say(f"k{alive - 4}", 2, "escalated")
+            if alive > 8:
+                ground.say(f"k{alive - 8}", 3, "resolved")
+            time.sleep(chance.uniform(0, 0.05))
+        ground.process.kill()
+        ground.process.start()
+        time.sleep(chance.uniform(0.3, 3.5))
+    for inbox, name in ((ground.ops, "ops"), (ground.boss, "boss")):
+        wait_for(ground.all_to(inbox, name), 60, ground.missing(inbox, name))
+        assert set(inbox.ids()) == {f"{t}@{name}" for t in ground.told}, "no id that is new"
+        assert in_order(inbox.ids())
+        again = len(inbox.arrived) - len(inbox.ids())
+        bodies: dict[str, Any] = {}
+        assert all(bodies.setdefault(a.id, a.body) == a.body for a in inbox.arrived)
+        print(f"{name}: {len(inbox.ids())} messages, {again} came again")
+    ground.process.ready()
+    wait_for(
+        lambda: ground.reader.rows(
+            "SELECT count(DISTINCT notification_id) AS n FROM notifications"
+            " WHERE outcome = 'sent' AND system = :system",
+            system=ground.system,
+        )[0]["n"]
+        == 2 * len(ground.told),
+        30, "not all is written down",
+    )  # fmt: skip
+
+    took = []
+    for n in range(200):
+        began = time.time()
+        ground.say(f"l{n}", 1, "firing")
+        wait_for(lambda n=n: f"l{n}-1@ops" in ground.ops.asked[-3:], 5, ground.log, every=0.0005)  # type: ignore[misc]
+        took.append(1000 * (ground.ops.arrived[-1].at - began))
+    took.sort()
+    print(f"transition sent to webhook received: p50 {statistics.median(took):.1f} ms, p99 {took[197]:.1f} ms")
+    assert statistics.median(took) < 200
+
+
+def test_one_receiver_hangs_and_the_other_hears_all(ground: Ground) -> None:
+    ground.rules("storm: {more_than: 10000}\n")
+    ground.ops.hang.set()
+    ground.process.start().ready()
+    for n in range(40):
+        ground.say(f"h{n}", 1, "firing")
+        ground.say(f"h{n}", 2, "resolved")
+    wait_for(ground.all_to(ground.boss, "boss"), 10, ground.missing(ground.boss, "boss"))
+    assert ground.ops.arrived == []
+    wait_for(lambda: ground.process.metric('weir_dispatcher_receiver_failing{receiver="ops"}') == 1, 10, ground.log)
+    ground.ops.hang.clear()
+    wait_for(ground.all_to(ground.ops, "ops"), 60, ground.missing(ground.ops, "ops"))
+    assert in_order(ground.ops.ids())
+    wait_for(lambda: ground.process.metric('weir_dispatcher_receiver_failing{receiver="ops"}') == 0, 30, ground.log)
+
+
+def test_what_a_receiver_refuses_is_kept_and_sent_again(ground: Ground, weir: Weir) -> None:
+    ground.ops.answer = lambda message: 400 if message.startswith("r0-1") else 200
+    ground.process.start().ready()
+    ground.say("r0", 1, "firing")
+    ground.say("r0", 2, "escalated")
+    wait_for(lambda: "r0-2@ops" in ground.ops.ids(), 20, ground.log)
+    assert "r0-1@ops" not in ground.ops.ids()
+    dead = weir("alerts", "dead").stdout
+    assert "r0-1@ops" in dead
+    ground.ops.answer = lambda _message: 200
+    assert "done" in weir("alerts", "resend", "r0-1@ops").stdout
+    wait_for(lambda: "r0-1@ops" in ground.ops.ids(), 20, ground.log)
+    assert "no dead letter" in weir("alerts", "resend", "r0-1@ops", code=1).stderr
+
+    ground.ops.answer = lambda _message: 410
+    ground.say("r1", 1, "firing")
+    wait_for(lambda: "gone" in weir("alerts", "receivers").stdout, 20, ground.log)
+    ground.say("r2", 1, "firing")
+    wait_for(lambda: "r2-1@boss" in ground.boss.ids(), 20, ground.log)
+    assert "switched_off" in weir("alerts", "held", "--system", ground.system).stdout
+    ground.ops.answer = lambda _message: 200
+    weir("alerts", "resend", "--receiver", "ops")
+    wait_for(lambda: {"r1-1@ops", "r2-1@ops"} <= set(ground.ops.ids()), 20, ground.log)
+    weir("alerts", "test-receiver", "boss")
+    wait_for(lambda: any(i.startswith("test-") for i in ground.boss.ids()), 20, ground.log)
+
+
+def test_the_database_is_away_for_a_while(ground: Ground, stack: Stack) -> None:
+    ground.process.start().ready()
+    ground.say("d0", 1, "firing")
+    wait_for(ground.all_to(ground.ops, "ops"), 20, ground.log)
+    stack.supervisor.stop_program("postgres")
+    try:
+        ground.say("d0", 2, "escalated")
+        ground.say("d1", 1, "firing")
+        wait_for(lambda: "warehouse" in ground.process.readiness(), 30, ground.log)
+    finally:
+        stack.restart("postgres")
+    wait_for(ground.all_to(ground.ops, "ops"), 60, ground.missing(ground.ops, "ops"))
+    wait_for(ground.all_to(ground.boss, "boss"), 60, ground.missing(ground.boss, "boss"))
+    assert in_order(ground.ops.ids())
+    assert ground.ops.ids() == [f"{t}@ops" for t in ground.told] or len(set(ground.ops.ids())) == len(ground.told)
+    ground.process.ready()
+
+
+def test_a_restart_goes_on_with_repeats_and_people(ground: Ground, weir: Weir) -> None:
+    ground.rules("", route=", repeat: 2s, escalate: {after: 5s, to: boss}", to="ops")
+    ground.process.start().ready()
+    ground.say("p0", 1, "firing")
+    wait_for(lambda: "p0-1-reminder-1@ops" in ground.ops.ids(), 10, ground.log)
+    ground.process.kill()
+    ground.process.start().ready()
+    wait_for(lambda: "p0-1-reminder-2@ops" in ground.ops.ids(), 10, ground.log)
+    wait_for(lambda: "p0-1@boss" in ground.boss.ids(), 10, ground.log)
+    assert "done" in weir("alerts", "ack", "p0", "--by", "ann", "--comment", "on my way").stdout
+    wait_for(lambda: "p0-acknowledged-1@boss" in ground.boss.ids(), 10, ground.log)
+    wait_for(lambda: "acknowledged" in weir("alerts", "held", "--system", ground.system).stdout, 10, ground.log)
+    numbers = [i for i in ground.ops.ids() if "reminder" in i]
+    assert numbers == [f"p0-1-reminder-{n + 1}@ops" for n in range(len(numbers))]
+    ground.say("p0", 2, "resolved")
+    wait_for(lambda: {"p0-2@ops", "p0-2@boss"} <= {*ground.ops.ids(), *ground.boss.ids()}, 10, ground.log)
+
+
+def test_a_wrong_file_changes_nothing(ground: Ground) -> None:
+    ground.process.start().ready()
+    good = ground.file.read_text()
+    ground.file.write_text(good.replace("routes", "roots"))
+    wait_for(lambda: "did you mean 'routes'" in ground.log(), 10, ground.log)
+    ground.say("w0", 1, "firing")
+    wait_for(ground.all_to(ground.ops, "ops"), 20, ground.log)
+    ground.file.write_text(good.replace("to: [ops, boss]", "to: boss"))
+    wait_for(lambda: ground.log().count("receivers=ops,boss") >= 2, 10, ground.log)
+    ground.say("w1", 1, "firing")
+    wait_for(lambda: "w1-1@boss" in ground.boss.ids(), 20, ground.log)
+    assert "w1-1@ops" not in ground.ops.asked
+
+
+def test_a_storm_is_one_message(ground: Ground) -> None:
+    ground.rules("storm: {more_than: 3, within: 4s}\n", to="ops")
+    ground.process.start().ready()
+    for n in range(50):
+        ground.say(f"s{n}", 1, "firing")
+    wait_for(lambda: any(i.startswith("digest-") for i in ground.ops.ids()), 20, ground.log)
+    digests = [a for a in ground.ops.arrived if a.id.startswith("digest-")]
+    assert len(digests[0].body["alerts"]) >= 20

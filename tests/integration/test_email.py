@@ -1,0 +1,172 @@
+"""Mail to a real SMTP server that takes it, and one that does all else that such servers do."""
+
+import socket
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from connections.email import Email
+from fleet.errors import ConfigurationError
+from fleet.notification import Delivered, Refused, Retry
+from fleet.receivers import EmailOptions
+from stack.certificate import self_signed
+from tests.alerts_told import alert, notification, resolved
+from tests.integration.hostile_smtp import Behaviour, RawServer, SmtpServer
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """good, other (another host's) and over (not valid any more): certificate and key."""
+    folder = tmp_path_factory.mktemp("certificates")
+    made = {
+        "good": self_signed(["127.0.0.1"]),
+        "other": self_signed(["other.example"]),
+        "over": self_signed(["127.0.0.1"], datetime(2010, 1, 1, tzinfo=UTC)),
+    }
+    for name, (certificate, key) in made.items():
+        (folder / f"{name}.pem").write_text(certificate)
+        (folder / f"{name}.key").write_text(key)
+    return {name: (folder / f"{name}.pem", folder / f"{name}.key") for name in made}
+
+
+def mailer(port, **options):
+    given = {"timeout": "5s", "starttls": "never", "sender": "Weir <weir@site.example>", "to": ["a@x.example"]}
+    return Email(EmailOptions(kind="email", host="127.0.0.1", port=port, **(given | options)))
+
+
+def test_starttls_authentication_and_the_thread(certificates):
+    with SmtpServer(certificates["good"], password="secret") as server:
+        mail = mailer(
+            server.port, starttls="required", ca_file=certificates["good"][0], user="weir", password="secret",
+            to=["a@x.example", "B <b@x.example>"],
+        )  # fmt: skip
+        escalated = notification("escalated", alert(2, severity="critical"))
+        for told in (notification(), escalated, resolved(3), notification()):
+            assert mail.send(told) == Delivered("")
+    assert all(to == ["a@x.example", "b@x.example"] and encrypted for to, _, encrypted in server.mails)
+    first, second, last, again = (message for _, message, _ in server.mails)
+    assert first["References"] is None
+    assert second["References"] == second["In-Reply-To"] == last["References"] == first["Message-ID"]
+    assert len({first["Message-ID"], second["Message-ID"], last["Message-ID"]}) == 3
+    assert again["Message-ID"] == first["Message-ID"]
+    assert first["Message-ID"].endswith("@site.example>")
+    assert {m["Subject"].removeprefix("Re: ") for m in (first, second, last)} == {"High Temperature: s1 at roof"}
+    assert "temperature 36.5" in first.get_body(("plain",)).get_content()
+    assert "temperature 36.5" in first.get_body(("html",)).get_content()
+
+
+def test_tls_from_the_first_byte(certificates):
+    with SmtpServer(certificates["good"], implicit_tls=True) as server:
+        mail = mailer(server.port, implicit_tls=True, ca_file=certificates["good"][0])
+        assert mail.send(notification()) == Delivered("")
+        assert server.mails[0][2]
+
+
+@pytest.mark.parametrize("implicit", [False, True], ids=["starttls", "implicit"])
+@pytest.mark.parametrize(("name", "trusted"), [("good", False), ("other", True), ("over", True)])
+def test_a_certificate_that_is_not_good(certificates, name, trusted, implicit):
+    with SmtpServer(certificates[name], implicit_tls=implicit) as server:
+        ca = certificates[name][0] if trusted else None
+        got = mailer(server.port, starttls="required", implicit_tls=implicit, ca_file=ca).send(notification())
+    assert isinstance(got, Retry), got
+    assert "its certificate is not good" in got.why
+    assert server.mails == []
+
+
+@pytest.mark.parametrize(
+    ("options", "outcome", "says"),
+    [
+        ({"starttls": "required"}, Retry, "offers no STARTTLS"),
+        ({"starttls": "optional"}, Delivered, ""),
+        ({"starttls": "never"}, Delivered, ""),
+        ({"starttls": "optional", "user": "u", "password": "p"}, Refused, "not sent in the clear"),
+        ({"starttls": "never", "user": "u", "password": "p"}, Refused, "535"),
+    ],
+    ids=["required", "optional", "never", "password", "wrong password"],
+)
+def test_a_server_without_tls(options, outcome, says):
+    with SmtpServer(password="secret" if options.get("user") else "") as server:
+        got = mailer(server.port, **options).send(notification())
+    assert isinstance(got, outcome), got
+    assert says in str(got)
+    assert len(server.mails) == (outcome is Delivered)
+
+
+@pytest.mark.parametrize(
+    ("at", "outcome"),
+    [
+        ({"MAIL": "451 try later"}, Retry),
+        ({"MAIL": "550 not you"}, Refused),
+        ({"DATA": "452 disk full"}, Retry),
+        ({"DATA": "554 spam"}, Refused),
+    ],
+    ids=lambda value: next(iter(value.values())) if isinstance(value, dict) else "",
+)
+def test_what_an_answer_means(at, outcome):
+    with SmtpServer(behaviour=Behaviour(at)) as server:
+        got = mailer(server.port).send(notification())
+    assert isinstance(got, outcome), got
+    assert next(iter(at.values())) in got.why
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcomes", "to"),
+    [
+        ({"a@x.example": ["550 unknown"]}, [Delivered], [["b@x.example"]]),
+        ({"a@x.example": ["450 greylisted"]}, [Retry, Delivered], [["b@x.example"], ["a@x.example"]]),
+        ({"a@x.example": ["450 grey", "550 unknown"]}, [Retry, Delivered], [["b@x.example"]]),
+        ({"a@x.example": ["550 no"], "b@x.example": ["550 no"]}, [Refused], []),
+        ({"a@x.example": ["550 no"], "b@x.example": ["450 grey"]}, [Retry], []),
+    ],
+    ids=["one unknown", "one greylisted", "greylisted, then unknown", "both unknown", "unknown and greylisted"],
+)
+def test_some_recipients_are_refused(answers, outcomes, to):
+    """Those who have it do not get it again with the next attempt."""
+    with SmtpServer(behaviour=Behaviour(recipients=answers)) as server:
+        mail = mailer(server.port, to=["a@x.example", "b@x.example"])
+        got = [mail.send(notification()) for _ in outcomes]
+    assert [type(each) for each in got] == outcomes
+    assert [recipients for recipients, _, _ in server.mails] == to
+    assert "a@x.example: " in str(got[0])
+
+
+@pytest.mark.parametrize(
+    ("greeting", "outcome", "says"),
+    [
+        (b"421 too busy\r\n", Retry, "421 too busy"),
+        (b"554 not for you\r\n", Refused, "554 not for you"),
+        (b"", Retry, ""),
+        (b"220 hello\r\n", Retry, "within 1 s"),
+        (b"2", Retry, "within 1 s"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Retry, ""),
+    ],
+    ids=["421", "554", "closes", "hangs after the greeting", "hangs", "no SMTP"],
+)
+def test_what_is_no_good_server(greeting, outcome, says):
+    with RawServer(greeting) as server:
+        began = time.monotonic()
+        got = mailer(server.port, timeout="1s").send(notification())
+    assert time.monotonic() - began < 6
+    assert isinstance(got, outcome), got
+    assert says in got.why
+
+
+@pytest.mark.parametrize("implicit", [False, True], ids=["plain", "TLS"])
+def test_one_deadline_for_all_of_it(implicit):
+    with RawServer(b"220-hello\r\n", drip=True) as server:
+        began = time.monotonic()
+        got = mailer(server.port, timeout="1s", implicit_tls=implicit).send(notification())
+    assert time.monotonic() - began < 6
+    assert isinstance(got, Retry), got
+
+
+def test_nobody_listens():
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert isinstance(mailer(port).send(notification()), Retry)
+
+
+def test_a_ca_file_that_is_not_there():
+    with pytest.raises(ConfigurationError, match="ca_file /nowhere"):
+        mailer(25, ca_file="/nowhere/ca.pem")

@@ -1,0 +1,326 @@
+"""Whom the dispatcher tells of an alert, and what it holds back: each cause, repeats, escalation, storms."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from fleet.dispatch import plans_of
+from fleet.silence import Matcher, Silence
+from fleet.standing import taken
+from tests.unit.alert_log import START, Told, policy_of, transition
+
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+
+
+def silence(until: timedelta = HOUR, **labels: str) -> Silence:
+    matchers = tuple(Matcher(name, value) for name, value in labels.items())
+    return Silence("s-1", matchers, START - HOUR, START + until, "ann", "works on the roof")
+
+
+ROUTES = [
+    ("everything to everybody", "", {"ops", "boss"}),
+    ("the default", "default: boss", {"boss"}),
+    ("the first that matches", "routes: [{match: {site: roof}, to: ops}, {to: boss}]", {"ops"}),
+    ("continue", "routes: [{match: {site: roof}, to: ops, continue: true}, {to: boss}]", {"ops", "boss"}),
+    ("no route takes it", "routes: [{match: {site: yard}, to: ops}]", set()),
+    ("the default after routes", "routes: [{match: {site: yard}, to: ops}]\ndefault: boss", {"boss"}),
+    ("a list of sites", "routes: [{match: {site: [yard, roof]}, to: ops}]", {"ops"}),
+    ("a pattern", "routes: [{match: {site: 'r*'}, to: ops}]", {"ops"}),
+    ("severity", "routes: [{match: {severity: [info, critical]}, to: ops}]", set()),
+    ("a label", "routes: [{match: {labels: {team: hvac}}, to: ops}]", {"ops"}),
+    ("a label that is not there", "routes: [{match: {labels: {floor: '1'}}, to: ops}]", set()),
+    ("a label of Weir's", "routes: [{match: {labels: {alertname: hot}}, to: ops}]", {"ops"}),
+    ("all that it names", "routes: [{match: {site: roof, rule: cold}, to: ops}]", set()),
+    ("type, rule, device, system", "routes: [{match: {type: sensor, rule: hot, device: s1, system: demo}, to: ops}]",
+     {"ops"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "receivers"), [r[1:] for r in ROUTES], ids=[r[0] for r in ROUTES])
+def test_routes(text: str, receivers: set[str]) -> None:
+    alert = taken(None, transition(labels={"team": "hvac"}), False, True).alert
+    assert set(plans_of(policy_of(text), alert)) == receivers
+
+
+def test_told_from_firing_to_resolved() -> None:
+    told = Told()
+    assert told.take() == ["ops firing a-1@ops"]
+    assert told.changes[-1].messages[0].summary == "warning High Temperature at roof: s1 t 36.5"
+    assert told.take("a", 2, "escalated", severity="critical") == ["ops escalated a-2@ops"]
+    assert told.take("a", 3, "resolved", severity="critical") == ["ops resolved a-3@ops"]
+    alert = told.changes[-1].messages[0].alerts[0]
+    assert (alert.severities, alert.reason, alert.active) == (("warning", "critical"), "recovered", False)
+    assert told.board.alerts == {}
+    assert told.changes[-1].alerts == {"a"}, "its row goes too"
+
+
+def held_at_first(policy: str = "default: ops", **transition: object) -> Callable[[], tuple[Told, list[str]]]:
+    def begin() -> tuple[Told, list[str]]:
+        told = Told(policy)
+        return told, told.take(**transition)  # type: ignore[arg-type]
+
+    return begin
+
+
+def silenced() -> tuple[Told, list[str]]:
+    told = Told()
+    told.silences = [silence(site="roof")]
+    return told, told.take()
+
+
+def inhibited() -> tuple[Told, list[str]]:
+    told = Told()
+    told.take("q", rule="stuck", quality=True)
+    return told, told.take()
+
+
+def switched_off() -> tuple[Told, list[str]]:
+    told = Told()
+    told.off = frozenset({"ops"})
+    return told, told.take()
+
+
+def flapping() -> tuple[Told, list[str]]:
+    told = Told()
+    told.take("old")
+    told.take("old", 2, "flapping", flapping=True)
+    told.take("old", 3, "resolved", flapping=True)
+    return told, told.take(flapping=True)
+
+
+FIRST = [
+    ("silenced", silenced),
+    (
+        "maintenance",
+        held_at_first("default: ops\nmaintenance: [{cron: '0 12 * * *', duration: 1h, match: {site: roof}}]"),
+    ),
+    ("inhibited", inhibited),
+    ("switched_off", switched_off),
+    ("flapping", flapping),
+    ("stale", held_at_first(event_time=START - 2 * HOUR)),
+    ("capped", held_at_first(capped=True)),
+    ("no_route", held_at_first("routes: [{match: {site: yard}, to: ops}]")),
+]
+FOREVER = {"stale", "capped", "no_route"}
+
+
+@pytest.mark.parametrize(("cause", "begin"), FIRST, ids=[f[0] for f in FIRST])
+def test_what_is_held_back(cause: str, begin: Callable[[], tuple[Told, list[str]]]) -> None:
+    """Its end is not told to whoever was not told of its beginning; and while it lasts it is noted once."""
+    told, lines = begin()
+    receiver = "" if cause == "no_route" else "ops "
+    assert lines == [f"{receiver}firing {cause}"]
+    assert told.tick() == []
+    end = "no_route" if cause == "no_route" else "never_told"
+    assert told.take("a", 2, "resolved") == [f"{receiver}resolved {end}"]
+    assert told.tick(2 * HOUR) == []
+
+
+@pytest.mark.parametrize(("cause", "begin"), FIRST, ids=[f[0] for f in FIRST])
+def test_what_still_fires_when_the_cause_ends(cause: str, begin: Callable[[], tuple[Told, list[str]]]) -> None:
+    told, _ = begin()
+    told.off = frozenset()
+    if cause == "inhibited":
+        told.take("q", 2, "resolved", rule="stuck", quality=True)
+    if cause == "flapping":
+        assert told.take("a", 2, "settled") == ["ops settled a-2@ops"]
+        return
+    lines = told.tick(2 * HOUR)
+    assert lines == ([] if cause in FOREVER else ["ops firing a-1@ops"])
+    assert told.tick(HOUR) == []
+
+
+def test_a_silence_is_followed_by_another_cause() -> None:
+    told, _ = silenced()
+    told.silences = [silence(MINUTE, site="roof")]
+    told.take("q", rule="stuck", quality=True, site="yard")
+    assert told.tick(2 * MINUTE) == ["ops firing inhibited"]
+    told.take("q", 2, "resolved", rule="stuck", quality=True)
+    assert told.tick() == ["ops firing a-1@ops"]
+
+
+def test_inhibition_is_of_one_device_and_spares_what_says_so() -> None:
+    told = Told()
+    told.take("q", rule="stuck", quality=True)
+    assert told.take("b", device="s2") == ["ops firing b-1@ops"]
+    assert told.take("c", rule="smoke", inhibitable=False) == ["ops firing c-1@ops"]
+    assert told.take("d", rule="drift", quality=True) == ["ops firing d-1@ops"]
+    assert told.take("e") == ["ops firing inhibited"]
+
+
+def test_an_end_is_told_in_silence_to_who_knows_of_the_beginning() -> None:
+    told = Told("default: {to: [ops], repeat: 5m}")
+    told.take()
+    told.silences = [silence(site="roof")]
+    assert told.take("a", 2, "escalated", severity="critical") == ["ops escalated silenced"]
+    assert told.tick(5 * MINUTE) == ["ops reminder silenced"]
+    assert told.take("a", 3, "resolved", severity="critical") == ["ops resolved a-3@ops"]
+
+
+def test_what_is_no_news_when_a_silence_ends_is_not_told() -> None:
+    told = Told()
+    told.take()
+    told.silences = [silence(MINUTE, site="roof")]
+    told.take("a", 2, "escalated", severity="critical")
+    told.take("a", 3, "deescalated", severity="warning")
+    assert told.tick(2 * MINUTE) == []
+    told.silences = [silence(site="roof")]
+    told.take("a", 4, "escalated", severity="critical")
+    assert told.tick(HOUR) == ["ops escalated a-4@ops"]
+
+
+def test_an_old_alert_that_worsens_now_is_told() -> None:
+    told = Told()
+    told.take(event_time=START - 2 * HOUR)
+    assert told.take("a", 2, "escalated", severity="critical") == ["ops escalated a-2@ops"]
+    assert told.take("a", 3, "resolved", severity="critical") == ["ops resolved a-3@ops"]
+
+
+def test_what_was_before_the_first_dispatcher_is_for_nobody() -> None:
+    told = Told(began_at=START)
+    assert told.take(at=START - 2 * HOUR) == ["ops firing stale"]
+    assert told.take("b", at=START - MINUTE, device="s2") == ["ops firing b-1@ops"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "line"),
+    [
+        ("default: {to: [ops], send_resolved: false}", "ops resolved no_resolved"),
+        ("default: {to: [ops], send_resolved: true}", "ops resolved a-2@ops"),
+    ],
+    ids=["not wanted", "wanted"],
+)
+def test_resolved_is_told_to_who_wants_it(policy: str, line: str) -> None:
+    told = Told(policy)
+    told.take()
+    assert told.take("a", 2, "resolved") == [line]
+
+
+def test_acknowledged_until_severity_rises() -> None:
+    told = Told("default: {to: [ops], repeat: 10m, escalate: {after: 15m, to: boss}}")
+    told.take()
+    assert told.acknowledge() == ["ops acknowledged a-acknowledged-1@ops"]
+    assert told.changes[-1].messages[0].summary == "acknowledged by ann: High Temperature at roof: s1 t 36.5"
+    assert told.tick(10 * MINUTE) == ["ops reminder acknowledged"]
+    assert told.tick(9 * MINUTE) == []
+    assert told.take("a", 2, "escalated", severity="critical") == ["ops escalated a-2@ops"]
+    assert told.changes[-1].messages[0].alerts[0].acknowledged_by is None
+    assert told.tick(15 * MINUTE) == ["ops reminder a-2-reminder-2@ops", "boss firing a-2@boss"]
+    assert told.acknowledge("b") == ["it is not active"]
+
+
+def test_repeats_count_from_the_last_telling() -> None:
+    told = Told("default: {to: [ops], repeat: 10m}")
+    told.take()
+    assert told.tick(9 * MINUTE) == []
+    assert told.tick(MINUTE) == ["ops reminder a-1-reminder-1@ops"]
+    assert told.tick(5 * MINUTE) == []
+    told.take("a", 2, "escalated", severity="critical")
+    assert told.tick(5 * MINUTE) == []
+    assert told.tick(5 * MINUTE) == ["ops reminder a-2-reminder-2@ops"]
+    told.take("a", 3, "resolved")
+    assert told.tick(HOUR) == []
+
+
+def test_escalation_goes_step_by_step_until_somebody_acknowledges() -> None:
+    told = Told("default: {to: [ops], escalate: [{after: 10m, to: boss}, {after: 20m, to: [ops, boss]}]}")
+    told.take()
+    assert told.tick(9 * MINUTE) == []
+    assert told.tick(MINUTE) == ["boss firing a-1@boss"]
+    assert told.tick(MINUTE) == []
+    assert told.tick(9 * MINUTE) == ["ops reminder a-1-escalation-2@ops", "boss reminder a-1-escalation-2@boss"]
+    assert told.tick(HOUR) == []
+    assert told.take("a", 2, "resolved") == ["ops resolved a-2@ops", "boss resolved a-2@boss"]
+
+
+def test_escalation_of_what_nobody_was_told_waits() -> None:
+    told = Told("default: {to: [ops], escalate: {after: 10m, to: boss}}")
+    told.silences = [silence(HOUR, site="roof")]
+    told.take()
+    assert told.tick(30 * MINUTE) == []
+    assert told.tick(30 * MINUTE) == ["ops firing a-1@ops"]
+    assert told.tick(10 * MINUTE) == ["boss firing a-1@boss"]
+
+
+def test_flapping_is_one_notice_then_quiet_then_settled() -> None:
+    told = Told()
+    told.take("a1")
+    assert told.take("a1", 2, "flapping", flapping=True) == ["ops flapping a1-2@ops"]
+    assert told.take("a1", 3, "resolved", flapping=True) == ["ops resolved a1-3@ops"], "it closes what was opened"
+    assert told.take("a2", flapping=True) == ["ops firing flapping"]
+    assert told.take("a2", 2, "resolved", flapping=True) == ["ops resolved never_told"]
+    assert told.take("a3", flapping=True) == ["ops firing flapping"]
+    assert set(told.board.alerts) == {"a3"}
+    assert told.take("a3", 2, "settled") == ["ops settled a3-2@ops"]
+    assert told.take("a3", 3, "resolved") == ["ops resolved a3-3@ops"]
+
+
+def test_settled_while_nothing_fires() -> None:
+    told = Told()
+    told.take("a1")
+    told.take("a1", 2, "resolved")
+    assert told.take("a1", 3, "flapping", flapping=True) == ["ops flapping a1-3@ops"]
+    assert told.take("a1", 4, "settled") == ["ops settled a1-4@ops"]
+    assert told.board.alerts == {}
+
+
+def test_a_storm_is_one_digest() -> None:
+    told = Told("default: ops\nstorm: {more_than: 3, within: 1m}")
+    lines = [told.take(f"a{n:03}", device=f"s{n}")[0] for n in range(312)]
+    assert lines[:4] == ["ops firing a000-1@ops", "ops firing a001-1@ops", "ops firing a002-1@ops", "ops firing storm"]
+    assert set(lines[3:]) == {"ops firing storm"}
+    assert told.take("other", rule="cold") == ["ops firing other-1@ops"]
+    assert told.take("a005", 2, "resolved", device="s5") == ["ops resolved storm"]
+    assert told.tick(59 * timedelta(seconds=1)) == []
+    assert told.tick(timedelta(seconds=1)) == ["ops digest digest-a003-1@ops"]
+    (digest,) = told.changes[-1].messages
+    assert digest.summary == "311 of 400 hot at site roof"
+    assert len(digest.alerts) == 312
+    assert [a.alert_id for a in digest.alerts if not a.active] == ["a005"]
+    assert "a005" not in told.board.alerts
+    assert told.take("a001", 2, "resolved", device="s1") == ["ops resolved a001-2@ops"]
+    assert told.tick(HOUR) == []
+    assert told.board.groups == {}
+    assert told.take("b", device="s5") == ["ops firing b-1@ops"]
+
+
+def test_a_storm_of_ends_is_one_digest_too() -> None:
+    told = Told("default: ops\nstorm: {more_than: 2, within: 1m}")
+    for n in range(5):
+        told.take(f"a{n}", device=f"s{n}")
+    told.tick(MINUTE)
+    for n in range(4):
+        told.take(f"a{n}", 2, "resolved", device=f"s{n}")
+    assert told.tick(MINUTE) == ["ops digest digest-a2-2@ops"]
+    assert told.changes[-1].messages[0].summary == "resolved: 2 hot at site roof, 1 of 400 still"
+
+
+def test_after_a_restart_the_board_goes_on() -> None:
+    import msgspec
+
+    from fleet.board import Board
+    from fleet.standing import AlertSoFar
+
+    told = Told("default: {to: [ops], repeat: 10m}")
+    told.take()
+    told.take("q", rule="stuck", quality=True)
+    told.take("h", rule="cold")
+    rows = [msgspec.json.encode(so_far) for so_far in told.board.alerts.values()]
+    told.board = Board([msgspec.json.decode(row, type=AlertSoFar) for row in rows], told.board.groups)
+    assert sorted(told.tick(10 * MINUTE)) == ["ops reminder inhibited", "ops reminder q-1-reminder-1@ops"]
+    assert told.take("q", 2, "resolved", rule="stuck", quality=True) == ["ops resolved q-2@ops"]
+    assert told.tick() == ["ops firing h-1@ops"]
+
+
+def test_a_receiver_that_left_the_file_is_told_nothing() -> None:
+    told = Told("default: {to: [ops, boss], repeat: 10m}")
+    told.take()
+    told.policy = told.policy.model_copy(
+        update={
+            "receivers": {"boss": told.policy.receivers["boss"]},
+            "default": told.policy.default.model_copy(update={"to": ("boss",)}),
+        }  # type: ignore[union-attr]
+    )
+    assert told.tick(10 * MINUTE) == ["boss reminder a-1-reminder-1@boss"]
+    assert told.take("a", 2, "resolved") == ["boss resolved a-2@boss"]

@@ -1,0 +1,159 @@
+"""Whatever happens to alerts, silences, receivers and people: each transition is told or held back with a cause, and
+what still fires at the end is known to everybody it is for."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet.silence import Matcher, Silence
+from tests.unit.alert_log import START, Told
+
+POLICY = """
+routes:
+  - {match: {severity: critical}, to: [boss], repeat: 7m, continue: true}
+  - {match: {site: roof}, to: [ops], repeat: 10m, escalate: {after: 4m, to: boss}}
+  - {match: {site: yard}, to: ops, send_resolved: false}
+maintenance: [{cron: '*/20 * * * *', duration: 3m, match: {device: s2}}]
+storm: {more_than: 3, within: 1m}
+"""
+FOREVER = ("stale", "capped", "no_route")
+SITES = {"s1": "roof", "s2": "roof", "s3": "yard", "s4": "cellar", "s5": "roof", "s6": "roof", "s7": "roof"}
+QUALITY = "stuck"
+
+
+@dataclass
+class Fleet:
+    """Alerts as the rules would have them: one at a time of each rule and device."""
+
+    told: Told = field(default_factory=lambda: Told(POLICY))
+    firing: dict[tuple[str, str], tuple[str, int, str]] = field(default_factory=dict)
+    flapping: dict[tuple[str, str], bool] = field(default_factory=dict)
+    last: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
+    count: int = 0
+    forever: set[tuple[str, str]] = field(default_factory=set)
+    """(alert, receiver) that was held back for good."""
+
+    def transition(self, rule: str, device: str, to: str, severity: str, late: bool, capped: bool) -> None:
+        key = (rule, device)
+        alert, number, now_severity = self.firing.get(key, ("", 0, ""))
+        flaps = self.flapping.get(key, False)
+        if to == "firing":
+            if alert:
+                return
+            self.count += 1
+            alert, number = f"a{self.count}", 0
+        elif to in ("flapping", "settled"):
+            if key not in self.last or flaps == (to == "flapping"):
+                return
+            alert, number = self.last[key]
+            self.flapping[key] = flaps = to == "flapping"
+            severity = now_severity or severity
+        elif not alert or (to in ("escalated", "deescalated") and severity == now_severity):
+            return
+        elif to == "resolved":
+            severity = now_severity
+        number += 1
+        self.last[key] = (alert, number)
+        if to == "resolved":
+            self.firing.pop(key)
+        elif key in self.firing or to == "firing":
+            self.firing[key] = (alert, number, severity)
+        if alert in {a for a, _, _ in self.firing.values()} and key in self.firing:
+            self.firing[key] = (alert, number, severity)
+        age = timedelta(hours=2) if late else timedelta(0)
+        lines = self.told.take(
+            alert, number, to, rule=rule, device=device, site=SITES[device], severity=severity, flapping=flaps,
+            capped=capped, quality=rule == QUALITY, event_time=self.told.now - age,
+        )  # fmt: skip
+        assert lines, "nothing was said of a transition"
+        named = [line.split()[0] for line in lines if not line.endswith("no_route")]
+        assert len(named) == len(set(named)), "one decision a receiver"
+        so_far = self.told.board.alerts.get(alert)
+        if so_far is not None and so_far.alert.active and to != "resolved":
+            from fleet.dispatch import plans_of
+
+            assert set(named) >= set(plans_of(self.told.policy, so_far.alert))
+        for line in lines:
+            receiver, *_, cause = line.split()
+            if cause in FOREVER:
+                self.forever.add((alert, receiver))
+
+
+SEVERITY = st.sampled_from(["info", "warning", "critical"])
+STEP = st.one_of(
+    st.tuples(
+        st.just("transition"), st.sampled_from(["hot", "cold", QUALITY]), st.sampled_from(sorted(SITES)),
+        st.sampled_from(["firing", "firing", "resolved", "escalated", "deescalated", "flapping", "settled"]), SEVERITY,
+        st.integers(0, 9).map(lambda n: n == 9), st.integers(0, 9).map(lambda n: n == 9),
+    ),
+    st.tuples(st.just("tick"), st.integers(0, 400)),
+    st.tuples(st.just("silence"), st.sampled_from(sorted(SITES)), st.integers(1, 600)),
+    st.tuples(st.just("off"), st.sets(st.sampled_from(["ops", "boss"]))),
+    st.tuples(st.just("acknowledge"), st.integers(1, 20)),
+    st.tuples(st.just("restart")),
+)  # fmt: skip
+
+
+def restarted(told: Told) -> None:
+    import msgspec
+
+    from fleet.board import Board
+    from fleet.standing import AlertSoFar
+
+    rows = msgspec.json.decode(msgspec.json.encode(list(told.board.alerts.values())), type=list[AlertSoFar])
+    told.board = Board(rows, told.board.groups)
+
+
+def run(fleet: Fleet, step: tuple[Any, ...]) -> None:
+    told = fleet.told
+    match step:
+        case ("transition", *of):
+            fleet.transition(*of)
+        case ("tick", seconds):
+            told.tick(timedelta(seconds=seconds))
+        case ("silence", device, seconds):
+            end = told.now + timedelta(seconds=seconds)
+            told.silences = [*told.silences, Silence("s", (Matcher("device", device),), told.now, end, "ann", "")]
+        case ("off", receivers):
+            told.off = frozenset(receivers)
+        case ("acknowledge", number):
+            told.acknowledge(f"a{number}")
+        case _:
+            restarted(told)
+
+
+@given(st.lists(STEP, max_size=60))
+@settings(max_examples=100)
+def test_nothing_is_dropped_without_a_cause(steps: list[tuple[Any, ...]]) -> None:
+    fleet = Fleet()
+    told = fleet.told
+    for step in steps:
+        run(fleet, step)
+    for (rule, device), flaps in sorted(fleet.flapping.items()):
+        if flaps:
+            fleet.transition(rule, device, "settled", "warning", False, False)
+    for rule, device in sorted(fleet.firing):
+        if rule == QUALITY:
+            fleet.transition(rule, device, "resolved", "warning", False, False)
+    told.off = frozenset()
+    told.now = max(told.now, START) + timedelta(minutes=21)
+    told.now -= timedelta(minutes=(told.now.minute % 20) - 5)  # outside maintenance, after every silence
+    for _ in range(3):
+        told.tick(timedelta(seconds=61))
+
+    from fleet.dispatch import plans_of
+
+    for so_far in told.board.alerts.values():
+        assert so_far.alert.active, "what is over is gone"
+        for receiver in plans_of(told.policy, so_far.alert):
+            standing = so_far.standing(receiver)
+            assert standing.held is None
+            assert standing.digest is None
+            if so_far.acknowledged is None and (so_far.alert.alert_id, receiver) not in fleet.forever:
+                assert standing.told == so_far.alert.severity, (so_far, receiver)
+    sent = [m.notification_id for changes in told.changes for m in changes.messages]
+    assert len(sent) == len(set(sent)), "an id is one message"
+    assert not told.board.groups or all(g.due_at is None for g in told.board.groups.values())
