@@ -84,8 +84,9 @@ def test_one_service_builds_the_image_and_nobody_pulls_it():
     context = compose_file.folder(build["context"])
     assert context == CHECKOUT
     assert (context / build["dockerfile"]).is_file()
-    for service in SERVICES_THERE.values():
-        assert (service.get("pull_policy") == "never") is service["image"].startswith("weir:")
+    for name, service in SERVICES_THERE.items():
+        ours = "build" if name == "setup" else "never"
+        assert service.get("pull_policy", "") == (ours if service["image"].startswith("weir:") else "")
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES_THERE))
@@ -308,6 +309,8 @@ def test_what_a_program_needs_is_up_before_it(name):
     for other, told in SERVICES_THERE[name]["depends_on"].items():
         wanted = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
         assert told["condition"] == wanted
+        shared = SERVICES_THERE[name].get("network_mode") == f"service:{other}"
+        assert told.get("restart", False) is shared  # a new network is of no use to who has the old one
     if {"kafka", "postgres"} & set(programs.NEEDS.get(name, ())):
         assert "provision" in before(name)
 
