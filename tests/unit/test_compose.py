@@ -337,6 +337,10 @@ def test_every_service_is_asked_for_its_health_or_ends(name):
     assert (SERVICES_THERE[name]["restart"] == "no") is (name in ONE_SHOT)
 
 
+def test_workers_keep_the_name_by_which_kafka_and_the_registry_know_them():
+    assert {SERVICES_THERE[name].get("hostname") for name in (*SERVICES, *ONE_SHOT)} == {"weir"}
+
+
 @pytest.mark.parametrize("name", (*SERVICES, "inbox"))
 def test_a_service_is_asked_what_the_native_stack_asks(name):
     port = DEFAULT_PORTS[programs.PORT_OF[name][0]]
