@@ -75,7 +75,7 @@ class MqttState:
         except BaseException:
             self._abandon()
             raise
-        answers = {self._answers.pop(mid) for mid in asked}
+        answers = [self._answers.pop(mid) for mid in asked]
         wrong = [answer for answer in answers if answer.value >= REFUSED]
         if wrong:
             told = f"the MQTT broker refuses {messages[0][0]} of user {self._settings.mqtt_user!r}: {wrong[0]}"
@@ -91,7 +91,11 @@ class MqttState:
         client.connect_timeout = max(0.1, deadline - time.monotonic())
         mqtt.open_connection(client, self._settings, True, 0, mqtt.RECEIVE_MAXIMUM)
         while not connected:
-            self._loop(client, deadline)
+            try:
+                self._loop(client, deadline)
+            except errors.Unavailable:
+                if not connected:  # who is refused is told so, and then cut off
+                    raise
         if connected[0].value >= REFUSED:
             raise mqtt.refusal(self._settings, connected[0])
         return client
