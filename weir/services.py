@@ -85,3 +85,15 @@ def live() -> None:
     settings = Settings.load()
     log_lines(settings.log_level)
     Live(settings).run(stop_on_signals())
+
+
+@services.command()
+def inbox() -> None:
+    """The people of the demo: a webhook and a mail server that check what they get and show it on a page."""
+    from fleet.settings import Settings
+    from simulators.inbox import Inbox
+    from streaming.service import log_lines, stop_on_signals
+
+    settings = Settings.load()
+    log_lines(settings.log_level)
+    Inbox(settings).run(stop_on_signals())

@@ -86,6 +86,20 @@ def test_env_files_load_and_hold_only_the_own_role(layout):
     assert "WEIR_SPARK_REMOTE" not in read_env_file(layout.env_file("live"))
 
 
+def test_the_inbox_and_who_sends_to_it_know_the_same_and_no_more(layout):
+    secrets = ensure_secrets(layout)
+    write_env_files(layout, PORTS, secrets, {}, {})
+    inbox, dispatcher = (read_env_file(layout.env_file(role)) for role in ("inbox", "dispatcher"))
+    own = {key: value for key, value in inbox.items() if key.startswith("WEIR_INBOX_")}
+    assert own.pop("WEIR_INBOX_KEY")
+    assert own == {key: value for key, value in dispatcher.items() if key.startswith("WEIR_INBOX_")}
+    assert set(inbox) - {"WEIR_HOME", "WEIR_ROLE", "WEIR_INBOX_KEY"} == set(own)
+    assert mode(layout.env_file("inbox")) == 0o600
+    for role in ROLES:
+        asks = role in ("operator", "dispatcher")
+        assert (secrets["ALERTMANAGER"] in layout.env_file(role).read_text()) is asks
+
+
 def test_a_cluster_id_is_no_option():
     made = iter([uuid.UUID(int=0xF8 << 120), uuid.UUID(int=0xFB << 120), uuid.UUID(int=1)])
     assert cluster_id(lambda: next(made)) == "AAAAAAAAAAAAAAAAAAAAAQ"

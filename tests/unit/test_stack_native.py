@@ -12,6 +12,7 @@ from stack.debian import mirrors
 from stack.jars import ivy_module, ivy_settings, maven_mirror, proxy_options
 from stack.java import WRAPPER
 from stack.lock_native import ARCHITECTURES, DEBS, KAFKA_JARS, SPARK_JARS
+from stack.prefix import TEMPLATES, find_templates_here
 
 
 def test_the_lock_pins_everything_that_is_asked_for():
@@ -52,6 +53,17 @@ def test_the_mirrors_are_the_hosts_own():
 def test_a_host_without_a_debian_mirror():
     with pytest.raises(ConfigurationError, match="no Debian mirror"):
         mirrors("'http://archive.example/ubuntu/dists/noble/InRelease' x 0")
+
+
+def test_alertmanagers_path_is_changed_in_place(tmp_path):
+    program = tmp_path / "alertmanager"
+    program.write_bytes(b"\x00" + TEMPLATES + b"/ui/\x00" + TEMPLATES + b"\x00")
+    find_templates_here(program)
+    changed = b"usr//share/prometheus/alertmanager"
+    assert len(changed) == len(TEMPLATES)
+    assert program.read_bytes() == b"\x00" + changed + b"/ui/\x00" + changed + b"\x00"
+    with pytest.raises(ConfigurationError, match="another build"):
+        find_templates_here(program)
 
 
 URL = "https://m.example/repo"

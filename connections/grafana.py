@@ -1,0 +1,100 @@
+"""Alerts as annotations in Grafana, through grafana-api."""
+
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import requests
+from grafana_api.grafana_api import GrafanaException
+from grafana_api.grafana_face import GrafanaFace
+
+from connections.outbound import checked
+from fleet.annotation import Annotation, annotation_of, identity_tag
+from fleet.errors import ConfigurationError
+from fleet.http_outcome import TRY_AGAIN
+from fleet.notification import Delivered, Notification, Outcome, Refused, Retry, TellingAlert
+from fleet.receivers import GrafanaOptions
+
+
+class Grafana:
+    """The annotation of an alert is looked for by a tag with its id before one is made: a message that comes twice, or
+    a restart, makes no second one. Heartbeats and tests ask whether Grafana lets us in, and leave nothing behind.
+
+    `timeout` is for connecting and for each read, as `requests` has it.
+    """
+
+    def __init__(self, options: GrafanaOptions):
+        """Raises ConfigurationError for an address that is none, and a CA file that is not there."""
+        parts = urlsplit(checked(options.url))
+        if options.ca_file and not options.ca_file.is_file():
+            raise ConfigurationError(f"ca_file {options.ca_file} is not there")
+        self._options = options
+        prefix = parts.path.strip("/")
+        token = options.token.get_secret_value()
+        self._face = GrafanaFace(
+            auth=token or (options.user, options.password.get_secret_value()),
+            host=parts.netloc, protocol=parts.scheme, url_path_prefix=f"{prefix}/" if prefix else "",
+            verify=str(options.ca_file) if options.ca_file else True, timeout=options.timeout_seconds,
+        )  # fmt: skip
+        session: requests.Session = self._face.api.s
+        session.trust_env = False  # no proxy, and no password out of a .netrc
+        session.max_redirects = 0
+        self._dashboard_id: int | None = None
+
+    def send(self, notification: Notification) -> Outcome:
+        where = f"Grafana at {self._options.url}"
+        try:
+            if not notification.alerts or notification.kind in ("heartbeat", "test"):
+                self._face.annotations.get_annotation(limit=1)
+            else:
+                for alert in notification.alerts:
+                    self._annotate(alert, annotation_of(alert, notification.summary))
+        except GrafanaException as error:
+            told = f"{where}: {error.message}"[:300]
+            again = error.status_code in TRY_AGAIN or error.status_code >= 500
+            return Retry(told) if again else Refused(told)
+        except requests.TooManyRedirects as error:
+            place = error.response.headers.get("location", "nowhere") if error.response is not None else "nowhere"
+            return Refused(
+                f"{where} redirects to {place[:200]}, and redirects are not followed; name that place itself"
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            # JSON that is none, or none of Grafana's: a login page or a proxy in front of it, which may go away.
+            return Retry(
+                f"{where} gave no answer of Grafana's ({type(error).__name__}); is it Grafana that listens there?"
+            )
+        except requests.RequestException as error:
+            return Retry(f"{where}: {error}"[:300])
+        return Delivered("")
+
+    def close(self) -> None:
+        self._face.api.s.close()
+
+    def _annotate(self, alert: TellingAlert, wanted: Annotation) -> None:
+        found = self._find(alert)
+        tags = list(wanted.tags)
+        if found is None:
+            # Without an end it would be a point; Grafana makes a region of it when the end comes.
+            made = self._face.annotations.add_annotation(
+                dashboard_id=self._dashboard(), time_from=wanted.begin_ms, time_to=wanted.end_ms, tags=tags,
+                text=wanted.text,
+            )  # fmt: skip
+            int(made["id"])
+        else:
+            # Tags too: for those that are not given the package sends an empty list, and so would remove them.
+            self._face.annotations.partial_update_annotation(
+                found, time_from=wanted.begin_ms, time_to=wanted.end_ms, tags=tags, text=wanted.text
+            )
+
+    def _find(self, alert: TellingAlert) -> int | None:
+        """Grafana's own search by tag. Without a span of time it looks at all of them."""
+        found: list[dict[str, Any]] = self._face.annotations.get_annotation(
+            tags=[quote(identity_tag(alert), safe="")], ann_type=None, limit=10
+        )
+        ids = sorted(int(each["id"]) for each in found if identity_tag(alert) in each["tags"])
+        return ids[0] if ids else None
+
+    def _dashboard(self) -> int | None:
+        if self._options.dashboard_uid and self._dashboard_id is None:
+            uid = quote(self._options.dashboard_uid, safe="")
+            self._dashboard_id = int(self._face.dashboard.get_dashboard(uid)["dashboard"]["id"])
+        return self._dashboard_id

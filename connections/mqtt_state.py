@@ -1,0 +1,109 @@
+"""Each alert's state as a retained message on MQTT: QoS 1, and told as delivered once the broker has it."""
+
+import time
+
+import paho.mqtt.client as paho
+from paho.mqtt.reasoncodes import ReasonCode
+from pydantic import SecretStr
+
+from connections import mqtt
+from fleet import errors
+from fleet.notification import Delivered, Notification, Outcome, Refused, Retry
+from fleet.receivers import MqttOptions
+from fleet.retained_state import state_of, topic_of
+from fleet.settings import Settings
+from fleet.webhook_body import rfc3339
+
+REFUSED = 0x80
+QUOTA = 0x97
+"""The one refusal of a message that may pass by itself."""
+
+
+class MqttState:
+    """Keeps its connection; one that is gone when it is needed again is made anew at once.
+
+    Heartbeats and tests go to `<prefix>/weir/heartbeat` and `/test`.
+    """
+
+    def __init__(self, options: MqttOptions, settings: Settings):
+        """`settings`: with the broker, unless the options name another."""
+        self._options, self._settings = options, settings
+        if options.host:
+            self._settings = settings.model_copy(
+                update={
+                    "mqtt_host": options.host,
+                    "mqtt_port": options.port or (8883 if options.ca_file else 1883),
+                    "mqtt_user": options.user,
+                    "mqtt_password": options.password if options.user else SecretStr(""),
+                    "mqtt_ca": options.ca_file,
+                    "env_file": None,
+                }
+            )
+        self._client: paho.Client | None = None
+        self._answers: dict[int, ReasonCode] = {}
+
+    def send(self, notification: Notification) -> Outcome:
+        messages = [(topic_of(self._options.prefix, alert), state_of(alert)) for alert in notification.alerts]
+        if not messages:
+            text = f"{notification.summary}\n{rfc3339(notification.created_at)}".encode()
+            messages = [(f"{self._options.prefix}/weir/{notification.kind}", text)]
+        deadline = time.monotonic() + self._options.timeout_seconds
+        kept = self._client is not None
+        try:
+            try:
+                return self._publish(messages, deadline)
+            except errors.Unavailable:
+                if not kept:
+                    raise
+                return self._publish(messages, deadline)  # the broker went while nothing was said
+        except errors.WeirError as error:
+            return Retry(str(error)) if error.retryable else Refused(str(error))
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.disconnect()
+            self._client.loop(0)
+            self._abandon()
+
+    def _publish(self, messages: list[tuple[str, bytes]], deadline: float) -> Outcome:
+        try:
+            client = self._client or self._connect(deadline)
+            asked = [client.publish(topic, body, qos=1, retain=True).mid for topic, body in messages]
+            while not all(mid in self._answers for mid in asked):
+                self._loop(client, deadline)
+        except BaseException:
+            self._abandon()
+            raise
+        answers = {self._answers.pop(mid) for mid in asked}
+        wrong = [answer for answer in answers if answer.value >= REFUSED]
+        if wrong:
+            told = f"the MQTT broker refuses {messages[0][0]} of user {self._settings.mqtt_user!r}: {wrong[0]}"
+            return Retry(told) if wrong[0].value == QUOTA else Refused(f"{told}; see its ACL")
+        return Delivered("")
+
+    def _connect(self, deadline: float) -> paho.Client:
+        client = mqtt._client(self._settings, "", reconnect_on_failure=False)
+        self._client, self._answers = client, {}
+        connected: list[ReasonCode] = []
+        client.on_connect = lambda _c, _u, _f, reason, _p: connected.append(reason)
+        client.on_publish = lambda _c, _u, mid, reason, _p: self._answers.__setitem__(mid, reason)
+        client.connect_timeout = max(0.1, deadline - time.monotonic())
+        mqtt._open(client, self._settings, True, 0, mqtt.RECEIVE_MAXIMUM)
+        while not connected:
+            self._loop(client, deadline)
+        if connected[0].value >= REFUSED:
+            raise mqtt._refusal(self._settings, connected[0])
+        return client
+
+    def _loop(self, client: paho.Client, deadline: float) -> None:
+        where = f"the MQTT broker at {self._settings.mqtt_host}:{self._settings.mqtt_port}"
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise errors.Unavailable(f"{where} did not confirm within {self._options.timeout_seconds:g} s")
+        if client.loop(min(left, 0.1)) != paho.MQTT_ERR_SUCCESS:
+            raise errors.Unavailable(f"{where} closed the connection")
+
+    def _abandon(self) -> None:
+        if self._client is not None:
+            self._client._sock_close()
+        self._client = None

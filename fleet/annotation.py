@@ -1,0 +1,40 @@
+"""An alert as an annotation in Grafana: a region from firing to resolved."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+
+from fleet.alert_labels import values_of
+from fleet.notification import TellingAlert
+
+TAGGED = ("system", "type", "rule", "severity", "device", "site")
+LONGEST_TAG = 100
+"""Characters that Grafana keeps of a tag."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Times are epoch ms; `end_ms` is None while the alert is active: it is a line then, and a region afterwards."""
+
+    begin_ms: int
+    end_ms: int | None
+    tags: tuple[str, ...]
+    text: str
+
+
+def annotation_of(alert: TellingAlert, summary: str) -> Annotation:
+    """Grafana shows the text as HTML: what devices say in it is escaped."""
+    begin, end = _ms(alert.starts_at), _ms(alert.resolved_at) if alert.resolved_at else None
+    tags = [identity_tag(alert), "weir", *(f"{name}:{getattr(alert, name)}"[:LONGEST_TAG] for name in TAGGED)]
+    state = f"over ({alert.reason})" if end else "active"
+    text = "<br>".join(escape(line) for line in (summary, f"{alert.title}: {state}, {values_of(alert)}"))
+    return Annotation(begin, end if end is None else max(begin, end), tuple(tags), text)
+
+
+def identity_tag(alert: TellingAlert) -> str:
+    """By which the annotation is found again, after a restart too."""
+    return f"alert:{alert.alert_id}"
+
+
+def _ms(time: datetime) -> int:
+    return round(time.timestamp() * 1000)
