@@ -29,6 +29,7 @@ ARROW_TYPES: dict[ColumnType, pa.DataType] = {
     "timestamp_ms": pa.timestamp("ms", tz="UTC"),
     "strings": pa.list_(pa.string()),
     "binary": pa.binary(),
+    "bool": pa.bool_(),
 }
 TEMPORARY = ".tmp-"
 """First characters of a file that is being written; no reader takes it, the sweep removes it."""

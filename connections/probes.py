@@ -72,6 +72,17 @@ def airflow(url: str, seconds: float = 5) -> dict[str, str]:
     return health
 
 
+def grafana(url: str, seconds: float = 5) -> None:
+    """Grafana's own health. Raises Unavailable unless its database is well."""
+    try:
+        with urllib.request.urlopen(f"{url}/api/health", timeout=seconds) as answer:  # noqa: S310
+            database = json.load(answer).get("database")
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"Grafana at {url}: {error}") from None
+    if database != "ok":
+        raise Unavailable(f"Grafana's database is {database}")
+
+
 def alertmanager(url: str, user: str, password: str, seconds: float = 5) -> None:
     """Its own readiness, as this user."""
     basic = base64.b64encode(f"{user}:{password}".encode()).decode()

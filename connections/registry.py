@@ -121,13 +121,12 @@ class Changes:
         self._devices[after.key] = (after, self.revision)
 
     def register(self, spec: DeviceType, sites: Mapping[str, str]) -> list[str]:
-        """Devices (id → site) that have registered themselves, but for those that are there already."""
+        """Devices (id → site) that have registered themselves, but for those that are there already, retired or not."""
         there = self.entries([(spec.type, device_id) for device_id in sites])
         made = []
         for device_id, site in sites.items():
-            before = there.get((spec.type, device_id))
-            if before is None or before.retired_at is not None:
-                self.put(spec, before, new_entry(spec, device_id, site, self.at, registered_by="self"))
+            if (spec.type, device_id) not in there:
+                self.put(spec, None, new_entry(spec, device_id, site, self.at, registered_by="self"))
                 made.append(device_id)
         return made
 

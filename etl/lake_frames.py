@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SPARK_TYPES: dict[ColumnType, str] = {
     "string": "string", "int32": "int", "int64": "bigint", "double": "double", "timestamp_us": "timestamp",
-    "timestamp_ms": "timestamp", "strings": "array<string>", "binary": "binary",
+    "timestamp_ms": "timestamp", "strings": "array<string>", "binary": "binary", "bool": "boolean",
 }  # fmt: skip
 VERSION = "spec_version"
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from connections.lake import Lake
+from fleet.channels import TRANSITIONS
 from fleet.lake_layout import Partition
 from fleet.manifest import DataFile, Manifest
 
@@ -72,9 +73,12 @@ def by_partition(files: Iterable[DataFile]) -> dict[str, PartitionFiles]:
 
 
 def read_index(lake: Lake, marks: Marks | None = None) -> LakeIndex:
-    """All manifests, or those below the marks. Raises DataError where one does not add up."""
+    """All manifests of readings and dead letters, or those below the marks. Raises DataError where one does not add
+    up."""
     found = {}
     for topic, partition in lake.landed_partitions():
+        if topic == TRANSITIONS:  # nothing is computed from alerts
+            continue
         mark = None if marks is None else marks.get(f"{topic}/{partition}", 0)
         manifests = [m for m in lake.manifests(topic, partition) if mark is None or m.last_offset < mark]
         if manifests:

@@ -247,19 +247,25 @@ class Run:
         engine, type_, columns = self.engine, self.type, self.columns
         said: list[Transition] = []
         type_.wake_at = NEVER
+        begin = 0
         for place in [*np.sort(self.order[~done]).tolist(), len(columns)]:
-            self._run_timers(place, said)
+            self._run_timers(begin, place, said)
             if place < len(columns):
                 self._stand_after(place - 1)
                 said += _take_one(engine, columns, place, int(columns.rows[place]), self.batch)
+            begin = place + 1
         self._stand_after(len(columns) - 1)
         self.table.settle()
         return said
 
-    def _run_timers(self, end: int, said: list[Transition]) -> None:
-        """Those that the watermarks of readings before `end` reach."""
+    def _run_timers(self, begin: int, end: int, said: list[Transition]) -> None:
+        """Those that the watermarks of readings from `begin` to before `end` reach: all evaluated, in columns. What
+        the reading before them left overdue acts with the first."""
         engine, type_ = self.engine, self.type
-        while type_.heap and (place := int(np.searchsorted(self.watermarks, type_.heap[0][0]))) < end:
+        while begin < end and type_.heap:
+            place = max(begin, int(np.searchsorted(self.watermarks, type_.heap[0][0])))
+            if place >= end:
+                return
             self._stand_after(place)
             said += engine.run_timers(
                 type_,

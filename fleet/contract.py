@@ -41,8 +41,8 @@ REASONS = {
     "bad_time": "the event time cannot be read, or lies before 2000 or beyond 9999",
     "future_time": "the event time lies more than 5 minutes ahead",
     "identity_mismatch": "the message says it is from another device, type or site than its topic",
-    "unknown_device": "the device is not in the registry, and its type does not register itself",
-    "retired_device": "the registry has the device as retired, and its type does not register itself",
+    "unknown_device": "the device is not in the registry, and does not register itself: its type says so, or is full",
+    "retired_device": "the registry has the device as retired",
     "contract_error": "the contract itself failed: a defect of Weir, not of the device",
     "unreadable": "a record on a readings topic that is no canonical reading",
 }

@@ -6,7 +6,7 @@ from fleet.catalog import Catalog
 from fleet.channels import routes_of
 from fleet.contract import REASONS
 from fleet.duration import format_duration
-from fleet.lake_layout import REJECTED_COLUMNS, columns
+from fleet.lake_layout import JSON_COLUMNS, REJECTED_COLUMNS, TRANSITION_COLUMNS, columns
 from fleet.rule import Rule
 from fleet.spec import DeviceType, Metric
 from fleet.units import UNITS
@@ -34,6 +34,7 @@ def _lines(catalog: Catalog) -> Iterator[str]:
         yield f"- **{system.name}**: {names}; Kafka topic `{system.topic}`, {system.partitions} partitions"
     for spec in catalog:
         yield from _type(spec)
+    yield from _alerts()
     yield from _reasons()
 
 
@@ -86,6 +87,14 @@ def _rule(rule: Rule) -> tuple[str, ...]:
 def _columns(spec: DeviceType) -> Iterator[str]:
     for name, kind in columns(spec).items():
         yield f"`{name}` {COLUMN_TYPES.get(kind, kind)}"
+
+
+def _alerts() -> Iterator[str]:
+    yield from ("", "## Alerts", "")
+    yield "Transitions go to `alerts.transitions`, from there to the table `alert_transitions` and to the lake's"
+    yield "`alerts/system=…/date=…`, the day being that of `event_time`."
+    shown = (f"`{name}` {COLUMN_TYPES.get(kind, kind)}" for name, kind in TRANSITION_COLUMNS.items())
+    yield f"Columns: {', '.join(shown)}; {', '.join(f'`{name}`' for name in JSON_COLUMNS)} are JSON."
 
 
 def _reasons() -> Iterator[str]:

@@ -16,5 +16,6 @@ DEFAULT_PORTS = {
     "alertmanager": 29094,
     "inbox": 29110,
     "inbox_smtp": 29111,
+    "grafana": 23000,
 }
 """In the order in which they follow WEIR_PORT_BASE."""

@@ -82,10 +82,13 @@ class Engine:
         device = type_.find(reading.device_id)
         if device is None:
             device = self.known.add_device(type_, reading.device_id, reading.site)
+        before = type_.watermark
         if self._take(type_, device, plan, reading, append_us, digest):
             self._evaluate_own(type_, device, plan, reading.event_time_us)
             if plan.lookers:
                 self._evaluate_lookers(device, plan, reading.event_time_us)
+        elif type_.watermark == before:
+            return NOTHING  # a timer that a control record set overdue waits on: nothing was evaluated or reached
         watermark = type_.watermark
         if (type_.heap and type_.heap[0][0] <= watermark) or type_.wake_at <= watermark:
             self._run_timers((type_,))
@@ -251,6 +254,12 @@ class Engine:
         for due, place in timer.due_by(device, time_us):
             self.evaluator.act(device, device.type.rules.rules[place], due)
         timer.rearm(device)
+
+    def run_due(self, device: DeviceState, time_us: int, *, offset: int) -> Sequence[Transition]:
+        """The device's own, due at or before a time, as a later reading of it at that offset will let them act."""
+        self.journal.begin(offset, 0)
+        self._run_due(device, time_us)
+        return self.journal.told or NOTHING
 
     def run_timers(self, type_: TypeState, *, offset: int, detected_at_us: int) -> Sequence[Transition]:
         """Those that its watermark has reached, with the record at that offset."""

@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from fleet.channels import TRANSITIONS
 from fleet.spec import DeviceType
 
 Grain = Literal["hour", "day", "month"]
-ColumnType = Literal["string", "int32", "int64", "double", "timestamp_us", "timestamp_ms", "strings", "binary"]
+ColumnType = Literal["string", "int32", "int64", "double", "timestamp_us", "timestamp_ms", "strings", "binary", "bool"]
 
 REJECTED = "rejected"
 """System and type of the folder with dead letters, which has one folder for each hour in which they were appended."""
+
+ALERTS = "alerts"
+"""The folder with the transitions of alerts; as a type they go by their topic's name, which no device type can have."""
 
 IDENTITY_COLUMNS: dict[str, ColumnType] = {
     "device_id": "string",
@@ -40,6 +44,32 @@ REJECTED_COLUMNS: dict[str, ColumnType] = {
     "payload": "binary",
     **SOURCE_COLUMNS,
 }
+JSON_COLUMNS = ("annotations", "labels", "values")
+TRANSITION_COLUMNS: dict[str, ColumnType] = {
+    "transition_id": "string",
+    "alert_id": "string",
+    "number": "int32",
+    "type": "string",
+    "rule": "string",
+    "device_id": "string",
+    "site": "string",
+    "to": "string",
+    "severity": "string",
+    "reason": "string",
+    "event_time": "timestamp_us",
+    "detected_at": "timestamp_us",
+    "since": "timestamp_us",
+    "starts_at": "timestamp_us",
+    "title": "string",
+    **dict.fromkeys(JSON_COLUMNS, "string"),
+    "spec_version": "int32",
+    "flapping": "bool",
+    "capped": "bool",
+    "source_partition": "int32",
+    "source_offset": "int64",
+    **SOURCE_COLUMNS,
+}
+"""As in the table alert_transitions; the folder has the system. JSON_COLUMNS are JSON objects as text."""
 
 
 def columns(spec: DeviceType) -> dict[str, ColumnType]:
@@ -84,6 +114,8 @@ class Partition:
         hour = f"/hour={self.start:%H}" if self.grain == "hour" else ""
         if self.type == REJECTED:
             return f"{REJECTED}/date={self.start:%Y-%m-%d}{hour}"
+        if self.type == TRANSITIONS:
+            return f"{ALERTS}/system={self.system}/date={self.start:%Y-%m-%d}"
         return f"raw/system={self.system}/type={self.type}/v={version}/date={self.start:%Y-%m-%d}{hour}"
 
 
@@ -103,6 +135,10 @@ def partition_of(spec: DeviceType, event_time: datetime) -> Partition:
 
 def rejected_partition_of(append_time: datetime) -> Partition:
     return Partition(REJECTED, REJECTED, floor(append_time, "hour"), "hour")
+
+
+def transitions_partition_of(system: str, event_time: datetime) -> Partition:
+    return Partition(system, TRANSITIONS, floor(event_time, "day"), "day")
 
 
 def data_file_name(topic: str, kafka_partition: int, first_offset: int, last_offset: int) -> str:

@@ -13,10 +13,11 @@ class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes: int
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Every offset from first to last is counted exactly once: a reading or dead letter in a file (`rows`), an
-    unreadable record (also in a file, under rejected), a heartbeat, a control record, or `missing`: the log no longer
-    had it (Kafka's retention was shorter than landing's absence)."""
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Every offset from first to last is counted exactly once: a reading, dead letter or transition in a file (`rows`),
+    an unreadable record (also in a file, under rejected), a heartbeat, a control record, `missing`: the log no longer
+    had it (Kafka's retention was shorter than landing's absence), or one of `unseen`: in a topic that is written by
+    transactions, the marks that end them and what was never committed."""
 
     topic: str
     kafka_partition: int
@@ -30,6 +31,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first_append_ms: int
     last_append_ms: int
     files: list[DataFile]
+    unseen: int = 0
 
     @property
     def offsets(self) -> int:
@@ -38,7 +40,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def imbalance(self) -> int:
         """Offsets less all that was counted; 0 in a manifest that is right."""
         in_files = sum(file.rows for file in self.files)
-        counted = self.rows + self.unreadable + self.heartbeats + self.controls + self.missing
+        counted = self.rows + self.unreadable + self.heartbeats + self.controls + self.missing + self.unseen
         return (self.offsets - counted) or (in_files - self.rows - self.unreadable)
 
 

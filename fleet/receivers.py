@@ -184,7 +184,7 @@ class Route(Strict):
 class Storm(Strict):
     """More than so many alerts of one rule at one site, told to one receiver within that time, become one message."""
 
-    more_than: int = Field(default=20, ge=1)
+    more_than: int = Field(default=20, ge=1, le=1000)
     within: Duration = timedelta(minutes=1)
 
 

@@ -67,6 +67,10 @@ class Settings(BaseModel):
     airflow_url: str = "http://127.0.0.1:28080"
     airflow_user: str = "admin"
     airflow_password: SecretStr = SecretStr("")
+    grafana_url: str = "http://127.0.0.1:23000"
+    """Where the stack's Grafana answers, when GRAFANA_HOME names one."""
+    grafana_password: SecretStr = SecretStr("")
+    """Of its user admin."""
 
     alertmanager_url: str = "http://127.0.0.1:29094"
     alertmanager_user: str = "weir"
@@ -101,6 +105,7 @@ class Settings(BaseModel):
     port_alertmanager: int = DEFAULT_PORTS["alertmanager"]
     port_inbox: int = DEFAULT_PORTS["inbox"]
     port_inbox_smtp: int = DEFAULT_PORTS["inbox_smtp"]
+    port_grafana: int = DEFAULT_PORTS["grafana"]
 
     bridge_max_in_flight: int = 2000
     """Readings between the MQTT broker and Kafka's confirmation, per topic worker."""

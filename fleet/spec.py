@@ -28,6 +28,8 @@ RESERVED = {
 
 REJECTED = "rejected"
 """Dead letters: system and type of their folder in the lake, and the last part of their Kafka topic."""
+HOME_DASHBOARD = "fleet"
+"""Grafana's first page. The others are called as their systems."""
 MAX_VERSION = 1_000_000
 
 
@@ -186,7 +188,11 @@ class RuledType(Strict):
     max_active_alerts: int = Field(default=10_000, ge=1)
     """Of one rule in one partition. Those that fire beyond it are marked `capped` in the log, and nobody is told."""
     self_registration: bool = False
-    """A device's first reading registers it; else readings of devices that are not in the registry are rejected."""
+    """A device's first reading registers it; else readings of devices that are not in the registry are rejected. A
+    device that was retired comes back by `weir devices add` alone."""
+    max_devices: int = Field(default=100_000, ge=1)
+    """Beyond so many in service none registers itself any more: its readings are rejected as `unknown_device`. Ids that
+    a client invents would else fill the registry and the rules' state without end. `weir devices add` takes more."""
     adapter: Adapter = Adapter()
     metrics: dict[Identifier, Metric] = Field(min_length=1)
     retention: Retention = Retention()
@@ -220,6 +226,8 @@ class RuledType(Strict):
         for key in ("type", "system"):
             if getattr(self, key) == REJECTED:
                 problems.append(f"{key}: {REJECTED!r} is a reserved name: the dead letters' folder in the lake has it")
+        if self.system == HOME_DASHBOARD:
+            problems.append(f"system: {HOME_DASHBOARD!r} is a reserved name: Grafana's first page has it")
         if f"readings.{REJECTED}" in (self.topic, *(f"{self.system}.{m}" for m in self.adapter.feature_topics)):
             key = "kafka_topic" if self.kafka_topic else "system"
             problems.append(f"{key}: topic 'readings.{REJECTED}' is reserved for dead letters")

@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from fleet.reading import to_datetime
+
 
 class _Told(msgspec.Struct, frozen=True, kw_only=True):
     """What a transition says alike in memory and on Kafka."""
@@ -92,3 +94,16 @@ def decode_transition(value: bytes) -> Transition:
     for name in TIMES:
         fields[f"{name}_us"] = round(getattr(record, name) * 1000)
     return Transition(**fields, partition=record.source.partition, offset=record.source.offset)
+
+
+_SAME = (
+    "transition_id", "alert_id", "number", "system", "type", "rule", "site", "to", "severity", "reason", "title",
+    "annotations", "labels", "values", "spec_version", "flapping", "capped",
+)  # fmt: skip
+
+
+def row_of(t: Transition) -> dict[str, object]:
+    """By the names that tables and files have; times aware UTC. Raises OverflowError where one is no date."""
+    moments = {name: to_datetime(getattr(t, f"{name}_us")) for name in TIMES}
+    source = {"source_partition": t.partition, "source_offset": t.offset}
+    return {**{name: getattr(t, name) for name in _SAME}, **moments, **source, "device_id": t.device}

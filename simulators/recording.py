@@ -40,6 +40,7 @@ def recording_of(
     path: Path,
     *,
     site: str | None = None,
+    skip_us: int = 0,
     limit: int | None = None,
     duration_us: int | None = None,
     max_gap_us: int | None = None,
@@ -51,7 +52,7 @@ def recording_of(
     if not LEVEL.fullmatch(place):
         raise ConfigurationError(f"--site {place!r}: letters, digits and _ . : - , at most 64")
     return Recording(
-        path, form, place, cadence_of(spec) // timedelta(microseconds=1), limit, duration_us, max_gap_us
+        path, form, place, cadence_of(spec) // timedelta(microseconds=1), skip_us, limit, duration_us, max_gap_us
     )  # fmt: skip
 
 
@@ -86,20 +87,21 @@ class Survey:
 
 @dataclass(frozen=True)
 class Recording:
-    """A file, and the part of it that is replayed: up to `limit` rows, and up to `duration_us` from its first row.
-    Pauses longer than `max_gap_us` are closed to that."""
+    """A file, and the part of it that is replayed: from `skip_us` after its first row on, up to `limit` rows, and up to
+    `duration_us`. Pauses longer than `max_gap_us` are closed to that."""
 
     path: Path
     format: Format
     site: str
     cadence_us: int
+    skip_us: int = 0
     limit: int | None = None
     duration_us: int | None = None
     max_gap_us: int | None = None
 
     def rows(self, survey: Survey | None = None) -> Iterator[Row]:
         """The rows in the file's order, with gaps closed. Dirty ones are skipped, and counted in the survey."""
-        first_us = newest_us = None
+        begin_us = first_us = newest_us = None
         closed_us = taken = 0
         with _open(self.path) as text:
             for item in self.format.read(text, self.site, str(self.path)):
@@ -113,6 +115,9 @@ class Recording:
                     closed_us += max(0, item.time_us - newest_us - self.max_gap_us)
                 newest_us = item.time_us if newest_us is None else max(newest_us, item.time_us)
                 row = item.shifted(-closed_us)
+                begin_us = row.time_us if begin_us is None else begin_us
+                if row.time_us - begin_us < self.skip_us:
+                    continue
                 first_us = row.time_us if first_us is None else first_us
                 # The end belongs to the next pass: [first, first + duration).
                 if self.duration_us is not None and row.time_us - first_us >= self.duration_us:

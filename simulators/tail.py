@@ -23,7 +23,7 @@ class Heard(NamedTuple):
     payload: bytes
     key: bytes | None = None
     place: str = ""
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
     @property
     def is_reading(self) -> bool:
@@ -56,6 +56,7 @@ def _mqtt(settings: Settings, topic: str, stopping: Callable[[], bool]) -> Itera
 
 def _kafka(settings: Settings, topic: str, from_beginning: bool, stopping: Callable[[], bool]) -> Iterator[Heard]:
     from connections.kafka import READ, check_access, consumer, partitions
+    from connections.kafka_batches import Batches
 
     check_access(settings, READ, [topic])
     client = consumer(settings, "weir-tail")
@@ -68,9 +69,10 @@ def _kafka(settings: Settings, topic: str, from_beginning: bool, stopping: Calla
             client.seek_to_end(*assigned)
             for partition in assigned:  # the end is looked up now, not at the first poll
                 client.position(partition)
+        batches = Batches(client)
         while not stopping():
-            for records in client.poll(timeout_ms=int(POLL_SECONDS * 1000)).values():
-                for r in records:
+            for batch in batches.poll(int(POLL_SECONDS * 1000)):
+                for r in batch.records():
                     yield Heard(
                         r.timestamp, r.topic, r.value or b"", r.key, f"{r.partition}/{r.offset}", tuple(r.headers)
                     )  # fmt: skip
@@ -87,7 +89,7 @@ def as_json(heard: Heard) -> str:
     if heard.key is not None:
         line["key"] = heard.key.decode("utf-8", "backslashreplace")
     if heard.headers:
-        line["headers"] = {name: value.decode("utf-8", "backslashreplace") for name, value in heard.headers}
+        line["headers"] = {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in heard.headers}
     try:
         line["payload"] = heard.payload.decode("utf-8")
     except UnicodeDecodeError:
@@ -97,7 +99,7 @@ def as_json(heard: Heard) -> str:
 
 def as_text(heard: Heard) -> tuple[str, str]:
     """(where and when, what was said), without control characters."""
-    headers = " ".join(f"{name}={value.decode('utf-8', 'backslashreplace')}" for name, value in heard.headers)
+    headers = " ".join(f"{name}={(value or b'').decode('utf-8', 'backslashreplace')}" for name, value in heard.headers)
     key = "" if heard.key is None else heard.key.decode("utf-8", "backslashreplace")
     at = datetime.fromtimestamp(heard.at_ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
     where = heard.topic if is_mqtt(heard.topic) else f"{heard.place} {key}"

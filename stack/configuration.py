@@ -11,6 +11,7 @@ import bcrypt
 
 from fleet.errors import ConfigurationError
 from fleet.settings import SERVICES, Settings, read_env_file
+from stack import grafana
 from stack.cache import CHECKOUT
 from stack.certificate import self_signed
 from stack.credentials import MQTT_ROLES, login_url, mosquitto_hash, write_private
@@ -24,7 +25,8 @@ KEPT = ("WEIR_LAKE_URI", "WEIR_TYPES_DIR", "WEIR_SPARK_MASTER")
 others (or empty ones) are given."""
 _DECIDED_HERE = (
     "WEIR_ENV_FILE", "WEIR_HOME", "WEIR_ROLE", "WEIR_PORT_", "WEIR_DB_URL", "WEIR_KAFKA_", "WEIR_MQTT_",
-    "WEIR_AIRFLOW_", "WEIR_ALERTMANAGER_", "WEIR_INBOX_", "WEIR_SPARK_REMOTE", "WEIR_SPARK_JARS", "WEIR_JAVA_HOME",
+    "WEIR_AIRFLOW_", "WEIR_GRAFANA_", "WEIR_ALERTMANAGER_", "WEIR_INBOX_", "WEIR_SPARK_REMOTE", "WEIR_SPARK_JARS",
+    "WEIR_JAVA_HOME",
     *(f"WEIR_{service.upper()}_METRICS_PORT" for service in SERVICES),
 )  # fmt: skip
 
@@ -90,6 +92,8 @@ def write(
     if "spark" in names:
         render("spark/spark-defaults.conf.j2", layout.config / "spark" / "spark-defaults.conf", values)
         render("spark/log4j2.properties", layout.config / "spark" / "log4j2.properties", values)
+    if "grafana" in names:
+        grafana.write(layout, ports, secrets, values, has_alertmanager="alertmanager" in names)
     if "airflow-api-server" in names:
         passwords = {"admin": secrets["AIRFLOW_ADMIN"], "batch": secrets["AIRFLOW_BATCH"]}
         write_private(layout.config / "airflow-passwords.json", json.dumps(passwords) + "\n")

@@ -27,7 +27,7 @@ DB_LOGINS = (
 )  # fmt: skip
 SERVER_KEYS = (
     "KAFKA_BROKER", "KAFKA_ADMIN", "KAFKA_CONTROLLER", "DB_SUPERUSER", "AIRFLOW_ADMIN", "AIRFLOW_BATCH",
-    "AIRFLOW_API_SECRET", "SPARK_TOKEN", "ALERTMANAGER", "INBOX_SMTP",
+    "AIRFLOW_API_SECRET", "SPARK_TOKEN", "GRAFANA_ADMIN", "GRAFANA_SECRET", "ALERTMANAGER", "INBOX_SMTP",
 )  # fmt: skip
 
 
@@ -154,6 +154,8 @@ def role_settings(
             "WEIR_AIRFLOW_URL": f"http://{LOOPBACK}:{ports.airflow}",
             "WEIR_AIRFLOW_USER": "admin",
             "WEIR_AIRFLOW_PASSWORD": known["AIRFLOW_ADMIN"],
+            "WEIR_GRAFANA_URL": f"http://{LOOPBACK}:{ports.grafana}",
+            "WEIR_GRAFANA_PASSWORD": known["GRAFANA_ADMIN"],
         }
         values |= {f"WEIR_PORT_{name.upper()}": str(getattr(ports, name)) for name in ports.__dataclass_fields__}
     return values

@@ -30,6 +30,7 @@ class Ports:
     alertmanager: int
     inbox: int
     inbox_smtp: int
+    grafana: int
 
     @classmethod
     def from_base(cls, base: int) -> "Ports":

@@ -21,6 +21,9 @@ SPARK_SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 SERVERS = ("mosquitto", "kafka", "postgres", "alertmanager")
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor")
 ALL = (*SERVERS, "spark", *AIRFLOW, *SERVICES, "inbox")
+OPTIONAL: Mapping[str, str] = {"grafana": "GRAFANA_HOME"}
+"""What Weir does not bring along: program → the variable that names the folder where it is unpacked."""
+KNOWN = (*ALL, *OPTIONAL)
 READ_TYPES = ("airflow-scheduler", "airflow-dag-processor", *SERVICES)
 """What reads the device types once, when it starts."""
 
@@ -36,6 +39,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "live": ("kafka", "postgres"),
     "alerts": ("kafka",),
     "history": ("kafka", "postgres"),
+    "grafana": ("postgres",),
     "dispatcher": ("kafka", "postgres"),
 }
 """Program → servers that have to be up and provisioned (topics, users, migrations) before it starts."""
@@ -52,7 +56,14 @@ PORT_OF: Mapping[str, tuple[str, ...]] = {
     "alertmanager": ("alertmanager",),
     "inbox": ("inbox", "inbox_smtp"),
     **{service: (f"{service}_metrics",) for service in SERVICES},
+    "grafana": ("grafana",),
 }
+
+
+def everything(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What is started where nothing is named: all of ours, and of the optional what there is."""
+    return (*ALL, *(name for name, variable in OPTIONAL.items() if environ.get(variable)))
+
 
 # A desktop's and a container's environment hold much that a server must not depend on.
 PASSED_ON = ("PATH", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy",

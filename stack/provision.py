@@ -26,7 +26,7 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
         if topic in own:  # nothing simulates Weir's own services
             continue
         rights += [Right("simulator", operation, "topic", topic) for operation in ("write", "describe")]
-    for topic in [*readings, REJECTED]:
+    for topic in [*readings, REJECTED, TRANSITIONS]:
         rights += [Right("landing", operation, "topic", topic) for operation in ("read", "describe")]
     for topic in readings:
         # Control records stand among the readings. Kafka's rights know no headers: who may write one may write both.

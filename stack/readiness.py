@@ -38,6 +38,8 @@ def check(name: str, ports: Ports, secrets: Mapping[str, str]) -> None:
             health = probes.airflow(f"http://{LOOPBACK}:{ports.airflow}")
             if health.get(part) != "healthy":
                 raise Unavailable(f"Airflow's {part} is {health.get(part)}")
+        case "grafana":
+            probes.grafana(f"http://{LOOPBACK}:{ports.grafana}")
         case _:
             probes.service(f"http://{LOOPBACK}:{getattr(ports, f'{name}_metrics')}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fleet.errors import ConfigurationError, WeirError
 from fleet.settings import CHECKOUT, Settings
-from stack import configuration, kafka, postgres, prefix, programs, provision, readiness, started, supervisor
+from stack import configuration, grafana, kafka, postgres, prefix, programs, provision, readiness, started, supervisor
 from stack.credentials import admin_url, ensure_secrets, owner_url, write_env_files
 from stack.layout import Layout
 from stack.ports import LOOPBACK, Ports, check_free
@@ -34,7 +34,7 @@ class Stack:
         environ: Mapping[str, str] = os.environ,
         external_db_url: str = "",
     ) -> None:
-        """`services`: what to run, of `stack.programs.ALL`; what these need comes with them.
+        """`services`: what to run, of `stack.programs.KNOWN`; what these need comes with them.
 
         `ports`: as set up before, or the defaults, when None. `external_db_url`: a TimescaleDB of the user's own.
         """
@@ -92,6 +92,8 @@ class Stack:
                 program = programs.alertmanager(self.layout, self.prefix, self.ports)
             case "spark":
                 program = programs.spark(self.layout, self.prefix, self.settings("batch").spark_master)
+            case "grafana":
+                program = grafana.program(self.layout, self.environ, self.secrets)
             case _ if name in programs.AIRFLOW:
                 environment = configuration.airflow_environment(self.layout, self.ports, self.secrets, self.environ)
                 program = programs.airflow(name, self.layout, self.ports, environment)
@@ -250,7 +252,7 @@ class Stack:
 
     def down(self) -> None:
         """Stop everything; nothing of this stack is running afterwards. Clients go first: they may have to flush."""
-        self.supervisor.stop_together(set(programs.ALL) - set(programs.SERVERS))
+        self.supervisor.stop_together(set(programs.KNOWN) - set(programs.SERVERS))
         self.supervisor.stop_together(programs.SERVERS)
         self.supervisor.shutdown()
         supervisor.kill_leftovers(self.layout.home)
@@ -259,9 +261,9 @@ class Stack:
 def with_needs(services: Iterable[str]) -> tuple[str, ...]:
     """The services and what they need, in the table's order. Raises ConfigurationError for a name that is not there."""
     wanted = set(services)
-    unknown = sorted(wanted - set(programs.ALL))
+    unknown = sorted(wanted - set(programs.KNOWN))
     if unknown:
-        raise ConfigurationError(f"no such service: {', '.join(unknown)}; there are {', '.join(programs.ALL)}")
+        raise ConfigurationError(f"no such service: {', '.join(unknown)}; there are {', '.join(programs.KNOWN)}")
     for name in list(wanted):
         wanted |= set(programs.NEEDS.get(name, ()))
-    return tuple(name for name in programs.ALL if name in wanted)
+    return tuple(name for name in programs.KNOWN if name in wanted)

@@ -17,7 +17,6 @@ from kafka.errors import FencedInstanceIdError, KafkaError, ProducerFencedError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from connections import kafka
-from connections.kafka_batches import Batches
 from fleet.catalog import load_catalog
 from fleet.channels import TRANSITIONS, state_topic
 from fleet.columns import ColumnReader
@@ -94,11 +93,10 @@ class Alerts:
         self._watchdog = Watchdog(HUNG_SECONDS)
         self._reader = SnapshotReader(self.settings)
         member = Member(self.settings, GROUP, self.systems, isolation_level="read_committed")
-        batches = Batches(member.consumer)
         log.info("started topics=%s", ",".join(self.systems))
         try:
             while not stop.is_set():
-                self.step(member, batches)
+                self.step(member)
             self._commit(member)
             log.info("stopped commits=%d transitions=%d", self.commits, sum(self.transitions.values()))
         finally:
@@ -107,11 +105,11 @@ class Alerts:
             self._close_producer()
             health.close()
 
-    def step(self, member: Member, batches: Batches) -> None:
+    def step(self, member: Member) -> None:
         """One poll; what it brings is evaluated, and committed when that is due."""
         consumer = member.consumer
         try:
-            polled = member.told(lambda: batches.poll(timeout_ms=POLL_MS, max_batches=MAX_BATCHES))
+            polled = member.told(lambda: member.batches.poll(POLL_MS, MAX_BATCHES))
         except Unavailable as error:  # what was evaluated before is told all the same
             self._backoff.problem = str(error)
             log.error("%s", error)
@@ -166,7 +164,7 @@ class Alerts:
         for shard in shards.values():
             counts = _sum(counts, shard.counted())
         return Figures(
-            engine_states(list(shards.values()), time.time()),
+            engine_states(list(shards.values()), time.time()) | {"blocked": len(self._blocked)},
             counts | {"restarts": self.failed_commits},
             positions | {place: shard.position for place, shard in shards.items()},
         )
@@ -364,6 +362,9 @@ class Alerts:
         yield CounterMetricFamily("weir_alerts_snapshots", "Snapshots written", value=self.snapshots)
         yield CounterMetricFamily("weir_alerts_snapshot_seconds", "Spent on snapshots", value=self.snapshot_seconds)
         yield GaugeMetricFamily("weir_alerts_snapshot_bytes", "Of the last snapshot", value=self.snapshot_bytes)
+        yield GaugeMetricFamily(
+            "weir_alerts_blocked", "Partitions that wait for a person", value=len(self._blocked)
+        )  # fmt: skip
         shards = list(self._shards.items())
         at = GaugeMetricFamily("weir_alerts_position", "Next offset to be read", labels=["topic", "partition"])
         for place, shard in shards:

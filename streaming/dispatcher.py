@@ -111,7 +111,7 @@ class Dispatcher:
         log.info("alerts under way: %d", len(board.alerts))
         tick_at = 0.0
         while not stop.is_set():
-            transitions, ends = self.transitions.poll(consumer, POLL_MS)
+            transitions, ends = self.transitions.poll(POLL_MS)
             if transitions or ends:
                 self._decide(board, transitions, ends)
             if (began := time.monotonic()) >= tick_at or self._look_again.is_set():

@@ -4,20 +4,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, REJECTED, mark_of
+import msgspec
+
+from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, REJECTED, TRANSITIONS, mark_of
 from fleet.contract import LATEST_US, Intake, NotYetKnown, Reject
 from fleet.dead_letter import DeadLetter, dead_letter_of_record, decode_dead_letter
 from fleet.lake_layout import (
+    JSON_COLUMNS,
     REJECTED_COLUMNS,
+    TRANSITION_COLUMNS,
     ColumnType,
     Partition,
     columns,
     data_file_name,
     partition_of,
     rejected_partition_of,
+    transitions_partition_of,
 )
 from fleet.manifest import DataFile, Manifest
 from fleet.reading import Reading, to_datetime
+from fleet.transition import Transition, decode_transition, row_of
 
 Cells = dict[str, list[Any]]
 """Column name → its values."""
@@ -38,8 +44,8 @@ class Landed(NamedTuple):
 class Buffer:
     """The records of one Kafka partition from `first_offset` on that no manifest has yet.
 
-    Offsets that the log does not give (retention was faster than landing, or compaction and transaction markers,
-    which readings topics do not have) are counted as missing when the next record shows the gap.
+    Offsets that the log does not give (retention was faster than landing) are counted as missing when the next record
+    shows the gap; among transitions, which come by transactions, as unseen: there each commit leaves a mark.
     """
 
     topic: str
@@ -52,6 +58,7 @@ class Buffer:
     heartbeats: int = 0
     controls: int = 0
     missing: int = 0
+    unseen: int = 0
     held_bytes: int = 0
     """Of the values held, for the bound on memory."""
     first_append_ms: int = -1
@@ -87,11 +94,14 @@ class Buffer:
         if offset < self.next_offset:
             return True
         result: Reading | Reject | None = None
-        if mark is None and self.topic != REJECTED:
+        if mark is None and self.topic not in (REJECTED, TRANSITIONS):
             result = self.intake.read_record(self.topic, value, record.timestamp)
             if isinstance(result, NotYetKnown):
                 return False
-        self.missing += offset - self.next_offset
+        if self.topic == TRANSITIONS:
+            self.unseen += offset - self.next_offset
+        else:
+            self.missing += offset - self.next_offset
         self.next_offset = offset + 1
         timestamp = record.timestamp
         if self.first_append_ms < 0:
@@ -108,6 +118,8 @@ class Buffer:
                 self.rows_since = now
             if self.topic == REJECTED:
                 self._take_dead_letter(record, value)
+            elif self.topic == TRANSITIONS:
+                self._take_transition(record, value)
             else:
                 self._take_reading(record, value, result or Reject(UNREADABLE, f"header {MARK_HEADER} is {mark!r:.80}"))
         return True
@@ -136,6 +148,21 @@ class Buffer:
             self._reject(record, value, Reject(UNREADABLE, f"no dead letter: {error}"[:200]))
             return
         self._add_letter(record, letter, payload)
+        self.rows += 1
+
+    def _take_transition(self, record: Any, value: bytes) -> None:
+        try:
+            transition = decode_transition(value)
+            row = row_of(transition) | {name: _json(getattr(transition, name)) for name in JSON_COLUMNS}
+            _check_numbers_of(transition)
+        except Exception as error:  # no transition, or of a time or number that no column takes
+            self._reject(record, value, Reject(UNREADABLE, f"no transition: {error}"[:200]))
+            return
+        partition = transitions_partition_of(transition.system, to_datetime(transition.event_time_us))
+        cells = self._cells(partition, 1, lambda: TRANSITION_COLUMNS)
+        for name in TRANSITION_COLUMNS.keys() & row.keys():
+            cells[name].append(row[name])
+        self._add_source(cells, record)
         self.rows += 1
 
     def _reject(self, record: Any, value: bytes, reject: Reject) -> None:
@@ -186,7 +213,7 @@ class Buffer:
     def manifest(self, files: list[DataFile]) -> Manifest:
         return Manifest(
             self.topic, self.kafka_partition, self.first_offset, self.next_offset - 1, self.rows, self.unreadable,
-            self.heartbeats, self.controls, self.missing, self.first_append_ms, self.last_append_ms, files,
+            self.heartbeats, self.controls, self.missing, self.first_append_ms, self.last_append_ms, files, self.unseen,
         )  # fmt: skip
 
 
@@ -203,8 +230,22 @@ def _add_reading(cells: Cells, reading: Reading, metrics: Any) -> None:
 
 def _check_numbers(letter: DeadLetter) -> None:
     """Raises ValueError where one does not fit its column: one such record must not stop a whole flush."""
-    for number, bits in ((letter.version, 31), (letter.partition, 31), (letter.offset, 63)):
-        if number is not None and not 0 <= number < 2**bits:
-            raise ValueError(f"{number} does not fit {bits + 1} bits")
+    _check_bits((letter.version, 31), (letter.partition, 31), (letter.offset, 63))
     if not 0 <= letter.received_at < LATEST_US // 1000:
         raise ValueError(f"received_at {letter.received_at} is no epoch in milliseconds")
+
+
+def _check_numbers_of(transition: Transition) -> None:
+    """As _check_numbers."""
+    t = transition
+    _check_bits((t.number, 31), (t.spec_version, 31), (t.partition, 31), (t.offset, 63))
+
+
+def _check_bits(*numbers: tuple[int | None, int]) -> None:
+    for number, bits in numbers:
+        if number is not None and not 0 <= number < 2**bits:
+            raise ValueError(f"{number} does not fit {bits + 1} bits")
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -11,12 +11,15 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.errors import FencedInstanceIdError, KafkaError
 
 from connections import kafka
+from connections.kafka_batches import Batches
+from connections.record_batch import Record
 from fleet.settings import Settings
 
 SESSION_TIMEOUT_MS = 10_000
 HEARTBEAT_MS = 1_000
 """By its answer a member learns that another came or went; moving a partition takes two."""
-MAX_RECORDS = 5_000
+MAX_BATCHES = 1
+"""In one poll, of about 8,192 records."""
 
 
 Result = TypeVar("Result")
@@ -30,7 +33,7 @@ class Polled(NamedTuple):
 
     lost: set[TopicPartition]
     gained: set[TopicPartition]
-    records: dict[TopicPartition, list[Any]]
+    records: dict[TopicPartition, list[Record]]
 
 
 class Member:
@@ -45,12 +48,16 @@ class Member:
             partition_assignment_strategy=(CooperativeStickyAssignor,), session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=HEARTBEAT_MS, **options,
         )  # fmt: skip
+        self.batches = Batches(self.consumer)
         self._rebalances = _Rebalances()
         self.consumer.subscribe(list(topics), listener=self._rebalances)
 
     def poll(self, milliseconds: int) -> Polled:
         """Raises what `told` raises."""
-        records = self.told(lambda: self.consumer.poll(timeout_ms=milliseconds, max_records=MAX_RECORDS))
+        batches = self.told(lambda: self.batches.poll(milliseconds, MAX_BATCHES))
+        records: dict[TopicPartition, list[Record]] = {}
+        for batch in batches:
+            records.setdefault(TopicPartition(batch.topic, batch.partition), []).extend(batch.records())
         return Polled(*self.moved(), records)
 
     def told(self, call: Callable[[], Result]) -> Result:

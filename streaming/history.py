@@ -18,9 +18,8 @@ from connections import kafka
 from connections.warehouse import Warehouse
 from fleet.catalog import load_catalog
 from fleet.errors import Unavailable, WeirError
-from fleet.reading import to_datetime
 from fleet.settings import Settings
-from fleet.transition import TIMES, Transition
+from fleet.transition import Transition, row_of
 from streaming.backoff import Backoff
 from streaming.reporter import Figures, Reporter
 from streaming.service import Health
@@ -80,7 +79,7 @@ class History:
         """From where the tables end, until something fails. Raises Unavailable, KafkaError."""
         self.transitions.follow(consumer)
         while not stop.is_set():
-            found, ends = self.transitions.poll(consumer, POLL_MS)
+            found, ends = self.transitions.poll(POLL_MS)
             if ends:
                 with self.warehouse.transaction() as connection:
                     self.transitions.move(connection, ends)
@@ -116,7 +115,7 @@ def write(connection: Connection, transitions: Sequence[Transition]) -> None:
     """Each once, whatever is there: rows of alert_transitions by their id, rows of alerts only forward."""
     if not transitions:
         return
-    rows = [_row(transition) for transition in transitions]
+    rows = [row_of(transition) for transition in transitions]
     names = ", ".join(f'"{name}"' for name in INSERTED)
     connection.execute(
         text(
@@ -126,16 +125,6 @@ def write(connection: Connection, transitions: Sequence[Transition]) -> None:
         {"rows": msgspec.json.encode(rows).decode()},
     )
     connection.execute(UPSERT, {"ids": sorted({transition.alert_id for transition in transitions})})
-
-
-def _row(t: Transition) -> dict[str, object]:
-    moments = {name: to_datetime(getattr(t, f"{name}_us")) for name in TIMES}
-    same = (
-        "transition_id", "alert_id", "number", "system", "type", "rule", "site", "to", "severity", "reason", "title",
-        "annotations", "labels", "values", "spec_version", "flapping", "capped",
-    )  # fmt: skip
-    source = {"source_partition": t.partition, "source_offset": t.offset}
-    return {**{name: getattr(t, name) for name in same}, **moments, **source, "device_id": t.device}
 
 
 _KEPT = (

@@ -1,4 +1,5 @@
-"""Kafka → the lake, each record once. The position is the lake's own: one past the last manifest's last offset.
+"""Kafka → the lake: readings, dead letters and transitions of alerts, each record once. The position is the lake's
+own: one past the last manifest's last offset.
 
 Records gather in a buffer for each Kafka partition. A flush writes its data files, then one manifest that appears
 whole or not at all: that is the commit. Killed before it, the next one reads the same records again; the files left
@@ -20,7 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from connections import kafka
 from connections.lake import Lake, arrow_schema
-from fleet.channels import REJECTED
+from fleet.channels import REJECTED, TRANSITIONS
 from fleet.errors import DataError, Unavailable
 from fleet.manifest import DataFile
 from fleet.settings import Settings
@@ -65,7 +66,7 @@ class Landing:
     def __init__(self, settings: Settings):
         self.settings = settings
         self._newcomers = Newcomers(settings.types_dir)
-        self.topics = [*(s.topic for s in self._newcomers.catalog.systems.values()), REJECTED]
+        self.topics = [*(s.topic for s in self._newcomers.catalog.systems.values()), REJECTED, TRANSITIONS]
         self.lake = Lake(settings.lake)
         self._buffers: dict[TopicPartition, Buffer] = {}
         self._retry_at: dict[TopicPartition, float] = {}
@@ -84,7 +85,7 @@ class Landing:
         health.registry.register(self)
         reporter = Reporter(self.settings, GROUP, self._newcomers.catalog, self.figures)
         health.registry.register(reporter)
-        member = Member(self.settings, GROUP, self.topics)
+        member = Member(self.settings, GROUP, self.topics, isolation_level="read_committed")
         Supervised("sweep", lambda: self._sweep(stop), stop).thread.start()
         reporter.start(stop)
         log.info("started topics=%s lake=%s", ",".join(self.topics), self.settings.lake)
@@ -135,7 +136,7 @@ class Landing:
         positions: dict[TopicPartition, int | None] = dict.fromkeys((*self._retry_at, *self._blocked))
         positions |= {place: buffer.next_offset for place, buffer in list(self._buffers.items())}
         counts = {"rejects": self.unreadable, "lost": self.missing, "restarts": self.failed_flushes}
-        return Figures({}, counts, positions)
+        return Figures({"blocked": len(self._blocked)}, counts, positions)
 
     def _take(self, consumer: Any, place: TopicPartition, batch: list[Any], now: float) -> None:
         """Into the buffer, which is flushed where it is full of groups. Where the batch cannot be taken to its end,
@@ -165,11 +166,21 @@ class Landing:
         return Buffer(place.topic, place.partition, offset, self._newcomers.intake)
 
     def _is_real(self, consumer: Any, place: TopicPartition, offset: int) -> bool:
-        """Whether the log really goes on at `offset`: a gap counts as missing when a second reading shows it too."""
-        gap = (self._buffers[place].next_offset, offset)
-        if self._gaps.pop(place, None) == gap:
-            log.error("%s-%d offsets %d to %d are not in Kafka: missing", *place, gap[0], gap[1] - 1)
-            return True
+        """Whether the log really goes on at `offset`: a gap counts when a second reading shows it too. It is a loss;
+        where transactions leave gaps, as far as the log no longer reaches back."""
+        buffer = self._buffers[place]
+        gap = (buffer.next_offset, offset)
+        if self._gaps.get(place) == gap:
+            try:
+                kept = consumer.beginning_offsets([place])[place] if place.topic == TRANSITIONS else offset
+            except KafkaError as error:
+                log.error("%s-%d: where does it begin? %r", *place, error)
+            else:
+                if (lost := min(kept, offset)) > gap[0]:
+                    log.error("%s-%d offsets %d to %d are not in Kafka: missing", *place, gap[0], lost - 1)
+                    buffer.skip_to(lost, time.monotonic())
+                del self._gaps[place]
+                return True
         self._gaps[place] = gap
         seek(consumer, place, gap[0])
         return False
@@ -294,6 +305,7 @@ class Landing:
             "weir_landing_failed_flushes", "Flushes the lake did not take", value=self.failed_flushes
         )
         yield CounterMetricFamily("weir_landing_zombies", "Flushes that another worker had made", value=self.zombies)
+        yield GaugeMetricFamily("weir_landing_blocked", "Partitions that wait for a person", value=len(self._blocked))
         held = GaugeMetricFamily("weir_landing_held", "Offsets read and not yet landed", labels=["topic", "partition"])
         for place, buffer in list(self._buffers.items()):
             held.add_metric([place.topic, str(place.partition)], buffer.offsets)

@@ -32,6 +32,8 @@ class Registrar:
         self.registry = Registry(Warehouse.of(settings))
         self.topics = [system.topic for system in catalog.systems.values()]
         self.connected = False
+        self._ended: list[tuple[str, str]] = []
+        """Devices that spoke until their retirement was read here."""
         self.registered = self.published = 0
 
     def run(self, stop: threading.Event, under_way: Callable[[], None] = lambda: None) -> None:
@@ -47,7 +49,7 @@ class Registrar:
                     self.connected = True
                     log.info("registry revision=%d", self.admission.revision)
                 under_way()
-                if stopping:  # once more at the end, for who came since the last time
+                if stopping and not self._ended:  # once more at the end, for who came since the last time
                     return
                 stop.wait(LOOK_SECONDS)
         finally:
@@ -58,6 +60,7 @@ class Registrar:
 
     def step(self) -> bool:
         """Reads, then registers. Returns whether control records wait to be published."""
+        self._retire_again()
         self._read()
         if OWN_TYPE in self.catalog.types:
             # Their readings do not come through the bridge; those that never come are to be missed.
@@ -74,7 +77,18 @@ class Registrar:
         revision, _ = self.registry.state(self.topics)
         if revision != known or not self.admission.is_known.is_set():
             # What is committed meanwhile is read too, and again the next time.
-            self.admission.learn(self.registry.devices(after=known), revision)
+            self._ended += self.admission.learn(self.registry.devices(after=known), revision)
+
+    def _retire_again(self) -> None:
+        """Of a device that went on speaking for the second until its retirement was known here, readings stand in the
+        log behind the record that retired it, where they make a new device of it. By now they are all in the log."""
+        if not self._ended:
+            return
+        with self.registry.changes() as changes:
+            for entry in changes.entries(self._ended).values():
+                if entry.retired_at is not None:
+                    changes.put(self.catalog.types[entry.type], entry, entry)
+        self._ended = []
 
     def _register(self, newcomers: dict[tuple[str, str], str]) -> None:
         by_type: dict[str, dict[str, str]] = {}

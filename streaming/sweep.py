@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from connections.lake import TEMPORARY, Lake
-from fleet.lake_layout import LANDED, REJECTED, manifest_path
+from fleet.lake_layout import ALERTS, LANDED, REJECTED, manifest_path
 
-FOLDERS = ("raw", REJECTED, LANDED)
+FOLDERS = ("raw", REJECTED, ALERTS, LANDED)
 MIN_AGE = timedelta(hours=1)
 """A flush writes its files again each time it is tried, so that one under way is younger than this."""
 DATA_FILE = re.compile(r"(?P<topic>[^/]+)-(?P<partition>\d+)-(?P<first>\d+)-(?P<last>\d+)\.parquet$")

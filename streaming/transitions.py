@@ -12,13 +12,15 @@ from kafka import TopicPartition
 from sqlalchemy import Connection, text
 
 from connections import kafka
+from connections.kafka_batches import Batches
 from connections.warehouse import Warehouse
 from fleet.channels import TRANSITIONS
 from fleet.errors import Unavailable
 from fleet.settings import Settings
 from fleet.transition import Transition, decode_transition
 
-MAX_RECORDS = 2_000
+MAX_BATCHES = 1
+"""Of about 8,192 records each."""
 
 Ends = dict[TopicPartition, int]
 """Of each partition that was read, the next offset."""
@@ -50,12 +52,14 @@ class TransitionLog:
                 )
             self.positions[place] = at
             consumer.seek(place, at)
+        self._batches = Batches(consumer)
         self._log.info("from %s", " ".join(f"{p.partition}:{at}" for p, at in self.positions.items()))
 
-    def poll(self, consumer: Any, timeout_ms: int) -> tuple[list[Transition], Ends]:
+    def poll(self, timeout_ms: int) -> tuple[list[Transition], Ends]:
         transitions, ends = [], Ends()
-        for place, records in consumer.poll(timeout_ms=timeout_ms, max_records=MAX_RECORDS).items():
-            for record in records:
+        for batch in self._batches.poll(timeout_ms, MAX_BATCHES):
+            place = TopicPartition(batch.topic, batch.partition)
+            for record in batch.records():
                 if record.offset < self.positions[place]:
                     continue
                 try:
@@ -63,7 +67,7 @@ class TransitionLog:
                 except msgspec.MsgspecError as error:
                     self.unreadable += 1
                     self._log.error("%s-%d offset %d is no transition: %s", *place, record.offset, error)
-            ends[place] = records[-1].offset + 1
+            ends[place] = batch.last_offset + 1
         return transitions, ends
 
     def move(self, connection: Connection, ends: Ends) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from kafka import TopicPartition
 
 from connections.kafka import consumer, end_offsets
+from connections.kafka_batches import Batches
 from connections.lake import Lake
 from connections.warehouse import Warehouse
 from fleet.catalog import Catalog
@@ -64,18 +65,19 @@ def count_on_kafka(settings: Settings, start: Offsets, end: Offsets) -> tuple[Co
         for tp in partitions:
             client.seek(tp, start.get((tp.topic, tp.partition), 0))
         left = {tp for tp, last in partitions.items() if client.position(tp) < last}
-        deadline = time.monotonic() + 120
+        batches, deadline = Batches(client), time.monotonic() + 120
         while left:
             if time.monotonic() > deadline:
                 raise Unavailable(f"Kafka stopped answering while its records were counted: {sorted(left)}")
-            for tp, records in client.poll(timeout_ms=1000).items():
-                for record in records:
+            for batch in batches.poll(1000):
+                tp = TopicPartition(batch.topic, batch.partition)
+                for record in batch.records():
                     if record.offset >= partitions[tp] or mark_of(record.headers) is not None:
                         continue
                     if tp.topic == REJECTED:
-                        rejected[reason_of(record.value).reason] += 1
+                        rejected[reason_of(record.value or b"").reason] += 1
                     else:
-                        readings[type_of(record.value).device_type] += 1
+                        readings[type_of(record.value or b"").device_type] += 1
             left = {tp for tp in left if client.position(tp) < partitions[tp]}
     finally:
         client.close()

@@ -17,7 +17,11 @@ from fleet.settings import CHECKOUT, Settings
 from stack.clock import say
 
 RECORDING = Path("room-occupancy-estimation") / "Occupancy_Estimation.csv"
-WEATHER_MINUTES, OCCUPANCY_HOURS = 20, 2
+WEATHER_MINUTES = 20
+RECORDED_HOURS, SKIPPED_HOURS = 3, 2
+"""The part of the recording in which CO2 rises over its rule's limit and falls below it again."""
+SIMULATED_HOURS = 12
+"""From ten in the morning: the room fills with people, and is empty in the end."""
 """Of event time: 100 stations at 2 s make 60,000 messages; the room's 17 values at 30 s make 4,080."""
 FAULTS = (
     "spike=0.0005", "out_of_range=0.001", "stuck=0.001", "duplicate=0.002", "reordering=0.002", "clock_skew=0.0005",
@@ -55,7 +59,7 @@ def demo(
     settings = stack.settings("operator")
     figures = run(settings, seconds, recording or find_recording(Settings.load()), say, stack.log_tail)
     (settings.home / "demo.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    _show(figures, settings)
+    _show(figures, settings, has_grafana="grafana" in stack.services)
     if figures["differences"]:
         raise DataError("the figures do not reconcile:\n" + "\n".join(figures["differences"]))
 
@@ -159,12 +163,14 @@ def _simulate(
     speed = ["--duration", f"{weather_minutes}m", "--speed", str(weather_minutes * 60 / seconds)]
     weather = ["simulate", "weather", *speed]
     weather += [part for fault in FAULTS for part in ("--fault", fault)]
-    speed = ["--duration", f"{OCCUPANCY_HOURS}h", "--speed", str(OCCUPANCY_HOURS * 3600 / seconds)]
-    room = ["replay", "occupancy", str(recording), *speed] if recording else ["simulate", "occupancy", *speed]
+    hours = RECORDED_HOURS if recording else SIMULATED_HOURS
+    speed = ["--duration", f"{hours}h", "--speed", str(hours * 3600 / seconds)]
+    replay = ["replay", "occupancy", str(recording), "--skip", f"{SKIPPED_HOURS}h", *speed]
+    room = replay if recording else ["simulate", "occupancy", *speed]
     source = "the real recording" if recording else "simulated"
     room += [part for fault in ROOM_FAULTS for part in ("--fault", fault)]
     say(
-        f"simulators: {weather_minutes} minutes of 100 weather stations with faults, and {OCCUPANCY_HOURS} hours of a"
+        f"simulators: {weather_minutes} minutes of 100 weather stations with faults, and {hours} hours of a"
         f" room ({source}), in {seconds:.0f} s"
     )
     environ = {**os.environ, "WEIR_HOME": str(settings.home)}
@@ -237,7 +243,7 @@ def _etl(settings: Settings, say: Say, what: str) -> str:
     return run_id
 
 
-def _show(figures: dict[str, Any], settings: Settings) -> None:
+def _show(figures: dict[str, Any], settings: Settings, has_grafana: bool) -> None:
     from rich.console import Console
     from rich.table import Table
     from sqlalchemy import make_url
@@ -264,6 +270,9 @@ def _show(figures: dict[str, Any], settings: Settings) -> None:
     reconciles = "[red]They do not reconcile.[/]" if figures["differences"] else "[green]They reconcile.[/]"
     refused = sum(figures["rejected"].values())
     password = settings.airflow_password.get_secret_value()
+    grafana = "not here: unpack Grafana 9.4 or newer and run make up GRAFANA_HOME=/its/folder"
+    if has_grafana:
+        grafana = f"{settings.grafana_url}  user admin, password {settings.grafana_password.get_secret_value()}"
     console.print(
         f"""
 Messages     published {figures["published"]:,} = bridged {figures["bridged"]:,} + rejected {refused:,}. {reconciles}
@@ -273,6 +282,7 @@ Alerts       {figures["transitions"]:,} transitions; active ones: weir alerts
 Figures      {settings.home / "demo.json"}; the books: weir ledger
 
 Airflow      {settings.airflow_url}  user {settings.airflow_user}, password {password}
+Grafana      {grafana}
 Data Docs    {settings.home / "data-docs" / "index.html"}
 Database     PGPASSWORD={url.password} psql -h {url.host} -p {url.port} -U {url.username} {url.database}
 Stop         make down""",

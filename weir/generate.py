@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 def generate(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 where a file is stale.")] = False,
 ) -> None:
-    """Write what follows from fleet/types: expectations/ and docs/data-model.md."""
+    """Write what follows from fleet/types: expectations/, docs/data-model.md, docker/grafana/dashboards/."""
     from fleet.catalog import load_catalog
     from fleet.settings import CHECKOUT, Settings
 
@@ -40,14 +40,15 @@ def generate(
 def derived(catalog: "Catalog") -> dict[str, str]:
     """Path below the checkout → content."""
     from etl.suite import suite
+    from fleet.dashboard import files as dashboard_files
     from fleet.data_model import page
 
     files = {f"expectations/{spec.type}.json": json.dumps(suite(spec), indent=1) + "\n" for spec in catalog}
-    return {**files, "docs/data-model.md": page(catalog)}
+    return {**files, **dashboard_files(catalog), "docs/data-model.md": page(catalog)}
 
 
 def stale_files(checkout: Path, wanted: dict[str, str]) -> dict[str, str]:
-    """Path → what is wrong with it: missing, not what the specs say, or of a type that is gone."""
+    """Path → what is wrong with it: missing, not what the specs say, or of what is gone."""
     found = {}
     for path, content in wanted.items():
         file = checkout / path
@@ -55,8 +56,9 @@ def stale_files(checkout: Path, wanted: dict[str, str]) -> dict[str, str]:
             found[path] = "missing"
         elif file.read_text(encoding="utf-8") != content:
             found[path] = "not what the specs say"
-    for file in sorted((checkout / "expectations").glob("*.json")):
-        path = f"expectations/{file.name}"
-        if path not in wanted:
-            found[path] = "of a type that is gone"
+    for folder in ("expectations", "docker/grafana/dashboards"):
+        for file in sorted((checkout / folder).glob("*.json")):
+            path = f"{folder}/{file.name}"
+            if path not in wanted:
+                found[path] = "of a type or system that is gone"
     return found

@@ -15,6 +15,7 @@ the end. With --loop it starts over then, and goes on at real time, each pass sh
 \b
 weir replay occupancy Occupancy_Estimation.csv --speed 100
 weir replay occupancy Occupancy_Estimation.csv --duration 2h --speed 240      # two hours in half a minute
+weir replay occupancy Occupancy_Estimation.csv --skip 2h --duration 3h        # one o'clock to four
 weir replay occupancy Occupancy_Estimation.csv --max-gap 5m --speed 1000 --loop
 """
 
@@ -24,8 +25,9 @@ def replay(
     file: Annotated[Path, typer.Argument(help="The recording; .gz is unpacked on the way.")],
     speed: Speed = None,
     loop: Annotated[bool, typer.Option("--loop", help="Start over at the end, until stopped.")] = False,
+    skip: Annotated[str, typer.Option(help="Leave out this much of its beginning: seconds, or 2h.")] = "",
     limit: Annotated[int | None, typer.Option(help="At most this many rows of the file.", min=1)] = None,
-    duration: Annotated[str, typer.Option(help="At most this much from its start: seconds, or 2h.")] = "",
+    duration: Annotated[str, typer.Option(help="At most this much from there: seconds, or 2h.")] = "",
     max_gap: Annotated[str, typer.Option(help="Close longer pauses in the recording to this, such as 5m.")] = "",
     until: Until = "",
     seed: Seed = 0,
@@ -49,7 +51,7 @@ def replay(
     settings = Settings.load(role="simulator")
     catalog = load_catalog(settings.types_dir)
     recording: Recording = recording_of(
-        catalog, system, file, site=site, limit=limit,
+        catalog, system, file, site=site, limit=limit, skip_us=span_us(skip, "--skip") if skip else 0,
         duration_us=span_us(duration, "--duration") if duration else None,
         max_gap_us=span_us(max_gap, "--max-gap") if max_gap else None,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`weir rules`: alert rules, and their tests."""
+"""`weir rules`: alert rules, their tests, and why one fired or did not."""
 
 import json
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".test.yaml"
 
-rules = typer.Typer(no_args_is_help=True, help="Alert rules: what they do with given readings.")
+rules = typer.Typer(no_args_is_help=True, help="Alert rules: what they do with given readings, and did.")
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 @rules.callback()
 def about() -> None:
-    """Alert rules: what they do with given readings."""
+    """Alert rules: what they do with given readings, and did."""
 
 
 @rules.command()
@@ -41,6 +41,25 @@ def test(
         typer.echo(f"{len(results) - failed} passed, {failed} failed")
     if failed:
         raise typer.Exit(1)
+
+
+@rules.command()
+def explain(
+    device: Annotated[str, typer.Option(help="Its id.")],
+    rule: Annotated[str, typer.Option(help="The rule's id, such as high_temperature.")],
+    type_: Annotated[str | None, typer.Option("--type", help="Its type, where several have such a rule.")] = None,
+    at: Annotated[str, typer.Option(help="When: now, -1h, 2026-11-22T03:00; without a zone UTC.")] = "now",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Why a rule did or did not fire for a device: what it saw, where it stood, what it waited for.
+
+    Runs the rules over the partition's own log, up to that moment.
+    """
+    from weir._explain import found_at
+    from weir._explanation import as_lines, as_object
+
+    found = found_at(device, rule, type_, at)
+    typer.echo(json.dumps(as_object(found), ensure_ascii=False) if as_json else "\n".join(as_lines(found)))
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:

@@ -12,12 +12,13 @@ from stack.clock import say
 
 def _stack(services: list[str] | None = None):  # type: ignore[no-untyped-def]
     from stack.ports import Ports
-    from stack.programs import ALL
+    from stack.programs import everything
     from stack.stack import Stack
 
     settings = Settings.load()
     external = os.environ.get("WEIR_DB_URL", "")
-    return Stack(settings.home, Ports.from_settings(settings, os.environ), services or ALL, os.environ, external)
+    ports = Ports.from_settings(settings, os.environ)
+    return Stack(settings.home, ports, services or everything(os.environ), os.environ, external)
 
 
 def progress(name: str, what: str, seconds: float) -> None:
@@ -41,6 +42,8 @@ def up(services: Annotated[list[str] | None, typer.Argument(help="Only these and
     say(f"all up: {servers}")
     if "airflow-api-server" in stack.services:
         print(f"Airflow http://127.0.0.1:{ports.airflow}  user admin, password in {stack.layout.env_file('operator')}")
+    if "grafana" in stack.services:
+        print(f"Grafana http://127.0.0.1:{ports.grafana}  user admin, password in {stack.layout.env_file('operator')}")
 
 
 def down() -> None:

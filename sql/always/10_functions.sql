@@ -16,6 +16,17 @@ BEGIN
     GET DIAGNOSTICS quarantine_deleted = ROW_COUNT;
 END $$;
 
+-- Of the registry's log what Kafka has had for long; what waits stays, however old.
+CREATE OR REPLACE FUNCTION expire_control_records(published_before timestamptz)
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    deleted bigint;
+BEGIN
+    DELETE FROM control_records WHERE published_at < published_before;
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    RETURN deleted;
+END $$;
+
 -- Whole chunks at once, where every type's time is over: cheap, and what gives the disk back.
 CREATE OR REPLACE FUNCTION expire_chunks(readings_before timestamptz, rollups_before timestamptz)
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$

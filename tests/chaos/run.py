@@ -30,6 +30,8 @@ from tests.integration.processes import Process, wait_for
 
 TYPES = Path(__file__).parent / "types"
 WORKERS = 2
+KILLS_A_RESTART = 10
+"""Of the broker."""
 SETTLE_SECONDS = 120
 FROZEN_SECONDS = 12.0
 """Longer than the group's session timeout: the worker's partitions are another's when it wakes up."""
@@ -64,9 +66,8 @@ class Chaos:
             WEIR_SERVICE_INSTANCE=number, WEIR_TYPES_DIR=TYPES, WEIR_ALERTS_SNAPSHOT_SECONDS=1,
         ).start()  # fmt: skip
 
-    def run(self, kills: int, broker_restarts: bool = True) -> None:
+    def run(self, kills: int) -> None:
         """Until that many kills; everything else happens in between."""
-        restart_every = max(10, kills // 5)
         while self.result.kills < kills:
             time.sleep(self.chance.uniform(0.3, 2.5))
             number, worker = self.chance.choice(sorted(self.workers.items()))
@@ -83,7 +84,7 @@ class Chaos:
                 worker.kill()
                 worker.start()
                 self.result.kills += 1
-                if broker_restarts and self.result.kills % restart_every == 0:
+                if self.result.kills % KILLS_A_RESTART == 0:
                     self.stack.restart("kafka")
                     self.result.broker_restarts += 1
                 if self.result.kills % 20 == 0:
@@ -144,10 +145,8 @@ def compare(stack: Stack, result: Result) -> None:
             )
 
 
-def chaos(
-    kills: int, seed: int, say: Callable[[str], None] = print, devices: int = 60, broker_restarts: bool = True
-) -> Result:
-    begun = time.monotonic()
+def chaos(kills: int, seed: int, say: Callable[[str], None] = print, devices: int = 60) -> Result:
+    begun, done = time.monotonic(), False
     with own_home() as home:
         stack = Stack(home, Ports.free(), ("kafka",), environ={"WEIR_TYPES_DIR": str(TYPES)})
         stack.up()
@@ -157,16 +156,17 @@ def chaos(
             run = Chaos(stack, logs, seed, say)
             try:
                 feed = Feed(stack.settings("simulator"), (TYPES / "machine.yaml").read_text(), seed, devices)
-                run.run(kills, broker_restarts)
+                run.run(kills)
                 run.result.readings = feed.end()
                 run.settle()
                 compare(stack, run.result)
+                done = not run.result.differences
             finally:
                 run.end()
-            if run.result.differences:
-                kept = Path(os.environ.get("CHAOS_LOGS", "/tmp")) / f"chaos-{seed}"
-                shutil.copytree(logs, kept, dirs_exist_ok=True)
-                say(f"the workers' logs are in {kept}")
+                if not done:
+                    kept = Path(os.environ.get("CHAOS_LOGS", "/tmp")) / f"chaos-{seed}"
+                    shutil.copytree(logs, kept, dirs_exist_ok=True)
+                    say(f"the workers' logs are in {kept}")
         finally:
             stack.down()
     run.result.seconds = time.monotonic() - begun

@@ -1,6 +1,7 @@
 """What the batch job derives from each spec holds with the libraries that are installed: every type, every metric."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -10,7 +11,7 @@ from etl.lake_frames import SPARK_TYPES, spark_schema
 from etl.suite import NEVER_NULL, suite
 from fleet.catalog import load_catalog
 from fleet.data_model import page
-from fleet.lake_layout import REJECTED_COLUMNS, Partition, columns, partition_of
+from fleet.lake_layout import REJECTED_COLUMNS, TRANSITION_COLUMNS, Partition, columns, partition_of
 from fleet.reading import to_datetime
 from fleet.settings import CHECKOUT
 from fleet.spec import DeviceType
@@ -31,7 +32,7 @@ def test_spark_reads_the_columns_that_landing_writes(spec: DeviceType) -> None:
 
 def test_every_column_type_has_an_arrow_and_a_spark_type() -> None:
     assert set(ARROW_TYPES) == set(SPARK_TYPES)
-    assert set(REJECTED_COLUMNS.values()) <= set(ARROW_TYPES)
+    assert {*REJECTED_COLUMNS.values(), *TRANSITION_COLUMNS.values()} <= set(ARROW_TYPES)
 
 
 @every_type
@@ -79,6 +80,13 @@ def test_partitions_have_keys_that_read_back(spec: DeviceType) -> None:
 
 def test_generated_files_are_fresh() -> None:
     assert stale_files(CHECKOUT, derived(CATALOG)) == {}
+
+
+def test_a_file_of_what_is_gone_is_stale(tmp_path: Path) -> None:
+    for path in ("expectations/old_type.json", "docker/grafana/dashboards/old_system.json"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+        assert "gone" in stale_files(tmp_path, {})[path]
 
 
 def test_arrow_types_survive_parquet() -> None:

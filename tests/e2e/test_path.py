@@ -19,9 +19,12 @@ from sqlalchemy import text
 
 from connections.airflow import Airflow
 from connections.warehouse import Warehouse
+from fleet.catalog import load_catalog
+from fleet.dashboard import dashboards
 from fleet.settings import Settings
 from stack.stack import Stack
 from stack.status import tree
+from tests.grafana import answers, missing_columns
 from weir.demo import DAG, run
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -77,6 +80,24 @@ def test_the_demo_reconciles(whole_stack: Stack, weir: Weir) -> None:
         assert of_type["loaded"] > 0
     assert set(figures["rejects_loaded"]) >= {"malformed_json", "not_utf8", "wrong_type", "unknown_metric"}
     assert any((whole_stack.layout.home / "data-docs").rglob("index.html"))
+
+
+NONE_WHERE_ALL_IS_WELL = ("Alerts now", "Alerts fired, by kind", "Alerts of $device", "Alerts of the device",
+                         "Silent devices")  # fmt: skip
+"""Panels of alerts and of silence. In the demo only the weather is sure to have both."""
+
+
+def test_the_dashboards_show_the_demo(operator: Settings) -> None:
+    """Every panel, variable and annotation, as Grafana asks it, in the range that it shows at first."""
+    warehouse = Warehouse.of(operator)
+    for name, dashboard in dashboards(load_catalog(operator.types_dir)).items():
+        with warehouse.transaction() as connection:
+            found = list(answers(connection, name, dashboard, datetime.now(UTC)))
+        empty = {a.query.where for a in found if not a.rows}
+        assert empty <= {f"{name}: {title}" for title in NONE_WHERE_ALL_IS_WELL if name != "weather"}
+        assert {a.query.where: a.milliseconds for a in found if a.milliseconds > 200} == {}
+        assert missing_columns(dashboard, found) == []
+    warehouse.close()
 
 
 def test_the_books_balance_and_live_has_every_reading(operator: Settings, weir: Weir) -> None:

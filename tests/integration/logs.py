@@ -3,6 +3,7 @@
 from typing import Any
 
 from connections import kafka
+from connections.kafka_batches import Batches
 from fleet.channels import mark_of
 from fleet.settings import Settings
 
@@ -17,10 +18,10 @@ def records(settings: Settings, *topics: str, **options: Any) -> list[Any]:
             return []
         consumer.assign(list(ends))
         consumer.seek_to_beginning()
-        found: list[Any] = []
+        batches, found = Batches(consumer), list[Any]()
         while any(consumer.position(place) < end for place, end in ends.items()):
-            for batch in consumer.poll(timeout_ms=200).values():
-                found += batch
+            for batch in batches.poll(200):
+                found += batch.records()
         return sorted(found, key=lambda r: (r.topic, r.partition, r.offset))
     finally:
         consumer.close(autocommit=False)

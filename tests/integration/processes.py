@@ -94,7 +94,7 @@ class Process:
         self.end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """SIGTERM; the exit code. Fails where that takes more than 15 s."""
+        """SIGTERM; the exit code. Fails where that takes more than 15 s, with the usual patience."""
         return self.end(signal.SIGTERM)
 
     def end(self, number: int) -> int:
@@ -103,7 +103,7 @@ class Process:
             return 0
         process.send_signal(number)
         try:
-            return process.wait(15)
+            return process.wait(15 * PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -2,6 +2,7 @@
 live take control records for no readings."""
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ from connections.lake import Lake
 from connections.mqtt_publisher import BulkPublisher
 from connections.warehouse import Warehouse
 from fleet.channels import CONTROL, mark_of
-from fleet.control import Device, Retire
+from fleet.control import Device, Retire, decode_control
 from fleet.ledger import topic_books, topic_imbalances
+from fleet.reading import Reading, decode_reading
 from fleet.settings import Settings
 from stack.stack import Stack
 from tests.integration.conftest import Weir
@@ -48,13 +50,57 @@ def test_strangers_are_rejected_until_they_are_registered(
     until_known(own_bridge, about(operator, "s-1", "s-2"))
     say(publisher, "s-1", 2)
     say(publisher, "s-2", 2, "beacon")
-    wait_for(lambda: heard(operator, "s-1") and len(heard(operator, "s-2")) == 2, 20, own_bridge.log.read_text)
-    # One that registers itself and reports again is a new device.
-    wait_for(lambda: len(about(operator, "s-2")) == 3, 20, own_bridge.log.read_text)
+    wait_for(lambda: heard(operator, "s-1") and refused(operator, "s-2"), 20, own_bridge.log.read_text)
+    assert refused(operator, "s-2") == {"retired_device": 1}, "also of a type that registers itself"
+    weir("devices", "add", "beacon", "s-2", "--site", "yard")
+    until_known(own_bridge, about(operator, "s-2"))
+    say(publisher, "s-2", 3, "beacon")
+    wait_for(lambda: len(heard(operator, "s-2")) == 2, 20, own_bridge.log.read_text)
     again = json.loads(weir("devices", "show", "beacon", "s-2", "--json").stdout)
     assert again["retired_at"] is None
     assert again["registered_at"] > shown["registered_at"]
-    assert [type(r) for _, r in about(operator, "s-2")] == [Device, Retire, Device]
+    kinds = [type(r) for _, r in about(operator, "s-2")]
+    assert (kinds[0], set(kinds[1:-1]), kinds[-1]) == (Device, {Retire}, Device)
+
+
+@pytest.mark.parametrize("type_name", ["badge", "beacon"])
+def test_a_device_that_is_retired_while_it_speaks_does_not_come_back(
+    weir: Weir, settings_for: SettingsFor, own_bridge: Process, publisher: BulkPublisher, type_name: str
+) -> None:
+    """What the bridge let in before it knew stands behind the record that retired the device; another follows."""
+    operator = settings_for("operator")
+    own_bridge.start().ready()
+
+    def in_the_log(device: str) -> list[type]:
+        """Of each reading and control record of the device, in the order of its partition."""
+        found: list[type] = []
+        for record in records(operator, "readings.access"):
+            said = decode_control(record.value) if mark_of(record.headers) == CONTROL else None
+            reading = decode_reading(record.value) if mark_of(record.headers) is None else None
+            if device in (getattr(said, "device", None), reading and reading.device_id):
+                found.append(type(said or reading))
+        return found
+
+    for attempt in range(8):  # until the bridge lets one in after the record that retires it
+        device = f"r-{type_name}-{attempt}"
+        weir("devices", "add", type_name, device, "--site", "hall")
+        until_known(own_bridge, about(operator, device))
+        retiring = threading.Thread(target=weir, args=("devices", "retire", type_name, device))
+        retiring.start()
+        seq = 0
+        while not refused(operator, device):
+            for _ in range(50):
+                say(publisher, device, seq := seq + 1, type_name)
+        retiring.join()
+        wait_for(lambda device=device: in_the_log(device).count(Retire) == 2, 20, own_bridge.log.read_text)
+        kinds = in_the_log(device)
+        assert kinds[-1] is Retire
+        assert set(refused(operator, device)) == {"retired_device"}
+        shown = json.loads(weir("devices", "show", type_name, device, "--json").stdout)
+        assert shown["retired_at"] is not None
+        if Reading in kinds[kinds.index(Retire) :]:
+            return
+    pytest.fail("no reading was let in after its device was retired: nothing was tested")
 
 
 def test_with_the_database_away_those_it_knows_go_on(

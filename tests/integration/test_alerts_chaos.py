@@ -1,4 +1,4 @@
-"""The alert service killed twenty times: what it said is what the rules say of the log."""
+"""The alert service killed twenty times, and the broker restarted: what it said is what the rules say of the log."""
 
 import pytest
 
@@ -8,11 +8,9 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 KILLS = 20
 
 
-@pytest.mark.parametrize(
-    "broker_restarts", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["workers", "workers and broker"]
-)
-def test_kill_9_loses_no_transition_and_doubles_none(broker_restarts: bool) -> None:
-    result = chaos(KILLS, seed=1, say=lambda _: None, devices=40, broker_restarts=broker_restarts)
+def test_kill_9_loses_no_transition_and_doubles_none() -> None:
+    result = chaos(KILLS, seed=1, say=lambda _: None, devices=40)
     assert result.differences == []
     assert result.kills == KILLS
+    assert result.broker_restarts > 0
     assert result.transitions > 1_000

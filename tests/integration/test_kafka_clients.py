@@ -10,10 +10,11 @@ from kafka.errors import KafkaError
 from pydantic import SecretStr
 
 from connections import kafka
+from connections.kafka_batches import GOAL
 from fleet.errors import Refused, Unavailable
 from fleet.settings import Settings
 from stack.stack import Stack
-from streaming.group import MAX_RECORDS, Member
+from streaming.group import Member
 from tests.integration.processes import wait_for
 
 pytestmark = pytest.mark.stack
@@ -40,7 +41,7 @@ def test_a_missing_right_is_named_before_anything_starts(settings_for: Callable[
 def test_a_paused_partition_is_read_on_when_it_is_resumed(settings_for: Callable[[str], Settings]) -> None:
     """Also where more of it was fetched than a poll gives, and others were read to their end meanwhile."""
     producer = kafka.producer(settings_for("simulator"), "tests")
-    confirmations = [producer.send("sensor", b"junk of the tests", partition=0) for _ in range(3 * MAX_RECORDS)]
+    confirmations = [producer.send("sensor", b"junk of the tests", partition=0) for _ in range(3 * GOAL)]
     end = confirmations[-1].get(30).offset + 1
     large, other = TopicPartition("sensor", 0), TopicPartition("sensor", 1)
     member = Member(settings_for("live"), "live", ["sensor"])

@@ -5,23 +5,27 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kafka.errors import KafkaTimeoutError
+from sqlalchemy import text
 
 from connections import kafka
 from connections.mqtt_publisher import BulkPublisher
 from connections.publication import open_producer, publish
 from connections.registry import Registry
 from connections.warehouse import Warehouse
+from etl.retention import CONTROL_RECORDS_KEPT, expire
 from fleet.catalog import Catalog
 from fleet.channels import CONTROL, mark_of
 from fleet.control import Device, Resolve, Retire, Site, Spec, decode_control
 from fleet.errors import RegistryError, Unavailable
 from fleet.registry import new_entry
 from fleet.settings import Settings
+from stack.credentials import owner_url
 from stack.stack import Stack
 from tests.integration.conftest import Weir
 from tests.integration.logs import records
@@ -66,7 +70,8 @@ def test_a_device_from_its_registration_to_its_end(
     assert {p for p, r in told if not isinstance(r, Site)} == {home}, "in the partition of the device's readings"
     assert sorted(p for p, r in told if isinstance(r, Site)) == [0, 1, 2, 3]
     mine = [r for p, r in told if p == home]
-    assert [type(r) for r in mine] == [Device, Site, Device, Retire]
+    assert [type(r) for r in mine[:4]] == [Device, Site, Device, Retire]
+    assert {type(r) for r in mine[4:]} <= {Retire}, "said again by the bridge"
     assert [r.revision for r in mine] == sorted({r.revision for r in mine})
     assert [r.time_zone for r in mine if isinstance(r, Device)] == ["UTC", "Europe/Berlin"]
     assert [r.params for r in mine if isinstance(r, Device)] == [{}, {"limit": 30.5}]
@@ -269,6 +274,26 @@ def test_with_kafka_away_the_change_stands_and_is_told_later(
         assert len(waiting(registry)) == 1
     wait_for(lambda: not waiting(registry), 40, own_bridge.log.read_text)
     assert {type(r) for _, r in about(settings_for("operator"), "later-1")} == {Device}
+
+
+def test_what_kafka_has_had_for_long_is_trimmed(
+    weir: Weir, registry: Registry, own_catalog: Catalog, stack: Stack, settings_for: SettingsFor
+) -> None:
+    """By the role that runs `weir etl expire`; what waits stays, however old."""
+    owner, batch = Warehouse(owner_url(stack.secrets, stack.ports), "tests"), Warehouse.of(settings_for("batch"))
+    weir("devices", "add", "badge", "trim-1", "--site", "hall")
+    with registry.changes() as changes:
+        changes.put(own_catalog.type("badge"), None, new_entry(own_catalog.type("badge"), "trim-2", "hall", changes.at))
+    kept = "SELECT record::json ->> 'device' AS device FROM control_records WHERE record ~ 'trim-' ORDER BY revision"
+    assert expire(batch, own_catalog, datetime.now(UTC))["all types"]["control_records"] == 0
+    assert [row["device"] for row in owner.rows(kept)] == ["trim-1", "trim-2"]
+    with owner.transaction() as connection:
+        age = {"age": CONTROL_RECORDS_KEPT + timedelta(minutes=1)}
+        connection.execute(text("UPDATE control_records SET published_at = published_at - CAST(:age AS interval)"), age)
+    assert expire(batch, own_catalog, datetime.now(UTC))["all types"]["control_records"] > 0
+    assert [row["device"] for row in owner.rows(kept)] == ["trim-2"]
+    for warehouse in (owner, batch):
+        warehouse.close()
 
 
 def test_two_adds_of_one_device(registry: Registry, own_catalog: Catalog, weir: Weir) -> None:

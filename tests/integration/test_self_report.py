@@ -81,13 +81,13 @@ def test_services_report_and_are_missed(services: dict[str, Process], settings_f
     )  # fmt: skip
     last = {name: of[-1].values for name, of in reported(operator).items()}
     assert {"lag", "rejects", "unknown_devices", "restarts", "spec_errors"} == set(last["bridge-1"])
-    assert {"lag", "rejects", "lost", "restarts"} == set(last["landing-1"])
+    assert {"lag", "blocked", "rejects", "lost", "restarts"} == set(last["landing-1"])
     assert {"lag", "ledger_gap", "rejects", "restarts"} == set(last["history-1"])
     assert {"lag", "waiting", "dead_letters", "failing_receivers", "spec_errors", "rejects", "restarts"} == set(
         last["dispatcher-1"]
     )
-    assert {"lag", "watermark_delay", "evaluations_per_second", "active_alerts", "capped_alerts", "late", "duplicates",
-            "rejects", "restarts"} == set(last["alerts-1"])  # fmt: skip
+    assert {"lag", "blocked", "watermark_delay", "evaluations_per_second", "active_alerts", "capped_alerts", "late",
+            "duplicates", "rejects", "restarts"} == set(last["alerts-1"])  # fmt: skip
     assert last["history-1"]["ledger_gap"] == 0
     lag = last["alerts-1"]["lag"]
     assert lag is not None

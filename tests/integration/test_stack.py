@@ -138,6 +138,7 @@ def test_database_refuses_strangers(settings_for):
         ("registry", "update devices set room = 'x' where false", True),
         ("registry", "delete from devices where false", False),
         ("registry", "delete from control_records where false", False),
+        ("registry", "select expire_control_records(now())", False),
         ("registry", "select count(*) from readings", False),
         ("bridge", "update control_records set published_at = now() where false", True),
         ("bridge", "insert into readings select * from readings where false", False),

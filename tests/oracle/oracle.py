@@ -191,11 +191,14 @@ class Oracle:
         if device is None:
             device = Device(line["device"], name, line.get("site", "default"))
             self.add(device)
+        before = self.watermarks.get(name)
         self.move_watermark(name, at, at_of(line["append"]) if "append" in line else None)
         behind = max(0, self.watermarks[name] - at)
         if device.clock is not None and at < device.clock:
             device.taken.append(Taken(at, values, seq, in_order=False, in_windows=behind == 0))
             self.late += behind > 0
+            if self.watermarks[name] == before:  # it was not evaluated, and its watermark reaches nothing
+                return
         else:
             device.lag = behind
             self.in_order(device, Taken(at, values, seq, in_order=True, in_windows=True), line.get("site"))

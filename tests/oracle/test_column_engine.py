@@ -185,6 +185,33 @@ def test_columns_are_the_scalar_form(case: dict[str, Any], sizes: list[int]) -> 
     compare(case, sizes)
 
 
+SILENT = {"id": "silent", "no_data": "20s"}
+PUMP = {"type": "pump", "version": 1, "system": "plant", "cadence": "100s", "lateness": "10s",
+        "metrics": {"x": {"unit": "count"}}, "alerts": [{"id": "high", "when": "x > 5"}]}  # fmt: skip
+AFTER_OVERDUE = {
+    "a duplicate": {"at": "60s", "device": "d2", "seq": 1, "x": 0, "append": "61s"},
+    "out of order, the watermark stays": {"at": "55s", "device": "d2", "x": 0, "append": "60s"},
+    "out of order, the watermark moves": {"at": "55s", "device": "d2", "x": 0, "append": "70s"},
+    "evaluated": {"at": "60s", "device": "d2", "seq": 2, "x": 0, "append": "60s"},
+    "a new device": {"at": "5s", "device": "d3", "x": 0, "append": "60s"},
+}
+
+
+@pytest.mark.parametrize("last", AFTER_OVERDUE)
+@pytest.mark.parametrize("sizes", [[1], [2], [9]], ids=str)
+def test_a_timer_that_a_control_record_set_overdue(last: str, sizes: list[int]) -> None:
+    begin = [{"at": "0s", "device": "d1", "seq": 1, "x": 0, "append": "0s"},
+             {"at": "65s", "device": "d9", "seq": 1, "x": 0, "append": "60s"},
+             {"at": "60s", "device": "d2", "seq": 1, "x": 0, "append": "60s"}]  # fmt: skip
+    changed = {"at": "60s", "spec": {**PUMP, "version": 2, "alerts": [SILENT]}}
+    end = {"at": "66s", "device": "d4", "x": 0, "append": "60s"}
+    case = {"specs": [PUMP], "payloads": True, "input": [*begin, changed, AFTER_OVERDUE[last], end]}
+    compare(case, sizes)
+    said, *_ = columnar(Log(case), sizes)
+    acts = last in ("evaluated", "a new device", "out of order, the watermark moves")
+    assert [(t.device, t.rule, t.offset) for t in said] == [("d1", "silent", 4 if acts else 5)]
+
+
 LIMIT = st.sampled_from(["> 3", "> 4", ">= p", "> 6", "< -4", "!= x and x > 3", "> 0 and y > 3"])
 LOOK = st.one_of(
     METRIC, METRIC, calls(()), calls(()), calls(()), terms(()),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
@@ -31,7 +32,9 @@ def budget(share: float = 1.0):  # type: ignore[no-untyped-def]
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate, Phase.shrink],
     )
-    return (lambda test: seed(SEED)(options(test))) if EXAMPLES else options
+    if not EXAMPLES:
+        return options
+    return lambda test: pytest.mark.timeout(0)(seed(SEED)(options(test)))  # 20,000 take longer than a test may
 
 
 def written(case: dict[str, Any]) -> str:

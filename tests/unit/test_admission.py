@@ -16,7 +16,6 @@ from fleet.errors import Unavailable
 from fleet.reading import Reading, decode_reading
 from fleet.registry import Entry, new_entry
 from fleet.settings import CHECKOUT
-from streaming import admission as limits
 from streaming.admission import Admission
 from streaming.bridge import Passage, Worker
 from tests.unit.test_bridge import GOOD, SETTINGS, Producer, Subscriber
@@ -40,7 +39,7 @@ def entry(device_id: str = "7", retired: bool = False) -> Entry:
     [
         (OPEN, [entry()], None, False),
         (OPEN, [], None, True),
-        (OPEN, [entry(retired=True)], None, True),
+        (OPEN, [entry(retired=True)], "retired_device", False),
         (OPEN, [entry(retired=True), entry()], None, False),
         (CLOSED, [entry()], None, False),
         (CLOSED, [], "unknown_device", False),
@@ -49,7 +48,7 @@ def entry(device_id: str = "7", retired: bool = False) -> Entry:
         (CLOSED, [entry(), entry(retired=True)], "retired_device", False),
     ],
     ids=[
-        "open: known", "open: unknown", "open: retired is new", "open: retired and back", "closed: known",
+        "open: known", "open: unknown", "open: retired", "open: retired and back", "closed: known",
         "closed: unknown", "closed: another is known", "closed: retired", "closed: retired since",
     ],
 )  # fmt: skip
@@ -75,19 +74,30 @@ def test_a_newcomer_is_one_until_it_is_registered() -> None:
     admission.registered(admission.newcomers())
     admission.check(reading("a"))
     assert admission.newcomers() == {}
-    admission.learn([entry("a", retired=True)], 6)
+    assert admission.learn([entry("a", retired=True), entry("b", retired=True)], 6) == [("weather_station", "a")]
+    assert admission.learn([entry("a", retired=True)], 7) == [], "it is retired once more, and that is all"
     admission.check(reading("a", "third"))
-    assert admission.newcomers() == {("weather_station", "a"): "third"}
+    assert admission.newcomers() == {}
 
 
-def test_more_newcomers_than_may_wait_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_NEWCOMERS", 2)
-    admission = Admission(OPEN)
-    assert [admission.check(reading(name)) for name in "abc"] == [None] * 3
-    assert set(admission.newcomers()) == {("weather_station", "a"), ("weather_station", "b")}
-    admission.registered(admission.newcomers())
-    admission.check(reading("c"))
-    assert set(admission.newcomers()) == {("weather_station", "c")}
+def test_ids_that_somebody_invents_come_to_an_end() -> None:
+    admission = Admission(build_catalog(t.model_copy(update={"max_devices": 3}) for t in OPEN))
+    admission.learn([entry("a"), entry("gone", retired=True)], 1)
+
+    def refused(*names: str) -> list[str]:
+        return [name for name in names if admission.check(reading(name))]
+
+    assert refused("a", "b", "c", "d", "e", "a", "c", "d") == ["d", "e", "d"]
+    assert set(admission.newcomers()) == {("weather_station", "b"), ("weather_station", "c")}
+    reject = admission.check(reading("d"))
+    assert reject is not None
+    assert (reject.reason, reject.detail) == (
+        "unknown_device", "weather_station d registers itself no more: there are max_devices (3)"
+    )  # fmt: skip
+    admission.learn([entry("f"), entry("gone")], 2)
+    assert refused("f", "gone", "d") == ["d"], "an operator may add more"
+    admission.learn([entry(name, retired=True) for name in ("b", "c", "f")], 3)
+    assert refused("d", "e") == ["e"], "of those in service"
 
 
 def test_entries_of_types_that_are_gone_are_passed_over() -> None:

@@ -12,7 +12,6 @@ from fleet.control import Control, Device, Resolve, Retire, Site, Spec
 from fleet.device_state import TypeState
 from fleet.engine import Engine
 from fleet.errors import ConfigurationError, SpecError
-from fleet.explanation import explain
 from fleet.reading import Reading
 from fleet.rule_test import inline_spec
 from fleet.snapshot import SnapshotError
@@ -393,23 +392,3 @@ def test_each_alert_goes_from_firing_to_resolved(log: list[Any]) -> None:
             elif t.to == "resolved":
                 assert open_alerts.pop(key) == t.alert_id
             assert t.since_us <= t.starts_at_us
-
-
-# Explanations
-
-
-def test_an_explanation_shows_each_part_with_its_value() -> None:
-    engine = engine_of(
-        {"id": "high", "when": "a > limit and avg(a, 1m) / b > 0", "clear": "a < 0", "params": {"limit": 5}}
-    )
-    engine.reading(reading(0, a=6.0, b=0.0), offset=0)
-    type_ = engine.known.types["t"]
-    before = engine.snapshot()
-    when, clear = explain(type_.devices["d"], type_.rules.rules[0], 0)
-    assert when.path == "when"
-    assert [(p.text, p.value) for p in when.parts] == [
-        ("a > limit and avg(a, 1m) / b > 0", None), ("a > limit", True), ("a", 6.0), ("limit", 5.0),
-        ("avg(a, 1m) / b > 0", None), ("avg(a, 1m) / b", None), ("avg(a, 1m)", 6.0), ("b", 0.0),
-    ]  # fmt: skip
-    assert [(p.text, p.value) for p in clear.parts] == [("a < 0", False), ("a", 6.0)]
-    assert engine.snapshot() == before

@@ -11,16 +11,19 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kafka import TopicPartition
 from pyarrow import parquet
 
 from connections.lake import TEMPORARY, Lake
+from etl.lake_index import read_index
 from fleet.catalog import load_catalog
-from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, REJECTED
+from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, REJECTED, TRANSITIONS
 from fleet.contract import Intake, Reject
 from fleet.dead_letter import dead_letter_of_message, encode_dead_letter
 from fleet.errors import Unavailable
 from fleet.reading import Reading, encode_reading
 from fleet.settings import CHECKOUT, Settings
+from fleet.transition import Transition, encode_transition
 from streaming.flush import Buffer
 from streaming.group import resume, seek
 from streaming.landing import Landing, flush, write_files
@@ -152,6 +155,76 @@ def test_dead_letters_land_and_broken_ones_are_unreadable(lake: Lake) -> None:
     assert [row["payload"] for row in found] == [b"\x00", *BROKEN_LETTERS.values()]
 
 
+def transition(n: int, **changes: Any) -> bytes:
+    said: dict[str, Any] = {
+        "transition_id": f"a{n}-2", "alert_id": f"a{n}", "rule": "high", "device": "7", "site": "roof",
+        "to": "resolved",
+        "type": "weather_station", "system": "weather", "severity": "warning", "reason": "recovered",
+        "values": {"temperature": 35.5, "humidity": None}, "spec_version": 3, "flapping": False, "title": "hot",
+        "annotations": {"why": "sun"}, "labels": {}, "event_time_us": APPEND_MS * 1000 + 250, "partition": 2,
+        "detected_at_us": APPEND_MS * 1000, "since_us": APPEND_MS * 1000, "starts_at_us": APPEND_MS * 1000, "offset": n,
+    }  # fmt: skip
+    return encode_transition(Transition(**(said | changes)))
+
+
+NO_TRANSITIONS = {
+    "no JSON": b"\xff",
+    "a reading": reading(1),
+    "a time that is none": transition(1, event_time_us=2**62),
+    "no number": transition(1, transition_id="a1"),
+    "a number beyond its column": transition(1, transition_id=f"a1-{2**31}"),
+    "a version beyond its column": transition(1, spec_version=2**31),
+}
+
+
+def test_transitions_land_by_system_and_day_and_what_is_none_is_unreadable(lake: Lake) -> None:
+    held = buffer(TRANSITIONS)
+    values = [
+        transition(0), transition(1, system="occupancy"),
+        transition(2, event_time_us=APPEND_MS * 1000 - 86_400_000_000), *NO_TRANSITIONS.values(),
+    ]  # fmt: skip
+    for n, value in enumerate(values):
+        held.take(Record(2 * n, value, topic=TRANSITIONS), 0.0)  # after each, the mark of its transaction
+    assert flush(lake, held)
+    manifest = lake.last_manifest(TRANSITIONS, 0)
+    assert manifest is not None
+    assert (manifest.rows, manifest.unreadable, manifest.unseen, manifest.missing) == (3, len(NO_TRANSITIONS), 8, 0)
+    landed = [f.path for f in manifest.files if f.path.startswith("alerts/")]
+    assert landed == [
+        "alerts/system=occupancy/date=2024-11-30/alerts.transitions-0-0-16.parquet",
+        "alerts/system=weather/date=2024-11-29/alerts.transitions-0-0-16.parquet",
+        "alerts/system=weather/date=2024-11-30/alerts.transitions-0-0-16.parquet",
+    ]
+    (row,) = rows(lake, landed[2:])
+    assert (row["transition_id"], row["number"], row["device_id"], row["source_offset"]) == ("a0-2", 2, "7", 0)
+    assert json.loads(row["values"]) == {"temperature": 35.5, "humidity": None}
+    assert (row["event_time"], row["event_time"].microsecond) == (row["event_time"].astimezone(UTC), 250)
+    refused = rows(lake, [f.path for f in manifest.files if f.path.startswith("rejected/")])
+    assert [row["payload"] for row in refused] == [*NO_TRANSITIONS.values()]
+    assert read_index(lake).partitions == {}, "the batch job takes readings and dead letters alone"
+    orphan = buffer(TRANSITIONS, first=held.next_offset)
+    orphan.take(Record(held.next_offset, transition(9), topic=TRANSITIONS), 0.0)
+    (left,) = write_files(lake, orphan.files())
+    assert sweep(lake, datetime.now(UTC) + timedelta(hours=2)) == [left.path]
+
+
+@pytest.mark.parametrize(
+    ("begin", "unseen", "missing"), [(0, 4, 0), (7, 2, 2), (50, 0, 4)],
+    ids=["the log is whole", "its beginning is gone", "all of the gap is gone"],
+)  # fmt: skip
+def test_a_gap_among_transitions_is_a_loss_only_before_the_logs_beginning(
+    tmp_path: Path, begin: int, unseen: int, missing: int
+) -> None:
+    landing, consumer, place = Landing(Settings(home=tmp_path)), Consumer(), TopicPartition(TRANSITIONS, 0)
+    held = landing._buffers[place] = buffer(TRANSITIONS, first=5)
+    consumer.begin = begin
+    assert not landing._is_real(consumer, place, 9)
+    assert consumer.at == 5, "read again: it may have been a stale fetch"
+    assert landing._is_real(consumer, place, 9)
+    landing._take(consumer, place, [Record(9, transition(9), topic=TRANSITIONS)], 0.0)
+    assert (held.unseen, held.missing, held.rows, held.offsets) == (unseen, missing, 1, 5)
+
+
 def test_what_the_log_no_longer_has_is_missing(lake: Lake) -> None:
     held = buffer(first=5)
     held.skip_to(8, 0.0)
@@ -250,6 +323,7 @@ def test_a_topic_made_anew_is_not_mixed_with_the_old_one(tmp_path: Path) -> None
     landing._adopt(consumer, place)
     assert place not in landing._buffers
     assert "made anew" in landing._problem
+    assert landing.figures().states == {"blocked": 1}
     assert consumer.paused == {place}
 
 
@@ -405,15 +479,13 @@ def test_what_no_manifest_names_is_swept_when_it_is_old(lake: Lake) -> None:
 class Consumer:
     """The few calls by which landing steers its consumer."""
 
-    from kafka import TopicPartition
-
     place = TopicPartition("sensor", 0)
 
     def __init__(self, end: int = 1000):
-        self.end, self.paused, self.at = end, set(), -1
+        self.begin, self.end, self.paused, self.at = 0, end, set(), -1
 
     def beginning_offsets(self, places: list[Any]) -> dict[Any, int]:
-        return dict.fromkeys(places, 0)
+        return dict.fromkeys(places, self.begin)
 
     def end_offsets(self, places: list[Any]) -> dict[Any, int]:
         return dict.fromkeys(places, self.end)

@@ -168,3 +168,25 @@ class TestTheRealRecording:
         for at in range(25, 300):
             window = ppm[at - 24 : at + 1]
             assert slope[at] == pytest.approx(sum((x - 12) * y for x, y in enumerate(window)) / 1300, abs=1e-9)
+
+
+SKIPS = [
+    (0, None, 4),
+    (30, None, 3),
+    (31, None, 2),
+    (61, 60, 1),
+]
+
+
+@pytest.mark.parametrize(("skip_s", "duration_s", "rows"), SKIPS, ids=[f"{s}-{d}" for s, d, _ in SKIPS])
+def test_a_replay_may_begin_later(recording, skip_s, duration_s, rows):
+    part = recording(*FOUR, skip_us=skip_s * SECOND, duration_us=duration_s and duration_s * SECOND)
+    survey = part.survey()
+    assert survey.rows == rows
+    first = next(iter(part.readings(survey, 5 * DAY, loop=False)))
+    assert first.event_time_us == 5 * DAY
+
+
+def test_a_replay_that_skips_all_of_it_says_so(recording):
+    with pytest.raises(DataError, match="no usable row"):
+        recording(*FOUR, skip_us=DAY).survey()

@@ -54,6 +54,7 @@ WRONG = [
     ("a field under a fixed key", "version: 1", "version: 1\nadapter: {seq: values}", 3, "key 'values'"),
     ("the dead letters' type", "type: roof_sensor", "type: rejected", 1, "reserved name"),
     ("the dead letters' system", "system: demo", "system: rejected", 3, "reserved name"),
+    ("the first page's system", "system: demo", "system: fleet", 3, "reserved name"),
     ("the dead letters' topic", "version: 1", "version: 1\nkafka_topic: readings.rejected", 3, "reserved for dead"),
     ("carried as metric", "  energy:", "  carried:", 7, "reserved name"),
     ("starts_at as metric", "  energy:", "  starts_at:", 7, "reserved name"),

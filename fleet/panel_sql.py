@@ -1,0 +1,157 @@
+"""The queries of the dashboards but for metrics over time (fleet.metric_sql). `$__…` is a macro of Grafana's, `$site`
+and `$device` are variables of the dashboard, `{…}` is filled in here from the specs. Each has a bound in time.
+"""
+
+from collections.abc import Iterable
+
+HEARD = """\
+WITH heard AS (
+  SELECT d.system, d.type, d.device_id, d.site, max(metric.stale) AS stale, max(reading.at) AS last,
+         (sum(recent.count) / 5)::bigint AS per_minute
+    FROM devices d
+    JOIN (VALUES {metrics}) AS metric (type, name, stale) USING (type)
+    LEFT JOIN LATERAL (
+           SELECT event_time AS at FROM readings
+            WHERE type = d.type AND metric = metric.name AND device_id = d.device_id AND $__timeFilter(event_time)
+            ORDER BY event_time DESC LIMIT 1) reading ON true
+   CROSS JOIN LATERAL (
+           SELECT count(*) FROM readings
+            WHERE type = d.type AND metric = metric.name AND device_id = d.device_id
+              AND event_time BETWEEN $__timeTo()::timestamptz - INTERVAL '5 minutes' AND $__timeTo()) recent
+   WHERE d.retired_at IS NULL
+   GROUP BY 1, 2, 3, 4
+), device AS (
+  SELECT *, stale IS NOT NULL AND (last IS NULL OR last < $__timeTo()::timestamptz - stale) AS is_silent FROM heard
+)
+"""
+DEVICES = """\
+SELECT count(*) AS devices, count(*) FILTER (WHERE is_silent) AS silent, sum(per_minute)::bigint AS "values a minute"
+  FROM device WHERE site IN ($site)"""
+SILENT = """\
+SELECT device_id AS device, type, site, last AS "last reading",
+       extract(epoch FROM $__timeTo()::timestamptz - last)::double precision AS "silent for"
+  FROM device WHERE is_silent AND site IN ($site) ORDER BY last NULLS FIRST, device_id LIMIT 100"""
+
+ACTIVE_COUNTS = """\
+SELECT count(*) FILTER (WHERE severity = 'critical') AS critical,
+       count(*) FILTER (WHERE severity = 'warning') AS warning,
+       count(*) FILTER (WHERE severity = 'info') AS info
+  FROM alerts WHERE system = '{system}' AND site IN ($site) AND resolved_at IS NULL AND starts_at <= $__timeTo()"""
+ACTIVE = """\
+SELECT severity, title, device_id AS device, site, starts_at AS since
+  FROM alerts WHERE system = '{system}' AND site IN ($site) AND resolved_at IS NULL AND starts_at <= $__timeTo()
+ ORDER BY array_position(ARRAY['critical', 'warning', 'info'], severity), starts_at DESC LIMIT 100"""
+FIRED = """\
+SELECT $__timeGroupAlias(event_time, $__interval, 0), replace(rule, '_', ' ') AS metric, count(*) AS fired
+  FROM alert_transitions
+ WHERE system = '{system}' AND site IN ($site) AND "to" = 'firing' AND $__timeFilter(event_time)
+ GROUP BY 1, 2 ORDER BY 1, 2"""
+FIRED_BY_RULE = """\
+SELECT replace(rule, '_', ' ') AS alert, count(transition_id) AS fired
+  FROM (VALUES {rules}) AS known (type, rule)
+  LEFT JOIN (SELECT type, rule, transition_id FROM alert_transitions
+              WHERE system = '{system}' AND site IN ($site) AND "to" = 'firing' AND $__timeFilter(event_time)) told
+ USING (type, rule)
+ GROUP BY type, rule ORDER BY 2 DESC, 1"""
+# Alerts that were active at any time of the range: their regions begin before it where they did.
+ANNOTATION = """\
+SELECT starts_at AS time, coalesce(resolved_at, $__timeTo()::timestamptz) AS timeend, title AS text,
+       severity || ',' || rule AS tags
+  FROM alerts
+ WHERE system = '{system}' AND device_id = '$device' AND starts_at <= $__timeTo()
+   AND (resolved_at IS NULL OR resolved_at >= $__timeFrom())
+ ORDER BY starts_at DESC LIMIT 100"""
+
+BAD_DATA = """\
+SELECT count(*) FILTER (WHERE what = 'value') AS "bad values", count(*) FILTER (WHERE what = 'reading') AS quarantined,
+       count(*) FILTER (WHERE what = 'dead_letter') AS rejected
+  FROM quarantine WHERE {of_system} AND $__timeFilter(at)"""
+BAD_DATA_BY_REASON = """\
+SELECT $__timeGroupAlias(at, $__interval, 0), replace(reason, '_', ' ') AS metric, count(*) AS count
+  FROM quarantine WHERE {of_system} AND what <> 'reading' AND $__timeFilter(at) GROUP BY 1, 2 ORDER BY 1, 2"""
+BALANCE = """\
+SELECT (coalesce(sum(abs(rows_off_by) + values_off_by), 0) + count(*) FILTER (WHERE status = 'failed'))::bigint AS books
+  FROM ledger_balance WHERE {of_system} AND starts_at BETWEEN $__timeFrom()::timestamptz - {folder} AND $__timeTo()"""
+BOOKS = """\
+SELECT partition, status, landed, valid, quarantined, duplicate, rows_off_by AS "rows off by",
+       values_off_by AS "values off by"
+  FROM ledger_balance WHERE {of_system} AND starts_at BETWEEN $__timeFrom()::timestamptz - {folder} AND $__timeTo()
+ ORDER BY starts_at DESC, partition LIMIT 100"""
+
+LANDED = """\
+SELECT kafka_topic AS topic, kafka_partition AS partition, landed_to AS landed, end_offset AS "end",
+       end_offset - landed_to AS "not landed", missing, checked_at AS "looked at"
+  FROM ledger_topics WHERE checked_at <= $__timeTo() ORDER BY 1, 2"""
+RUNS = """\
+SELECT started_at AS started, status, extract(epoch FROM finished_at - started_at)::double precision AS took,
+       cardinality(partitions) AS partitions, run_id AS run
+  FROM etl_runs WHERE $__timeFilter(started_at) ORDER BY started_at DESC LIMIT 50"""
+
+DEVICE_VALUES = """\
+SELECT metric.title AS metric, round(newest.value::numeric, 2)::text || metric.symbol AS value,
+       newest.event_time AS "measured at", d.site, d.registered_at AS "known since"
+  FROM devices d
+  JOIN (VALUES {titles}) AS metric (type, name, title, symbol) USING (type)
+ CROSS JOIN LATERAL (
+         SELECT value, event_time FROM readings
+          WHERE type = d.type AND metric = metric.name AND device_id = d.device_id AND $__timeFilter(event_time)
+          ORDER BY event_time DESC LIMIT 1) newest
+ WHERE d.device_id = '$device' ORDER BY 1"""
+DEVICE_ALERTS = """\
+SELECT severity, title, starts_at AS started, resolved_at AS resolved,
+       extract(epoch FROM coalesce(resolved_at, $__timeTo()::timestamptz) - starts_at)::double precision AS lasted
+  FROM alerts
+ WHERE system = '{system}' AND device_id = '$device' AND starts_at <= $__timeTo()
+   AND (resolved_at IS NULL OR resolved_at >= $__timeFrom())
+ ORDER BY starts_at DESC LIMIT 50"""
+
+# One row a system: each of the four parts is counted by itself.
+SYSTEMS = """\
+SELECT system, devices, silent, per_minute AS "values a minute", coalesce(critical, 0) AS critical,
+       coalesce(warning, 0) AS warning, coalesce(info, 0) AS info, coalesce(quarantined, 0) AS quarantined,
+       coalesce(rejected, 0) AS rejected, coalesce(off_by, 0)::bigint AS books
+  FROM (VALUES {systems}) AS known (system)
+  LEFT JOIN (SELECT system, count(*) AS devices, count(*) FILTER (WHERE is_silent) AS silent,
+                    sum(per_minute)::bigint AS per_minute FROM device GROUP BY 1) counted USING (system)
+  LEFT JOIN (SELECT system, count(*) FILTER (WHERE severity = 'critical') AS critical,
+                    count(*) FILTER (WHERE severity = 'warning') AS warning,
+                    count(*) FILTER (WHERE severity = 'info') AS info
+               FROM alerts WHERE resolved_at IS NULL AND starts_at <= $__timeTo() GROUP BY 1) active USING (system)
+  LEFT JOIN (SELECT system, count(*) FILTER (WHERE what = 'value') AS quarantined,
+                    count(*) FILTER (WHERE what = 'dead_letter') AS rejected
+               FROM quarantine WHERE $__timeFilter(at) GROUP BY 1) bad USING (system)
+  LEFT JOIN (SELECT system, sum(abs(rows_off_by) + values_off_by) + count(*) FILTER (WHERE status = 'failed') AS off_by
+               FROM ledger_balance
+              WHERE starts_at BETWEEN $__timeFrom()::timestamptz - INTERVAL '31 days' AND $__timeTo()
+              GROUP BY 1) books USING (system)
+ ORDER BY system"""
+ALL_ACTIVE_COUNTS = ACTIVE_COUNTS.replace("system = '{system}' AND site IN ($site) AND ", "")
+ALL_FIRED = """\
+SELECT $__timeGroupAlias(event_time, $__interval, 0), system AS metric, count(*) AS fired
+  FROM alert_transitions WHERE "to" = 'firing' AND $__timeFilter(event_time) GROUP BY 1, 2 ORDER BY 1, 2"""
+ROLLED = """\
+SELECT $__timeGroupAlias(bucket, $__interval, 0), system AS metric, sum(count)::bigint AS values
+  FROM rollups
+ WHERE grain = CASE WHEN $__interval_ms < 3600000 THEN '1m' ELSE '1h' END AND $__timeFilter(bucket)
+ GROUP BY 1, 2 ORDER BY 1, 2"""
+OWN_COUNTS = """\
+SELECT coalesce(sum(value) FILTER (WHERE metric = 'late'), 0) AS late,
+       coalesce(sum(value) FILTER (WHERE metric = 'duplicates'), 0) AS duplicates,
+       coalesce(sum(value) FILTER (WHERE metric = 'rejects'), 0) AS unreadable
+  FROM readings
+ WHERE type = 'weir_component' AND metric IN ('late', 'duplicates', 'rejects') AND $__timeFilter(event_time)"""
+
+SITES = "SELECT DISTINCT site FROM devices WHERE system = '{system}' AND registered_at <= $__timeTo() ORDER BY 1"
+DEVICE_IDS = """\
+SELECT device_id FROM devices
+ WHERE system = '{system}' AND site IN ($site) AND registered_at <= $__timeTo()
+ GROUP BY 1 ORDER BY length(device_id), device_id"""
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def values(rows: Iterable[Iterable[str]]) -> str:
+    """Rows of SQL expressions, for `VALUES`."""
+    return ", ".join(f"({', '.join(row)})" for row in rows)

@@ -1,0 +1,77 @@
+"""An hour and a half of a device type in all tables that the dashboards read."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from fleet.catalog import Catalog
+
+END = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
+START = END - timedelta(minutes=90)
+DEVICES = {"weather_station": 20, "room_node": 8, "weir_component": 5, "meter": 3}
+
+# Values go from 0 to 40, but for a meter's energy, which grows by one a second: d1's begins anew after an hour. d2 is
+# away for ten minutes, and all fall silent two minutes before the end.
+OF_TYPE = """
+INSERT INTO sites VALUES ('{system}', 'here') ON CONFLICT DO NOTHING;
+
+INSERT INTO devices (type, device_id, system, site, registered_at, registered_by, revision)
+SELECT '{type}', 'd' || n, '{system}', 'here', '{start}', 'operator', 0 FROM generate_series(1, {devices}) n;
+
+INSERT INTO readings
+SELECT at, '{system}', '{type}', 'here', 'd' || n, metric,
+       CASE WHEN metric <> 'energy' THEN mod(extract(epoch FROM at)::bigint * n, 41)
+            WHEN n = 1 AND at >= '{reset}' THEN extract(epoch FROM at - '{reset}')
+            ELSE extract(epoch FROM at - '{start}') END,
+       NULL, 't', 0, 0
+  FROM generate_series('{start}'::timestamptz, '{end}'::timestamptz - INTERVAL '2 minutes', '{cadence} s') at,
+       generate_series(1, {devices}) n, unnest(ARRAY{metrics}) metric
+ WHERE n <> 2 OR at NOT BETWEEN '{away}' AND '{away}'::timestamptz + INTERVAL '10 minutes';
+
+INSERT INTO rollups
+SELECT time_bucket(width, event_time), grain, system, type, site, device_id, metric, count(value), avg(value),
+       min(value), max(value), stddev_samp(value), last(value, event_time), 0, 1
+  FROM readings, (VALUES ('1m', INTERVAL '1 minute'), ('1h', INTERVAL '1 hour')) AS of (grain, width)
+ WHERE type = '{type}' GROUP BY 1, 2, 3, 4, 5, 6, 7;
+
+INSERT INTO ledger (partition, system, type, starts_at, ends_at, status, landed, valid, quarantined, duplicate, run_id)
+SELECT '{system}/{type}/' || at, '{system}', '{type}', at, at + INTERVAL '1 hour', 'loaded', 5, 3, 1, 1, 'r'
+  FROM generate_series(date_trunc('hour', '{start}'::timestamptz), '{end}', '1 hour') at;
+
+INSERT INTO quarantine (at, partition, what, reason, detail, system, type, metric, value, spec_version, kafka_topic,
+                        kafka_partition, kafka_offset)
+SELECT at, 'p', 'value', 'out_of_range', '', '{system}', '{type}', 'm', 1, 1, 't', 0, 0
+  FROM generate_series('{start}'::timestamptz, '{end}', '1 minute') at;
+"""
+
+# One alert that was over before the end, and one that is active; and what each device's said every minute.
+OF_RULE = """
+INSERT INTO alerts (alert_id, system, type, rule, device_id, site, title, severity, since, starts_at, resolved_at,
+                    flapping, annotations, labels, values, number, event_time, detected_at)
+SELECT '{type}{rule}' || starts, '{system}', '{type}', '{rule}', 'd1', 'here', 'a title', 'warning', starts, starts,
+       ends, false, '{{}}', '{{}}', '{{}}', 1, starts, starts
+  FROM (VALUES ('{start}'::timestamptz, '{end}'::timestamptz - INTERVAL '20 minutes'),
+               ('{end}', NULL)) AS of (starts, ends);
+
+INSERT INTO alert_transitions
+SELECT '{type}{rule}' || at || n, 'a', 1, '{system}', '{type}', '{rule}', 'd' || n, 'here', 'firing', 'warning', NULL,
+       at, at, at, at, 'a title', '{{}}', '{{}}', '{{}}', 1, false, 0, 0
+  FROM generate_series('{start}'::timestamptz, '{end}', '1 minute') at, generate_series(1, {devices}) n;
+"""
+
+ONCE = """
+INSERT INTO etl_runs VALUES ('r', 'succeeded', '{{}}', '{{}}', '{{a,b}}', '{{}}', '{end}', '{end}');
+INSERT INTO ledger_topics VALUES ('t', 0, 0, 5, 7, 5, 0, 0, 0, 0, '{end}');
+"""
+
+
+def scripts(catalog: Catalog) -> Iterator[str]:
+    times = {"start": START, "end": END, "reset": START + timedelta(hours=1), "away": START + timedelta(minutes=45)}
+    for spec in catalog:
+        assert spec.cadence != "event"
+        of = {"system": spec.system, "type": spec.type, "devices": DEVICES[spec.type], "metrics": list(spec.metrics),
+              "cadence": spec.cadence.total_seconds(), **times}  # fmt: skip
+        yield OF_TYPE.format(**of)
+        for rule in spec.alerts:
+            yield OF_RULE.format(**of, rule=rule.id)
+    yield ONCE.format(**times)
+    yield "ANALYZE"

@@ -1,0 +1,118 @@
+"""Every query of every dashboard, on a warehouse of its own with an hour and a half of each type."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Connection, create_engine
+
+from connections import warehouse, warehouse_admin
+from fleet.catalog import Catalog, build_catalog, load_catalog
+from fleet.dashboard import dashboards
+from fleet.settings import CHECKOUT, Settings
+from fleet.spec_file import load_spec
+from stack.credentials import admin_url, login_url
+from stack.stack import Stack
+from tests.grafana import Answer, Range, answer, answers, missing_columns, queries
+from tests.integration.dashboard_data import END, scripts
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+MOST_MILLISECONDS = 200
+DATABASE = "dashboards"
+
+METER = """\
+type: meter
+version: 1
+system: grid
+cadence: 10s
+metrics:
+  energy: {unit: watt_hour, kind: counter, range: [0, 1000000]}
+  is_on: {unit: bool, kind: state, range: [0, 1]}
+alerts:
+  - {id: much, levels: {warning: {when: energy > 500}, critical: {when: energy > 900}}}
+examples:
+  good: [{payload: {device_id: m1, event_time: 0, values: {energy: 1}}, values: {energy: 1}}]
+  bad: [{payload: {}, reason: missing_field}]
+"""
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return build_catalog([*load_catalog(CHECKOUT / "fleet" / "types"), load_spec(METER, "meter.yaml")])
+
+
+@pytest.fixture(scope="module")
+def reader(stack: Stack, catalog: Catalog) -> Iterator[Connection]:
+    """As Grafana: by the login that may only read."""
+    admin = admin_url(stack.secrets, stack.ports)
+    warehouse_admin.ensure_database(admin, DATABASE, "weir", ("weir_reader",))
+    warehouse_admin.ensure_timescaledb(admin, DATABASE)
+    owner = login_url("weir", stack.secrets, stack.ports, DATABASE)
+    warehouse.migrate(Settings.from_values({"WEIR_DB_URL": owner, "WEIR_ROLE": "owner"}))
+    filling = create_engine(owner)
+    with filling.begin() as connection:
+        for script in scripts(catalog):
+            connection.exec_driver_sql(script)
+    filling.dispose()
+    reading = create_engine(login_url("weir_reader", stack.secrets, stack.ports, DATABASE))
+    with reading.connect() as connection:
+        yield connection
+    reading.dispose()
+
+
+@pytest.fixture(scope="module")
+def answered(reader: Connection, catalog: Catalog) -> dict[str, list[Answer]]:
+    return {name: list(answers(reader, name, made, END)) for name, made in dashboards(catalog).items()}
+
+
+def test_every_query_has_an_answer(answered: dict[str, list[Answer]]) -> None:
+    """Weather, occupancy, Weir itself, a system with counters and states, and the first page."""
+    assert set(answered) == {"fleet", "grid", "occupancy", "weather", "weir"}
+    empty = [found.query.where for of_dashboard in answered.values() for found in of_dashboard if not found.rows]
+    assert empty == []
+
+
+def test_no_query_takes_long(answered: dict[str, list[Answer]]) -> None:
+    slow = {f.query.where: f.milliseconds for fs in answered.values() for f in fs if f.milliseconds > MOST_MILLISECONDS}
+    assert slow == {}
+
+
+def test_what_overrides_name_is_there(answered: dict[str, list[Answer]], catalog: Catalog) -> None:
+    for name, made in dashboards(catalog).items():
+        assert missing_columns(made, answered[name]) == [], name
+
+
+def test_a_line_has_time_first_and_numbers_or_one_name(answered: dict[str, list[Answer]]) -> None:
+    """What Grafana makes a series of: `time`, then numbers; or `time`, `metric` and one number."""
+    for found in (f for fs in answered.values() for f in fs if f.query.kind == "timeseries"):
+        assert found.columns[0] == "time", found.query.where
+        assert ("metric" in found.columns) == (found.columns[1:2] == ["metric"] and len(found.columns) == 3)
+        moments = [row[0] for row in found.rows]
+        assert moments == sorted(moments)
+
+
+@pytest.mark.parametrize("hours", [1, 24, 24 * 30], ids=["readings", "minutes", "hours"])
+def test_each_table_tells_the_same(reader: Connection, catalog: Catalog, hours: int) -> None:
+    """The mean of all devices and times is that of the readings, whichever table answers."""
+    (query,) = (q for q in queries("weather", dashboards(catalog)["weather"]) if q.where == "weather: Temperature")
+    found = answer(reader, query, Range(END - timedelta(hours=hours), END), {"site": ["here"], "device": "d7"})
+    of_device = [row[found.columns.index("device")] for row in found.rows]
+    assert all(low <= median <= high for _, low, median, high, _ in found.rows)
+    assert sum(of_device) / len(of_device) == pytest.approx(20, abs=3)
+
+
+@pytest.mark.parametrize("hours", [1.5, 24], ids=["readings", "minutes"])
+def test_a_counter_shows_what_was_added(reader: Connection, catalog: Catalog, hours: float) -> None:
+    """It grows by one a second. A reset is no fall, and what came while a device was away is no bar."""
+    (query,) = (q for q in queries("grid", dashboards(catalog)["grid"]) if q.where.startswith("grid: Energy"))
+    shown = Range(END - timedelta(hours=hours), END)
+    of = {
+        device: [row[2] for row in answer(reader, query, shown, {"site": ["here"], "device": device}).rows if row[2]]
+        for device in ("d1", "d2", "d3")
+    }
+    whole = sum(of["d3"])
+    assert 4800 < whole <= 5400
+    assert whole - 100 < sum(of["d1"]) <= whole
+    assert whole - 1300 < sum(of["d2"]) < whole - 600 - 1
+    assert max(of["d2"]) <= max(of["d3"])
+    assert min(of["d1"]) >= 0
