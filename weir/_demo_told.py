@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from connections.warehouse import Warehouse
-from fleet.channels import TRANSITIONS
 from fleet.errors import Unavailable
 from fleet.settings import Settings
 from weir._demo_books import Offsets
@@ -30,25 +29,25 @@ def inbox(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def wait_until_told(settings: Settings, end: Offsets, seconds: float) -> None:
-    """Until every transition before `end` was decided on, digests included, and nothing waits to be sent."""
+def wait_until_told(settings: Settings, after: Offsets, seconds: float) -> None:
+    """Until the dispatcher's positions are there, and neither a message nor a digest waits to be sent."""
     deadline = time.monotonic() + seconds
     warehouse = Warehouse.of(settings)
     try:
         while True:
-            (row,) = warehouse.rows(
-                "SELECT (SELECT coalesce(sum(next_offset), 0) FROM dispatch_offsets WHERE kafka_topic = :topic) AS at,"
-                " (SELECT count(*) FROM outbox WHERE dead_at IS NULL) AS waiting,"
-                " (SELECT count(*) FROM dispatch_groups WHERE so_far ? 'due_at') AS digests",
-                topic=TRANSITIONS,
+            rows = warehouse.rows("SELECT kafka_topic, kafka_partition, next_offset FROM dispatch_offsets")
+            at = {(row["kafka_topic"], row["kafka_partition"]): row["next_offset"] for row in rows}
+            behind = sum(max(0, offset - at.get(place, 0)) for place, offset in after.items())
+            (left,) = warehouse.rows(
+                "SELECT (SELECT count(*) FROM outbox WHERE dead_at IS NULL) AS messages,"
+                " (SELECT count(*) FROM dispatch_groups WHERE so_far ? 'due_at') AS digests"
             )
-            behind = sum(offset for (topic, _), offset in end.items() if topic == TRANSITIONS) - row["at"]
-            if behind <= 0 and row["waiting"] == row["digests"] == 0:
+            if behind == left["messages"] == left["digests"] == 0:
                 return
             if time.monotonic() > deadline:
                 raise Unavailable(
-                    f"the dispatcher is {max(0, behind)} transitions behind, {row['digests']} digests are to come and"
-                    f" {row['waiting']} messages wait; see `weir alerts receivers`"
+                    f"the dispatcher is {behind} transitions behind, {left['digests']} digests are to come and"
+                    f" {left['messages']} messages wait; see `weir alerts receivers`"
                 )
             time.sleep(POLL_SECONDS)
     finally:

@@ -114,7 +114,7 @@ def run(
         wait_until_evaluated(settings, start, ALERTS_SECONDS)
     said_before = log_ends(settings, [TRANSITIONS])
     with _blaming("dispatcher", log_tail):
-        wait_until_told(settings, said_before, TOLD_SECONDS)
+        wait_until_told(settings, {}, TOLD_SECONDS)
     arrived_before, told_from = inbox(settings), datetime.now(UTC)
     summaries = _simulate(settings, seconds, weather_minutes, recording, say)
     published = sum(s["published"] for s in summaries)
@@ -132,7 +132,7 @@ def run(
     say(f"live: {live.total():,} readings are in the table of recent ones")
     with _blaming("alerts", log_tail):
         wait_until_evaluated(settings, end, ALERTS_SECONDS)
-    said, ids = said_on_kafka(settings, said_before, SYSTEMS)
+    said, ids, last = said_on_kafka(settings, said_before, SYSTEMS)
     say(f"alerts: {said.total():,} transitions are on Kafka")
     written = said_in_the_warehouse(settings, ids, ALERTS_SECONDS)
     untold = [
@@ -142,7 +142,7 @@ def run(
     ]
     run_id = _etl(settings, say, "the demo's readings")
     with _blaming("dispatcher", log_tail):
-        wait_until_told(settings, log_ends(settings, [TRANSITIONS]), TOLD_SECONDS)
+        wait_until_told(settings, last, TOLD_SECONDS)
     messages = told(settings, told_from, arrived_before)
     say(f"dispatcher: {sum(of['sent'] for of in messages['receivers'].values()):,} messages were sent")
     after = loaded(settings, SYSTEMS)
