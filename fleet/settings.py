@@ -116,8 +116,10 @@ class Settings(BaseModel):
     landing_max_seconds: float = 60.0
     live_max_seconds: float = 1.0
     alerts_snapshot_seconds: float = 30.0
+    bind: str = "127.0.0.1"
+    """The address on which a service and the inbox listen."""
     bridge_metrics_port: int = 0
-    """Prometheus metrics (`/metrics`) and readiness (`/ready`) of each service on 127.0.0.1; 0 = none."""
+    """Prometheus metrics (`/metrics`) and readiness (`/ready`) of each service; 0 = none."""
     landing_metrics_port: int = 0
     live_metrics_port: int = 0
     alerts_metrics_port: int = 0

@@ -18,7 +18,6 @@ from fleet.errors import ConfigurationError
 from fleet.settings import Settings
 from simulators.arrivals import Arrivals
 
-HOST = "127.0.0.1"
 USER = "weir"
 MOST_BYTES = 8 * 1024 * 1024
 log = logging.getLogger("weir.inbox")
@@ -37,11 +36,11 @@ class Inbox:
         """Until `stop` is set."""
         settings = self._settings
         mail = Mailbox(settings, self._arrivals)
-        web = ThreadingHTTPServer((HOST, settings.inbox_port), _handler(self._arrivals))
+        web = ThreadingHTTPServer((settings.bind, settings.inbox_port), _handler(self._arrivals))
         mail.start()
         try:
             threading.Thread(target=web.serve_forever, name="web", daemon=True).start()
-            log.info("webhook=%s smtp=%s:%d", settings.inbox_url, HOST, settings.inbox_smtp_port)
+            log.info("webhook=%s smtp=%s:%d", settings.inbox_url, settings.bind, settings.inbox_smtp_port)
             stop.wait()
         finally:
             web.shutdown()
@@ -58,8 +57,8 @@ class Mailbox(Controller):
         context.load_cert_chain(settings.inbox_certificate, settings.inbox_key)
         self._arrivals, self._password = arrivals, settings.inbox_smtp_password.get_secret_value()
         super().__init__(
-            self, HOST, settings.inbox_smtp_port, tls_context=context, require_starttls=True, auth_required=True,
-            authenticator=self._let_in, data_size_limit=MOST_BYTES,
+            self, settings.bind, settings.inbox_smtp_port, tls_context=context, require_starttls=True,
+            auth_required=True, authenticator=self._let_in, data_size_limit=MOST_BYTES,
         )  # fmt: skip
 
     def _let_in(self, _server: SMTP, _session: Session, _envelope: Envelope, _way: str, data: object) -> AuthResult:

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 
@@ -16,9 +17,10 @@ from stack.cache import CHECKOUT
 from stack.certificate import self_signed
 from stack.credentials import MQTT_ROLES, login_url, mosquitto_hash, write_private
 from stack.layout import Layout
+from stack.places import HERE, Places
 from stack.ports import LOOPBACK, Ports
 from stack.programs import Program, on_this_machine, open_files, own_name
-from stack.render import write as render
+from stack.render import rendered
 
 KEPT = ("WEIR_LAKE_URI", "WEIR_TYPES_DIR", "WEIR_SPARK_MASTER")
 """Settings that every role needs alike: given at set-up, they are written into the env files, and stay there until
@@ -50,65 +52,109 @@ def passed_settings(environ: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in environ.items() if k.startswith("WEIR_") and not k.startswith((*_DECIDED_HERE, *KEPT))}
 
 
+def template_values(
+    layout: Layout, ports: Ports, secrets: Mapping[str, str], settings: Settings, places: Places = HERE
+) -> dict[str, Any]:
+    """What the templates are told. `settings`: of the role `batch`; its `spark_master` is where the Connect server runs
+    its jobs."""
+    return {
+        "home": layout.home, "logs": layout.logs, "run": layout.run, "config": layout.config, "secrets": secrets,
+        "mqtt_bind": places.bind, "mqtt_port": ports.mqtt, "mosquitto_data": layout.data / "mosquitto",
+        "user": own_name() if os.getuid() == 0 else "",
+        "kafka_host": places.kafka, "kafka_bind": places.bind, "kafka_port": ports.kafka,
+        "kafka_controller_port": ports.kafka_controller, "kafka_data": layout.data / "kafka",
+        "kafka_retention_hours": 168,
+        "postgres_bind": places.bind, "postgres_port": ports.postgres,
+        "postgres_admins": "127.0.0.1/32", "postgres_clients": "127.0.0.1/32",
+        "postgres_data": layout.postgres / "data", "postgres_conf": layout.postgres / "conf", "postgres_sockets": "",
+        "spark_port": ports.spark, "spark_bind": LOOPBACK, "tmp": layout.tmp, "spark_home": layout.home / "spark",
+        "spark_master": settings.spark_master, "spark_on_this_machine": on_this_machine(settings.spark_master),
+        **grafana.values(layout, ports, secrets, places),
+    }  # fmt: skip
+
+
+def files(name: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """The configuration of one program: file name → text."""
+    secrets = values["secrets"]
+    match name:
+        case "mosquitto":
+            lines = [f"{role}:{mosquitto_hash(secrets[f'MQTT_{role.upper()}'])}\n" for role in MQTT_ROLES]
+            return {
+                "mosquitto.conf": rendered("mosquitto/mosquitto.conf.j2", values),
+                "mosquitto.acl": rendered("mosquitto/acl.j2", values),
+                "mosquitto.passwd": "".join(lines),
+            }
+        case "alertmanager":
+            hashed = bcrypt.hashpw(secrets["ALERTMANAGER"].encode(), bcrypt.gensalt()).decode()
+            return {
+                "alertmanager.yml": rendered("alertmanager/alertmanager.yml", values),
+                "alertmanager-web.yml": rendered("alertmanager/web.yml.j2", {"alertmanager_hash": hashed}),
+            }
+        case "kafka":
+            return {
+                "server.properties": rendered("kafka/server.properties.j2", values),
+                "kafka-log4j2.properties": rendered("kafka/log4j2.properties", values),
+            }
+        case "postgres":
+            return {
+                "postgresql.conf": rendered("postgres/postgresql.conf.j2", values),
+                "pg_hba.conf": rendered("postgres/pg_hba.conf.j2", values),
+                "pg_ident.conf": "",
+            }
+        case "spark":
+            return {
+                "spark/spark-defaults.conf": rendered("spark/spark-defaults.conf.j2", values),
+                "spark/log4j2.properties": rendered("spark/log4j2.properties", values),
+            }
+        case "grafana":
+            return grafana.files(values)
+        case "airflow-api-server":
+            passwords = {"admin": secrets["AIRFLOW_ADMIN"], "batch": secrets["AIRFLOW_BATCH"]}
+            return {"airflow-passwords.json": json.dumps(passwords) + "\n"}
+    return {}
+
+
 def write(
     layout: Layout, ports: Ports, secrets: Mapping[str, str], programs: Iterable[Program], settings: Settings
 ) -> None:
-    """`settings`: of the role `batch`; its `spark_master` is where the Connect server runs its jobs."""
+    """The native stack's configuration: that of each program, and supervisord's of all of them."""
     programs = list(programs)
-    values = {
-        "home": layout.home, "logs": layout.logs, "run": layout.run, "config": layout.config, "data": layout.data,
-        "secrets": secrets, "programs": programs, "open_files": open_files(),
-        "mqtt_bind": LOOPBACK, "mqtt_port": ports.mqtt, "user": own_name() if os.getuid() == 0 else "",
-        "kafka_host": LOOPBACK, "kafka_bind": LOOPBACK, "kafka_port": ports.kafka,
-        "kafka_controller_port": ports.kafka_controller, "kafka_retention_hours": 168,
-        "postgres_bind": LOOPBACK, "postgres_port": ports.postgres, "postgres_clients": "127.0.0.1/32",
-        "postgres_data": layout.postgres / "data", "postgres_conf": layout.postgres / "conf",
-        "spark_port": ports.spark, "spark_bind": LOOPBACK, "tmp": layout.tmp, "spark_home": layout.home / "spark",
-        "spark_master": settings.spark_master, "spark_on_this_machine": on_this_machine(settings.spark_master),
-    }  # fmt: skip
     names = {program.name for program in programs}
-    render("native/supervisord.conf.j2", layout.config / "supervisord.conf", values)
+    values = template_values(layout, ports, secrets, settings)
+    if "alertmanager" not in names:
+        values["alertmanager_port"] = None
+    supervised = values | {"programs": programs, "open_files": open_files()}
+    write_private(layout.config / "supervisord.conf", rendered("native/supervisord.conf.j2", supervised))
+    for name in names:
+        folder = layout.postgres / "conf" if name == "postgres" else layout.config
+        for file, text in files(name, values).items():
+            write_private(folder / file, text)
     if "mosquitto" in names:
         (layout.data / "mosquitto").mkdir(exist_ok=True)
-        mosquitto_values = values | {"data": layout.data / "mosquitto"}
-        render("mosquitto/mosquitto.conf.j2", layout.config / "mosquitto.conf", mosquitto_values)
-        render("mosquitto/acl.j2", layout.config / "mosquitto.acl", values)
-        lines = [f"{role}:{mosquitto_hash(secrets[f'MQTT_{role.upper()}'])}\n" for role in MQTT_ROLES]
-        write_private(layout.config / "mosquitto.passwd", "".join(lines))
-    if "alertmanager" in names:
-        render("alertmanager/alertmanager.yml", layout.config / "alertmanager.yml", values)
-        hashed = bcrypt.hashpw(secrets["ALERTMANAGER"].encode(), bcrypt.gensalt()).decode()
-        render("alertmanager/web.yml.j2", layout.config / "alertmanager-web.yml", {"alertmanager_hash": hashed})
-    if "inbox" in names and not (layout.config / "inbox.key").is_file():
-        certificate, key = self_signed([LOOPBACK, "localhost"])
-        write_private(layout.config / "inbox.pem", certificate)
-        write_private(layout.config / "inbox.key", key)
-    if "kafka" in names:
-        render("kafka/server.properties.j2", layout.config / "server.properties", values)
-    if "postgres" in names:
-        render("postgres/postgresql.conf.j2", layout.postgres / "conf" / "postgresql.conf", values)
-        render("postgres/pg_hba.conf.j2", layout.postgres / "conf" / "pg_hba.conf", values)
-        write_private(layout.postgres / "conf" / "pg_ident.conf", "")
-    if "spark" in names:
-        render("spark/spark-defaults.conf.j2", layout.config / "spark" / "spark-defaults.conf", values)
-        render("spark/log4j2.properties", layout.config / "spark" / "log4j2.properties", values)
     if "grafana" in names:
-        grafana.write(layout, ports, secrets, values, has_alertmanager="alertmanager" in names)
-    if "airflow-api-server" in names:
-        passwords = {"admin": secrets["AIRFLOW_ADMIN"], "batch": secrets["AIRFLOW_BATCH"]}
-        write_private(layout.config / "airflow-passwords.json", json.dumps(passwords) + "\n")
+        grafana.make_folders(layout)
+    if "inbox" in names:
+        inbox_certificate(layout, [LOOPBACK, "localhost"])
+
+
+def inbox_certificate(layout: Layout, hosts: Iterable[str]) -> tuple[str, str]:
+    """PEM of the inbox's certificate and of its key, made once."""
+    paths = (layout.config / "inbox.pem", layout.config / "inbox.key")
+    if not paths[1].is_file():
+        for path, text in zip(paths, self_signed(hosts), strict=True):
+            write_private(path, text)
+    return paths[0].read_text(encoding="utf-8"), paths[1].read_text(encoding="utf-8")
 
 
 def airflow_environment(
-    layout: Layout, ports: Ports, secrets: Mapping[str, str], environ: Mapping[str, str]
+    layout: Layout, ports: Ports, secrets: Mapping[str, str], environ: Mapping[str, str], places: Places = HERE
 ) -> dict[str, str]:
     """Read by all of Airflow's programs. What differs from its defaults has its reason beside it in the template."""
-    from stack.render import rendered
-
     text = rendered("airflow/airflow.env.j2", {
         "dags": CHECKOUT / "dags", "plugins": CHECKOUT / "plugins", "config": layout.config, "secrets": secrets,
-        "airflow_port": ports.airflow, "airflow_host": LOOPBACK, "logs": layout.airflow / "logs",
-        "database": login_url("weir_airflow", secrets, ports, "weir_airflow"),
+        "airflow_port": ports.airflow, "airflow_host": places.airflow, "airflow_bind": places.bind,
+        "airflow_page": places.page, "logs": layout.airflow / "logs",
+        "database": login_url("weir_airflow", secrets, ports, "weir_airflow", places),
     })  # fmt: skip
     values = dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
     return {

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from fleet.settings import PREFIX, SERVICES, read_env_file
 from stack.layout import Layout
+from stack.places import HERE, Places
 from stack.ports import LOOPBACK, Ports
 
 ROLES = ("operator", "registry", "bridge", "landing", "live", "alerts", "history", "dispatcher", "batch", "simulator")
@@ -92,79 +93,82 @@ def scram_argument(user: str, password: str, salt: bytes | None = None, iteratio
     return f"SCRAM-SHA-512=[{fields},saltedpassword={base64.b64encode(salted).decode()}]"
 
 
-def login_url(login: str, known: Mapping[str, str], ports: Ports, database: str = "weir") -> str:
+def login_url(login: str, known: Mapping[str, str], ports: Ports, database: str = "weir", places: Places = HERE) -> str:
     """SQLAlchemy URL of a login of the warehouse: on our server, or on the one that WEIR_DB_URL named at set-up."""
     password = known[f"DB_{login.upper()}"]
     external = known.get("EXTERNAL_DB_URL")
     if not external:
-        return f"postgresql+psycopg2://{login}:{password}@{LOOPBACK}:{ports.postgres}/{database}"
+        return f"postgresql+psycopg2://{login}:{password}@{places.postgres}:{ports.postgres}/{database}"
     parts = urlsplit(external)
     place = parts.netloc.rpartition("@")[2]
     path = parts.path if database == "weir" else f"/{database}"
     return urlunsplit(("postgresql+psycopg2", f"{login}:{password}@{place}", path, parts.query, ""))
 
 
-def owner_url(known: Mapping[str, str], ports: Ports) -> str:
+def owner_url(known: Mapping[str, str], ports: Ports, places: Places = HERE) -> str:
     """Who owns the tables: `weir` on our server, else the user's own login."""
-    return known.get("EXTERNAL_DB_URL") or login_url("weir", known, ports)
+    return known.get("EXTERNAL_DB_URL") or login_url("weir", known, ports, places=places)
 
 
-def admin_url(known: Mapping[str, str], ports: Ports) -> str:
+def admin_url(known: Mapping[str, str], ports: Ports, places: Places = HERE) -> str:
     """Who may make logins and databases: our server's superuser, else the user's own login."""
     return known.get("EXTERNAL_DB_URL") or (
-        f"postgresql+psycopg2://postgres:{known['DB_SUPERUSER']}@{LOOPBACK}:{ports.postgres}/postgres"
+        f"postgresql+psycopg2://postgres:{known['DB_SUPERUSER']}@{places.postgres}:{ports.postgres}/postgres"
     )
 
 
 def role_settings(
-    role: str, layout: Layout, ports: Ports, known: Mapping[str, str], java: Mapping[str, str], kept: Mapping[str, str]
-) -> dict[str, str]:
+    role: str, layout: Layout, ports: Ports, known: Mapping[str, str], java: Mapping[str, str], kept: Mapping[str, str],
+    places: Places = HERE,
+) -> dict[str, str]:  # fmt: skip
     """What one role's env file says. `java`: its home and jars; `kept`: what else all roles share."""
     values = {"WEIR_HOME": str(layout.home), "WEIR_ROLE": role, **kept}
     values |= {
-        "WEIR_KAFKA_BOOTSTRAP": f"{LOOPBACK}:{ports.kafka}",
+        "WEIR_KAFKA_BOOTSTRAP": f"{places.kafka}:{ports.kafka}",
         "WEIR_KAFKA_USER": role,
         "WEIR_KAFKA_PASSWORD": known[f"KAFKA_{role.upper()}"],
     }
     if role in MQTT_ROLES:
         values |= {
-            "WEIR_MQTT_HOST": LOOPBACK,
+            "WEIR_MQTT_HOST": places.mqtt,
             "WEIR_MQTT_PORT": str(ports.mqtt),
             "WEIR_MQTT_USER": role,
             "WEIR_MQTT_PASSWORD": known[f"MQTT_{role.upper()}"],
         }
     if role in DB_ROLE:
         login = DB_ROLE[role]
-        values["WEIR_DB_URL"] = login_url(login, known, ports)
+        values["WEIR_DB_URL"] = login_url(login, known, ports, places=places)
     if role in SERVICES:
         values[f"WEIR_{role.upper()}_METRICS_PORT"] = str(getattr(ports, f"{role}_metrics"))
+    if places.bind != LOOPBACK:
+        values["WEIR_BIND"] = places.bind
     if role in ASK_ALERTMANAGER:
         values |= {
-            "WEIR_ALERTMANAGER_URL": f"http://{LOOPBACK}:{ports.alertmanager}",
+            "WEIR_ALERTMANAGER_URL": f"http://{places.alertmanager}:{ports.alertmanager}",
             "WEIR_ALERTMANAGER_USER": "weir",
             "WEIR_ALERTMANAGER_PASSWORD": known["ALERTMANAGER"],
         }
     if role == "dispatcher":
-        values |= inbox_settings(layout, ports, known)
+        values |= inbox_settings(layout, ports, known, places)
     if role == "batch":
         values["WEIR_SPARK_REMOTE"] = f"sc://localhost:{ports.spark}/;token={known['SPARK_TOKEN']}"
         values |= java
     if role == "operator":
         values |= {
-            "WEIR_AIRFLOW_URL": f"http://{LOOPBACK}:{ports.airflow}",
+            "WEIR_AIRFLOW_URL": f"http://{places.airflow}:{ports.airflow}",
             "WEIR_AIRFLOW_USER": "admin",
             "WEIR_AIRFLOW_PASSWORD": known["AIRFLOW_ADMIN"],
-            "WEIR_GRAFANA_URL": f"http://{LOOPBACK}:{ports.grafana}",
+            "WEIR_GRAFANA_URL": f"http://{places.grafana}:{ports.grafana}",
             "WEIR_GRAFANA_PASSWORD": known["GRAFANA_ADMIN"],
         }
         values |= {f"WEIR_PORT_{name.upper()}": str(getattr(ports, name)) for name in ports.__dataclass_fields__}
     return values
 
 
-def inbox_settings(layout: Layout, ports: Ports, known: Mapping[str, str]) -> dict[str, str]:
+def inbox_settings(layout: Layout, ports: Ports, known: Mapping[str, str], places: Places = HERE) -> dict[str, str]:
     """What the demo's inbox and who sends to it know alike."""
     return {
-        "WEIR_INBOX_URL": f"http://{LOOPBACK}:{ports.inbox}/hook",
+        "WEIR_INBOX_URL": f"http://{places.inbox}:{ports.inbox}/hook",
         "WEIR_INBOX_WEBHOOK_SECRET": known["INBOX_WEBHOOK"],
         "WEIR_INBOX_PORT": str(ports.inbox),
         "WEIR_INBOX_SMTP_PORT": str(ports.inbox_smtp),
@@ -173,16 +177,30 @@ def inbox_settings(layout: Layout, ports: Ports, known: Mapping[str, str]) -> di
     }
 
 
+def environments(
+    layout: Layout, ports: Ports, known: Mapping[str, str], java: Mapping[str, str], kept: Mapping[str, str],
+    places: Places = HERE,
+) -> dict[str, dict[str, str]]:  # fmt: skip
+    """Role → what its env file says; the inbox has one without being a role."""
+    of_role = {role: role_settings(role, layout, ports, known, java, kept, places) for role in ROLES}
+    of_role["inbox"] = {
+        "WEIR_HOME": str(layout.home), "WEIR_ROLE": "inbox", **inbox_settings(layout, ports, known, places),
+        "WEIR_INBOX_KEY": str(layout.config / "inbox.key"),
+    }  # fmt: skip
+    if places.bind != LOOPBACK:
+        of_role["inbox"]["WEIR_BIND"] = places.bind
+    return of_role
+
+
+def env_file(values: Mapping[str, str]) -> str:
+    return "".join(f"{key}={value}\n" for key, value in values.items())
+
+
 def write_env_files(
     layout: Layout, ports: Ports, known: Mapping[str, str], java: Mapping[str, str], kept: Mapping[str, str]
 ) -> None:
-    of_role = {role: role_settings(role, layout, ports, known, java, kept) for role in ROLES}
-    of_role["inbox"] = {
-        "WEIR_HOME": str(layout.home), "WEIR_ROLE": "inbox", **inbox_settings(layout, ports, known),
-        "WEIR_INBOX_KEY": str(layout.config / "inbox.key"),
-    }  # fmt: skip
-    for role, values in of_role.items():
+    for role, values in environments(layout, ports, known, java, kept).items():
         path = layout.env_file(role)
         if role == "dispatcher" and path.is_file():  # secrets of receivers, which a person wrote into it
             values |= {key: value for key, value in read_env_file(path).items() if not key.startswith(PREFIX)}
-        write_private(path, "".join(f"{key}={value}\n" for key, value in values.items()))
+        write_private(path, env_file(values))

@@ -18,24 +18,28 @@ def argument_file(arguments: Iterable[str | Path]) -> str:
     return "".join(f'"{word}"\n' for word in words)
 
 
-def initialise(layout: Layout, prefix: Prefix, secrets: Mapping[str, str]) -> None:
-    """Format the storage once, with the two users that may do all. What a command line says is for every user of the
-    machine to read, and a salted password serves to log in as well as the password: java reads its arguments from a
-    file that is ours alone."""
-    folder = layout.data / "kafka"
-    if (folder / "bootstrap.checkpoint").is_file() or (folder / "meta.properties").is_file():
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    arguments = [
+def format_arguments(layout: Layout, prefix: Prefix, secrets: Mapping[str, str]) -> str:
+    """What java is to read: format the storage, with the two users that may do all."""
+    return argument_file([
         *jvm(prefix, layout, "128m")[1:], "-XX:TieredStopAtLevel=1", "-cp", f"{prefix.kafka_jars}/*",
         "kafka.tools.StorageTool", "format", "--standalone",
         f"--cluster-id={secrets['KAFKA_CLUSTER_ID']}",  # in one word: one in 64 begins with a hyphen
         "-c", layout.config / "server.properties",
         "--add-scram", scram_argument("broker", secrets["KAFKA_BROKER"]),
         "--add-scram", scram_argument("admin", secrets["KAFKA_ADMIN"]),
-    ]  # fmt: skip
+    ])  # fmt: skip
+
+
+def initialise(layout: Layout, prefix: Prefix, secrets: Mapping[str, str]) -> None:
+    """Format the storage once. What a command line says is for every user of the
+    machine to read, and a salted password serves to log in as well as the password: java reads its arguments from a
+    file that is ours alone."""
+    folder = layout.data / "kafka"
+    if (folder / "bootstrap.checkpoint").is_file() or (folder / "meta.properties").is_file():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
     told = layout.tmp / "kafka-format.args"
-    write_private(told, argument_file(arguments))
+    write_private(told, format_arguments(layout, prefix, secrets))
     try:
         done = subprocess.run([prefix.java, f"@{told}"], capture_output=True, text=True, cwd=layout.home)
     finally:

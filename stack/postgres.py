@@ -12,6 +12,9 @@ from stack.prefix import Prefix
 
 NOBODY = 65534
 UNSHARE = ("unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}")
+INITDB = (
+    "--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C",
+)  # fmt: skip
 SETPRIV = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 
 
@@ -59,8 +62,7 @@ def initialise(layout: Layout, prefix: Prefix, drop: tuple[str, ...], superuser_
         hand_over(layout, drop)
         done = subprocess.run(
             [*drop, prefix.postgres_bin / "initdb", "-D", fresh, "-U", "postgres", "--pwfile", password_file,
-             "--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
-             "--locale=C", "--no-sync", "--no-instructions"],
+             *INITDB, "--no-sync", "--no-instructions"],
             capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "TZ": "UTC"}, cwd=layout.postgres,
         )  # fmt: skip
     finally:

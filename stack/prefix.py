@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,12 +127,16 @@ def make(root: Path, say: Say, database: bool) -> Prefix:
         bind_to_own_libraries(root / "deb")
         find_templates_here(root / "deb" / "usr/bin/prometheus-alertmanager")
     say("Kafka's and Spark's jars")
-    for jar, path in jars.fetch(locked.jars, java_home).items():
+    fetch_jars(root, locked.jars, java_home)
+    (root / "STAMP").write_text(f"{fingerprint(root)}\n{java_home}\n")
+    return Prefix(root, java_home)
+
+
+def fetch_jars(root: Path, wanted: Iterable[pins.Jar], java_home: Path) -> None:
+    for jar, path in jars.fetch(wanted, java_home).items():
         folder = root / "jars" / jar.set
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / jar.file_name)
-    (root / "STAMP").write_text(f"{fingerprint(root)}\n{java_home}\n")
-    return Prefix(root, java_home)
 
 
 def bind_to_own_libraries(deb: Path) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fleet.settings import SERVICES
-from stack.cache import CHECKOUT
 from stack.layout import Layout
+from stack.places import HERE, Places
 from stack.ports import LOOPBACK, Ports
 from stack.prefix import Prefix
 
@@ -115,7 +115,7 @@ def class_archive(prefix: Prefix, name: str) -> list[str]:
 
 
 def kafka(layout: Layout, prefix: Prefix) -> Program:
-    logging = f"-Dlog4j2.configurationFile={CHECKOUT}/docker/kafka/log4j2.properties"
+    logging = f"-Dlog4j2.configurationFile={layout.config}/kafka-log4j2.properties"
     command: list[str | Path] = [
         *jvm(prefix, layout, "384m", "kafka"), logging, "-cp", f"{prefix.kafka_jars}/*", MAIN_CLASS_KAFKA,
         layout.config / "server.properties",
@@ -135,13 +135,13 @@ def postgres(layout: Layout, prefix: Prefix, drop: tuple[str, ...]) -> Program:
     return Program("postgres", command, layout.postgres, stop_signal="INT", stop_seconds=30, stop_group=False)
 
 
-def alertmanager(layout: Layout, prefix: Prefix, ports: Ports) -> Program:
+def alertmanager(layout: Layout, prefix: Prefix, ports: Ports, places: Places = HERE) -> Program:
     command = (
         prefix.alertmanager,
         f"--config.file={layout.config}/alertmanager.yml",
         f"--web.config.file={layout.config}/alertmanager-web.yml",
-        f"--web.listen-address={LOOPBACK}:{ports.alertmanager}",
-        f"--web.external-url=http://{LOOPBACK}:{ports.alertmanager}",
+        f"--web.listen-address={places.bind}:{ports.alertmanager}",
+        f"--web.external-url=http://{places.page}:{ports.alertmanager}",
         f"--storage.path={layout.data}/alertmanager",
         # Silences are saved that often, and when it stops: a killed one forgets no more than these.
         "--data.maintenance-interval=10s",
@@ -187,9 +187,9 @@ def spark(layout: Layout, prefix: Prefix, spark_master: str) -> Program:
     return Program("spark", command, layout.tmp, environment, stop_seconds=30)
 
 
-def airflow(name: str, layout: Layout, ports: Ports, environment: Mapping[str, str]) -> Program:
+def airflow(name: str, layout: Layout, ports: Ports, environment: Mapping[str, str], places: Places = HERE) -> Program:
     words = {
-        "airflow-api-server": ("api-server", "--host", LOOPBACK, "--port", str(ports.airflow)),
+        "airflow-api-server": ("api-server", "--host", places.bind, "--port", str(ports.airflow)),
         "airflow-scheduler": ("scheduler", "-s"),
         "airflow-dag-processor": ("dag-processor",),
     }[name]

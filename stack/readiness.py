@@ -9,37 +9,40 @@ from typing import Any
 
 from connections import probes
 from fleet.errors import Refused, Unavailable
+from stack.places import HERE, Places
 from stack.ports import LOOPBACK, Ports
 
 SPARK_POOL = {"name": "spark", "slots": 1, "description": "Spark jobs run one at a time", "include_deferred": False}
 
 
-def check(name: str, ports: Ports, secrets: Mapping[str, str]) -> None:
+def check(name: str, ports: Ports, secrets: Mapping[str, str], places: Places = HERE) -> None:
     """Raises Unavailable (or Refused) until the program is ready."""
     match name:
         case "kafka":
-            probes.listening(LOOPBACK, ports.kafka)
-            probes.kafka(f"{LOOPBACK}:{ports.kafka}", "admin", secrets["KAFKA_ADMIN"])
+            probes.listening(places.kafka, ports.kafka)
+            probes.kafka(f"{places.kafka}:{ports.kafka}", "admin", secrets["KAFKA_ADMIN"])
         case "mosquitto":
-            probes.mqtt(LOOPBACK, ports.mqtt, "operator", secrets["MQTT_OPERATOR"])
+            probes.mqtt(places.mqtt, ports.mqtt, "operator", secrets["MQTT_OPERATOR"])
         case "postgres":
-            probes.postgres(f"postgresql://postgres:{secrets['DB_SUPERUSER']}@{LOOPBACK}:{ports.postgres}/postgres")
+            probes.postgres(
+                f"postgresql://postgres:{secrets['DB_SUPERUSER']}@{places.postgres}:{ports.postgres}/postgres"
+            )
         case "alertmanager":
-            probes.alertmanager(f"http://{LOOPBACK}:{ports.alertmanager}", "weir", secrets["ALERTMANAGER"])
+            probes.alertmanager(f"http://{places.alertmanager}:{ports.alertmanager}", "weir", secrets["ALERTMANAGER"])
         case "inbox":
-            probes.service(f"http://{LOOPBACK}:{ports.inbox}")
+            probes.service(f"http://{places.inbox}:{ports.inbox}")
         case "spark":
             probes.listening(LOOPBACK, ports.spark)
             probes.spark(f"sc://localhost:{ports.spark}/;token={secrets['SPARK_TOKEN']}")
         case "airflow-api-server":
-            probes.airflow(f"http://{LOOPBACK}:{ports.airflow}")
+            probes.airflow(f"http://{places.airflow}:{ports.airflow}")
         case "airflow-scheduler" | "airflow-dag-processor":
             part = "scheduler" if name.endswith("scheduler") else "dag_processor"
-            health = probes.airflow(f"http://{LOOPBACK}:{ports.airflow}")
+            health = probes.airflow(f"http://{places.airflow}:{ports.airflow}")
             if health.get(part) != "healthy":
                 raise Unavailable(f"Airflow's {part} is {health.get(part)}")
         case "grafana":
-            probes.grafana(f"http://{LOOPBACK}:{ports.grafana}")
+            probes.grafana(f"http://{places.grafana}:{ports.grafana}")
         case _:
             probes.service(f"http://{LOOPBACK}:{getattr(ports, f'{name}_metrics')}")
 

@@ -2,13 +2,11 @@
 
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stack.cache import CHECKOUT
-from stack.credentials import write_private
 
 TEMPLATES = CHECKOUT / "docker"
 
@@ -26,7 +24,3 @@ def rendered(template: str, values: Mapping[str, Any]) -> str:
     )
     environment.filters["supervisor"] = for_supervisor
     return environment.get_template(template).render(values)
-
-
-def write(template: str, target: Path, values: Mapping[str, Any]) -> None:
-    write_private(target, rendered(template, values))

@@ -85,7 +85,7 @@ class Alerts:
     def run(self, stop: threading.Event) -> None:
         kafka.check_access(self.settings, kafka.READ, self.systems)
         kafka.check_access(self.settings, kafka.WRITE, [TRANSITIONS, *map(state_topic, self.systems.values())])
-        health = Health(self.settings.alerts_metrics_port, self.problem)
+        health = Health(self.settings.alerts_metrics_port, self.problem, self.settings.bind)
         health.registry.register(self)
         reporter = Reporter(self.settings, GROUP, self.catalog, self.figures)
         health.registry.register(reporter)

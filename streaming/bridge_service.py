@@ -40,7 +40,7 @@ class Bridge:
 
     def run(self, stop: threading.Event) -> None:
         check(self.settings, self.workers, self.catalog)
-        health = Health(self.settings.bridge_metrics_port, self.problem)
+        health = Health(self.settings.bridge_metrics_port, self.problem, self.settings.bind)
         health.registry.register(self)
         health.registry.register(self.reporter)
         for worker in self.workers:

@@ -67,7 +67,7 @@ class Dispatcher:
         catalog = load_catalog(self.settings.types_dir)
         self.flags = RuleFlags(self.settings, catalog)
         consumer = self.transitions.open()
-        health = Health(self.settings.dispatcher_metrics_port, self.problem)
+        health = Health(self.settings.dispatcher_metrics_port, self.problem, self.settings.bind)
         health.registry.register(self)
         reporter = Reporter(self.settings, "dispatcher", catalog, self.figures)
         health.registry.register(reporter)

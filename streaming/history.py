@@ -56,7 +56,7 @@ class History:
 
     def run(self, stop: threading.Event) -> None:
         consumer = self.transitions.open()
-        health = Health(self.settings.history_metrics_port, lambda: self._backoff.problem)
+        health = Health(self.settings.history_metrics_port, lambda: self._backoff.problem, self.settings.bind)
         health.registry.register(self)
         reporter = Reporter(self.settings, "history", load_catalog(self.settings.types_dir), self.figures)
         health.registry.register(reporter)

@@ -81,7 +81,7 @@ class Landing:
 
     def run(self, stop: threading.Event) -> None:
         kafka.check_access(self.settings, kafka.READ, self.topics)
-        health = Health(self.settings.landing_metrics_port, self.problem)
+        health = Health(self.settings.landing_metrics_port, self.problem, self.settings.bind)
         health.registry.register(self)
         reporter = Reporter(self.settings, GROUP, self._newcomers.catalog, self.figures)
         health.registry.register(reporter)

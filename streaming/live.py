@@ -167,7 +167,7 @@ class Live:
     def run(self, stop: threading.Event) -> None:
         kafka.check_access(self.settings, kafka.READ, self.topics)
         self.warehouse.rows("SELECT 1 FROM live_offsets LIMIT 1")
-        health = Health(self.settings.live_metrics_port, self.problem)
+        health = Health(self.settings.live_metrics_port, self.problem, self.settings.bind)
         health.registry.register(self)
         reporter = Reporter(self.settings, GROUP, self._newcomers.catalog, self.figures)
         health.registry.register(reporter)

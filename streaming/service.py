@@ -46,16 +46,16 @@ def stop_on_signals() -> threading.Event:
 
 
 class Health:
-    """`/metrics` for Prometheus and `/ready` (200 or 503, with the reason) on 127.0.0.1."""
+    """`/metrics` for Prometheus and `/ready` (200 or 503, with the reason)."""
 
-    def __init__(self, port: int, problem: Callable[[], str]):
+    def __init__(self, port: int, problem: Callable[[], str], bind: str = "127.0.0.1"):
         """`problem` says in a line why the service does not do its work now; empty when it does. Port 0: no server."""
         self.registry = CollectorRegistry()
         self._problem = problem
         self._server: ThreadingHTTPServer | None = None
         if port:
             try:
-                self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+                self._server = ThreadingHTTPServer((bind, port), self._handler())
             except OSError as error:
                 raise ConfigurationError(f"port {port} for the metrics is taken ({error}); choose another") from error
             threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()

@@ -76,6 +76,8 @@ def test_data_sources_are_those_that_are_provisioned(name: str, dashboard: dict[
         "alertmanager_host": "h",
         "alertmanager_port": 7000,
         "database": {"host": "h", "port": 1, "name": "n", "user": "u", "sslmode": "disable"},
+        "warehouse_password": "$A",
+        "alertmanager_password": "$B",
     }
     text = rendered("grafana/provisioning/datasources/weir.yaml.j2", values)
     provisioned = {(source["type"], source["uid"]) for source in yaml.safe_load(text)["datasources"]}
