@@ -30,7 +30,7 @@ def _where(settings: Settings) -> str:
     return f"{settings.mqtt_host}:{settings.mqtt_port}"
 
 
-def _client(settings: Settings, client_id: str, **options: Any) -> paho.Client:
+def client_of(settings: Settings, client_id: str, **options: Any) -> paho.Client:
     client = paho.Client(
         CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5, **options
     )  # fmt: skip
@@ -44,7 +44,9 @@ def _client(settings: Settings, client_id: str, **options: Any) -> paho.Client:
     return client
 
 
-def _open(client: paho.Client, settings: Settings, clean: bool, session_seconds: int, receive_maximum: int) -> None:
+def open_connection(
+    client: paho.Client, settings: Settings, clean: bool, session_seconds: int, receive_maximum: int
+) -> None:
     properties = Properties(PacketTypes.CONNECT)
     properties.SessionExpiryInterval = session_seconds
     properties.ReceiveMaximum = max(1, min(receive_maximum, RECEIVE_MAXIMUM))
@@ -61,7 +63,7 @@ def _open(client: paho.Client, settings: Settings, clean: bool, session_seconds:
         ) from error
 
 
-def _refusal(settings: Settings, reason: ReasonCode) -> WeirError:
+def refusal(settings: Settings, reason: ReasonCode) -> WeirError:
     text = f"MQTT broker at {_where(settings)} refuses user {settings.mqtt_user!r}: {reason}."
     if reason.value in (0x86, 0x87, 0x8C):  # bad user name or password, not authorized, bad authentication method
         return Refused(f"{text} Check user and password in {settings.env_file or 'WEIR_MQTT_USER, WEIR_MQTT_PASSWORD'}")
@@ -90,11 +92,11 @@ class Subscriber:
         self._lost: ReasonCode | None = None
         self._granted = 0
         self._buffer = b""
-        client = self._client = _client(settings, client_id, manual_ack=True, reconnect_on_failure=False)
+        client = self._client = client_of(settings, client_id, manual_ack=True, reconnect_on_failure=False)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
-        _open(client, settings, clean, 0 if clean else SESSION_SECONDS, max_in_flight)
+        open_connection(client, settings, clean, 0 if clean else SESSION_SECONDS, max_in_flight)
         self._first: list[Delivery] = []
         try:
             self._until(lambda: self._connected is not None)
@@ -118,7 +120,7 @@ class Subscriber:
 
     def _subscribe(self) -> None:
         if self._connected is None or self._connected.is_failure:
-            raise _refusal(self._settings, self._connected or ReasonCode(PacketTypes.CONNACK))
+            raise refusal(self._settings, self._connected or ReasonCode(PacketTypes.CONNACK))
         # Retained messages only where the subscription is new: a reconnect must not read them again.
         options = SubscribeOptions(qos=self._qos, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
         if self._subscriptions:

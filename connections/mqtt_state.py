@@ -43,8 +43,9 @@ class MqttState:
         self._answers: dict[int, ReasonCode] = {}
 
     def send(self, notification: Notification) -> Outcome:
-        messages = [(topic_of(self._options.prefix, alert), state_of(alert)) for alert in notification.alerts]
-        if not messages:
+        if notification.alerts and notification.kind != "test":
+            messages = [(topic_of(self._options.prefix, alert), state_of(alert)) for alert in notification.alerts]
+        else:  # the alert of a test is made up, and would stay there for ever
             text = f"{notification.summary}\n{rfc3339(notification.created_at)}".encode()
             messages = [(f"{self._options.prefix}/weir/{notification.kind}", text)]
         deadline = time.monotonic() + self._options.timeout_seconds
@@ -74,7 +75,7 @@ class MqttState:
         except BaseException:
             self._abandon()
             raise
-        answers = {self._answers.pop(mid) for mid in asked}
+        answers = [self._answers.pop(mid) for mid in asked]
         wrong = [answer for answer in answers if answer.value >= REFUSED]
         if wrong:
             told = f"the MQTT broker refuses {messages[0][0]} of user {self._settings.mqtt_user!r}: {wrong[0]}"
@@ -82,17 +83,21 @@ class MqttState:
         return Delivered("")
 
     def _connect(self, deadline: float) -> paho.Client:
-        client = mqtt._client(self._settings, "", reconnect_on_failure=False)
+        client = mqtt.client_of(self._settings, "", reconnect_on_failure=False)
         self._client, self._answers = client, {}
         connected: list[ReasonCode] = []
         client.on_connect = lambda _c, _u, _f, reason, _p: connected.append(reason)
         client.on_publish = lambda _c, _u, mid, reason, _p: self._answers.__setitem__(mid, reason)
         client.connect_timeout = max(0.1, deadline - time.monotonic())
-        mqtt._open(client, self._settings, True, 0, mqtt.RECEIVE_MAXIMUM)
+        mqtt.open_connection(client, self._settings, True, 0, mqtt.RECEIVE_MAXIMUM)
         while not connected:
-            self._loop(client, deadline)
+            try:
+                self._loop(client, deadline)
+            except errors.Unavailable:
+                if not connected:  # who is refused is told so, and then cut off
+                    raise
         if connected[0].value >= REFUSED:
-            raise mqtt._refusal(self._settings, connected[0])
+            raise mqtt.refusal(self._settings, connected[0])
         return client
 
     def _loop(self, client: paho.Client, deadline: float) -> None:

@@ -20,6 +20,8 @@ from fleet.webhook_body import key_of
 
 ReceiverName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")]
 FilePath = Annotated[Path, Field(strict=False)]
+PortNumber = Annotated[int, Field(ge=0, le=65535, strict=False)]
+"""Lax, as what `${NAME}` gives is text."""
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
 
 
@@ -75,7 +77,7 @@ class EmailOptions(ReceiverOptions):
 
     kind: Literal["email"]
     host: str = Field(min_length=1)
-    port: int = Field(default=587, ge=1, le=65535)
+    port: PortNumber = Field(default=587, ge=1)
     starttls: Literal["required", "optional", "never"] = "required"
     implicit_tls: bool = False
     """TLS from the first byte, as on port 465."""
@@ -138,7 +140,7 @@ class MqttOptions(ReceiverOptions):
     prefix: str = Field(default="alerts", pattern=r"^[^+#\s]+$")
     host: str = ""
     """Without it, the broker that Weir's own settings name."""
-    port: int = Field(default=0, ge=0, le=65535)
+    port: PortNumber = 0
     user: str = ""
     password: SecretStr = SecretStr("")
     ca_file: FilePath | None = None
@@ -184,7 +186,7 @@ class Route(Strict):
 class Storm(Strict):
     """More than so many alerts of one rule at one site, told to one receiver within that time, become one message."""
 
-    more_than: int = Field(default=20, ge=1)
+    more_than: int = Field(default=20, ge=1, le=1000)
     within: Duration = timedelta(minutes=1)
 
 

@@ -37,7 +37,9 @@ class TransitionLog:
     def open(self) -> Any:
         """A consumer for `follow`. Raises Refused where this user may not read the topic."""
         kafka.check_access(self.settings, kafka.READ, [TRANSITIONS])
-        return kafka.consumer(self.settings, f"weir-{self.settings.role}", isolation_level="read_committed")
+        consumer = kafka.consumer(self.settings, f"weir-{self.settings.role}", isolation_level="read_committed")
+        self._batches = Batches(consumer)  # once for a consumer: it is changed for good
+        return consumer
 
     def follow(self, consumer: Any) -> None:
         """From where the tables end. Raises Unavailable, KafkaError."""
@@ -52,7 +54,6 @@ class TransitionLog:
                 )
             self.positions[place] = at
             consumer.seek(place, at)
-        self._batches = Batches(consumer)
         self._log.info("from %s", " ".join(f"{p.partition}:{at}" for p, at in self.positions.items()))
 
     def poll(self, timeout_ms: int) -> tuple[list[Transition], Ends]:

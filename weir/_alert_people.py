@@ -65,8 +65,10 @@ def held(
         )  # fmt: skip
     finally:
         warehouse.close()
-    columns = ("at", "receiver", "cause", "note", "kind", "severity", "title", "device_id", "site")
-    _print(rows, columns, as_json, "nothing was held back in that time")
+    for row in [] if as_json else rows:
+        row["what"] = f"{row['severity']} {row['title']}: {row['device_id']} at {row['site']}"
+        row["cause"] += f" ({row['note']})" if row["note"] else ""
+    _print(rows, ("at", "receiver", "kind", "cause", "what"), as_json, "nothing was held back in that time")
 
 
 def dead(
@@ -86,7 +88,7 @@ def dead(
         )  # fmt: skip
     finally:
         warehouse.close()
-    _print(rows, ("id", "dead_at", "attempts", "problem", "summary"), as_json, "no dead letters")
+    _print(rows, ("id", "dead_at", "attempts", "problem"), as_json, "no dead letters")
 
 
 def receivers(
@@ -108,7 +110,7 @@ def receivers(
         rows = warehouse.rows(RECEIVERS)
     finally:
         warehouse.close()
-    columns = ("name", "kind", "state", "since", "sent_at", "waiting", "dead", "problem")
+    columns = ("name", "kind", "state", "since", "waiting", "dead", "problem")
     _print(rows, columns, as_json, "no receivers; they stand in fleet/receivers.yaml")
 
 
@@ -227,14 +229,16 @@ def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool, 
     if not rows:
         typer.echo(nothing)
         return
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in columns:  # what people copy is whole; the last column, in words, takes what is left of the line
+        table.add_column(column, no_wrap=column != columns[-1], overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row[column]) for column in columns))
     Console(markup=False, highlight=False).print(table)
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else moment_text(value) if isinstance(value, datetime) else str(value)
+    return "" if value is None else moment_text(value)[:-4] if isinstance(value, datetime) else str(value)
 
 
 COMMANDS = (held, dead, receivers, resend, test_receiver, ack)

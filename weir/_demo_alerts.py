@@ -39,10 +39,12 @@ def wait_until_evaluated(settings: Settings, end: Offsets, seconds: float) -> No
         client.close(autocommit=False)
 
 
-def said_on_kafka(settings: Settings, start: Offsets, systems: Collection[str]) -> tuple[Said, list[str]]:
-    """From `start` to the topic's present end, committed alone; and the transitions' ids."""
+def said_on_kafka(settings: Settings, start: Offsets, systems: Collection[str]) -> tuple[Said, list[str], Offsets]:
+    """From `start` to the topic's present end, committed alone; the transitions' ids; and the offset after the last
+    transition of each partition (the end lies behind it, by the marks of transactions)."""
     said: Said = Counter()
-    ids = []
+    ids: list[str] = []
+    after: dict[tuple[str, int], int] = {}
     client = consumer(settings, "demo-transitions", isolation_level="read_committed")
     try:
         ends = end_offsets(client, [TRANSITIONS])
@@ -52,13 +54,14 @@ def said_on_kafka(settings: Settings, start: Offsets, systems: Collection[str]) 
         while any(client.position(tp) < end for tp, end in ends.items()):
             for records in client.poll(timeout_ms=500).values():
                 for record in records:
+                    after[record.topic, record.partition] = record.offset + 1
                     t = decode_transition(record.value)
                     if t.system in systems:
                         said[f"{t.type}.{t.rule}", t.to] += 1
                         ids.append(t.transition_id)
     finally:
         client.close()
-    return said, ids
+    return said, ids, after
 
 
 def said_in_the_warehouse(settings: Settings, ids: list[str], seconds: float) -> Said:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +22,9 @@ WEATHER_MINUTES = 20
 RECORDED_HOURS, SKIPPED_HOURS = 3, 2
 """The part of the recording in which CO2 rises over its rule's limit and falls below it again."""
 SIMULATED_HOURS = 12
-"""From ten in the morning: the room fills with people, and is empty in the end."""
-"""Of event time: 100 stations at 2 s make 60,000 messages; the room's 17 values at 30 s make 4,080."""
+"""From ten in the morning: the room fills with people, and is empty in the end.
+
+All of event time: 100 stations at 2 s make 60,000 messages; an hour of the room's 17 values at 30 s makes 2,040."""
 FAULTS = (
     "spike=0.0005", "out_of_range=0.001", "stuck=0.001", "duplicate=0.002", "reordering=0.002", "clock_skew=0.0005",
     "dropout=0.002", "malformed=0.001",
@@ -37,6 +39,8 @@ QUIET_SECONDS = 10
 LANDING_SECONDS = 180
 LIVE_SECONDS = 60
 ALERTS_SECONDS = 60
+TOLD_SECONDS = 180
+"""A storm's digest comes a minute after its first message."""
 
 SYSTEMS = ("occupancy", "weather")
 
@@ -50,6 +54,7 @@ def demo(
     ] = None,
 ) -> None:
     """Start the stack if need be, run two systems faster than real time, load them through Airflow, show the books."""
+    from weir._demo_screen import show
     from weir.stack import _stack, progress
 
     # A minute's wait for landing's usual 60 s would be most of the demo.
@@ -59,7 +64,7 @@ def demo(
     settings = stack.settings("operator")
     figures = run(settings, seconds, recording or find_recording(Settings.load()), say, stack.log_tail)
     (settings.home / "demo.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    _show(figures, settings, has_grafana="grafana" in stack.services)
+    show(figures, settings, has_grafana="grafana" in stack.services)
     if figures["differences"]:
         raise DataError("the figures do not reconcile:\n" + "\n".join(figures["differences"]))
 
@@ -93,6 +98,7 @@ def run(
     from simulators.outcome import differences
     from weir._demo_alerts import by_rule, said_in_the_warehouse, said_on_kafka, wait_until_evaluated
     from weir._demo_books import count_live, count_on_kafka, loaded, log_ends, outcome, topics_of, wait_until_landed
+    from weir._demo_told import inbox, told, wait_until_told
 
     every = load_catalog(settings.types_dir)
     # Only what the simulators feed: Weir's own services report all the time, and nobody says how much they sent.
@@ -106,7 +112,10 @@ def run(
     before, start = loaded(settings, SYSTEMS), log_ends(settings, topics)
     with _blaming("alerts", log_tail):
         wait_until_evaluated(settings, start, ALERTS_SECONDS)
-    told_before = log_ends(settings, [TRANSITIONS])
+    said_before = log_ends(settings, [TRANSITIONS])
+    with _blaming("dispatcher", log_tail):
+        wait_until_told(settings, {}, TOLD_SECONDS)
+    arrived_before, told_from = inbox(settings), datetime.now(UTC)
     summaries = _simulate(settings, seconds, weather_minutes, recording, say)
     published = sum(s["published"] for s in summaries)
     with _blaming("bridge", log_tail):
@@ -123,7 +132,7 @@ def run(
     say(f"live: {live.total():,} readings are in the table of recent ones")
     with _blaming("alerts", log_tail):
         wait_until_evaluated(settings, end, ALERTS_SECONDS)
-    said, ids = said_on_kafka(settings, told_before, SYSTEMS)
+    said, ids, last = said_on_kafka(settings, said_before, SYSTEMS)
     say(f"alerts: {said.total():,} transitions are on Kafka")
     written = said_in_the_warehouse(settings, ids, ALERTS_SECONDS)
     untold = [
@@ -132,6 +141,10 @@ def run(
         if written[rule, to] != n
     ]
     run_id = _etl(settings, say, "the demo's readings")
+    with _blaming("dispatcher", log_tail):
+        wait_until_told(settings, last, TOLD_SECONDS)
+    messages = told(settings, told_from, arrived_before)
+    say(f"dispatcher: {sum(of['sent'] for of in messages['receivers'].values()):,} messages were sent")
     after = loaded(settings, SYSTEMS)
     types = [t.type for t in catalog]
     found = outcome(readings, rejected, live, before, after, types)
@@ -150,7 +163,8 @@ def run(
         "seconds": round(time.monotonic() - started, 1),
         "recording": str(recording) if recording else None,
         "simulators": summaries,
-        "differences": [*differences(summaries, found), *untold],
+        "told": messages,
+        "differences": [*differences(summaries, found), *untold, *messages["different"]],
     }
 
 
@@ -241,53 +255,6 @@ def _etl(settings: Settings, say: Say, what: str) -> str:
             logs = "\n".join(f"--- {t.name}\n{airflow.log_tail(DAG, run_id, t)}" for t in failed)
             raise DataError(f"{DAG} {run_id} failed; see {airflow.url}/dags/{DAG}\n{logs}")
     return run_id
-
-
-def _show(figures: dict[str, Any], settings: Settings, has_grafana: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from sqlalchemy import make_url
-
-    console = Console(highlight=False)
-    table = Table("", *figures["types"], box=None, pad_edge=False, title="Readings", title_justify="left")
-    for key in ("bridged", "live", "landed", "valid", "quarantined", "duplicate"):
-        table.add_row(key, *(f"{of_type[key]:,}" for of_type in figures["types"].values()))
-    for label, key in (("values in rollups", "loaded"), ("bad values", "quarantined_values")):
-        table.add_row(label, *(f"{of_type[key]:,}" for of_type in figures["types"].values()))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    console.print()
-    console.print(table)
-    alerts = Table("", "fired", "resolved", box=None, pad_edge=False, title="Alerts", title_justify="left")
-    for name, of_rule in figures["alerts"].items():
-        alerts.add_row(name, f"{of_rule['fired']:,}", f"{of_rule['resolved']:,}")
-    for column in alerts.columns[1:]:
-        column.justify = "right"
-    console.print()
-    console.print(alerts)
-    rejected = ", ".join(f"{reason} {count}" for reason, count in sorted(figures["rejected"].items())) or "none"
-    url = make_url(settings.db_url.get_secret_value())
-    reconciles = "[red]They do not reconcile.[/]" if figures["differences"] else "[green]They reconcile.[/]"
-    refused = sum(figures["rejected"].values())
-    password = settings.airflow_password.get_secret_value()
-    grafana = "not here: unpack Grafana 9.4 or newer and run make up GRAFANA_HOME=/its/folder"
-    if has_grafana:
-        grafana = f"{settings.grafana_url}  user admin, password {settings.grafana_password.get_secret_value()}"
-    console.print(
-        f"""
-Messages     published {figures["published"]:,} = bridged {figures["bridged"]:,} + rejected {refused:,}. {reconciles}
-Rejected     {rejected}
-Rollups      {figures["rollups"]:,} rows new, anomalies {figures["anomalies"]:,}
-Alerts       {figures["transitions"]:,} transitions; active ones: weir alerts
-Figures      {settings.home / "demo.json"}; the books: weir ledger
-
-Airflow      {settings.airflow_url}  user {settings.airflow_user}, password {password}
-Grafana      {grafana}
-Data Docs    {settings.home / "data-docs" / "index.html"}
-Database     PGPASSWORD={url.password} psql -h {url.host} -p {url.port} -U {url.username} {url.database}
-Stop         make down""",
-        soft_wrap=True,
-    )
 
 
 def register(app: typer.Typer) -> None:

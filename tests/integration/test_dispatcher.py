@@ -101,7 +101,7 @@ def in_order(ids: list[str]) -> bool:
 
 
 def test_kill_9_loses_no_message_and_makes_no_new_id(ground: Ground) -> None:
-    ground.rules("storm: {more_than: 10000}\n")
+    ground.rules("storm: {more_than: 1000}\n")
     ground.process.start().ready()
     chance = random.Random(7)
     alive = 0
@@ -149,7 +149,7 @@ def test_kill_9_loses_no_message_and_makes_no_new_id(ground: Ground) -> None:
 
 
 def test_one_receiver_hangs_and_the_other_hears_all(ground: Ground) -> None:
-    ground.rules("storm: {more_than: 10000}\n")
+    ground.rules("storm: {more_than: 1000}\n")
     ground.ops.hang.set()
     ground.process.start().ready()
     for n in range(40):
@@ -184,6 +184,7 @@ def test_what_a_receiver_refuses_is_kept_and_sent_again(ground: Ground, weir: We
     ground.say("r2", 1, "firing")
     wait_for(lambda: "r2-1@boss" in ground.boss.ids(), 20, ground.log)
     assert "switched_off" in weir("alerts", "held", "--system", ground.system).stdout
+    assert '"cause": "switched_off"' in weir("alerts", "held", "--receiver", "ops", "--json").stdout
     ground.ops.answer = lambda _message: 200
     weir("alerts", "resend", "--receiver", "ops")
     wait_for(lambda: {"r1-1@ops", "r2-1@ops"} <= set(ground.ops.ids()), 20, ground.log)

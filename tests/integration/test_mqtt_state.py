@@ -57,9 +57,11 @@ def test_a_digest_is_a_message_for_each(sender, settings_for):
     assert json.loads(retained(settings_for("operator"), topic_of("alerts", many[-1]))[topic_of("alerts", many[-1])])
 
 
-def test_heartbeats(sender, settings_for):
-    assert sender.send(empty()) == Delivered("")
-    assert b"Weir lives" in retained(settings_for("operator"), "alerts/weir/heartbeat")["alerts/weir/heartbeat"]
+@pytest.mark.parametrize("told", [empty(), notification("test", alert(device="made-up"))], ids=["heartbeat", "test"])
+def test_what_is_no_alert(sender, settings_for, told):
+    topic = f"alerts/weir/{told.kind}"
+    assert sender.send(told) == Delivered("")
+    assert told.summary.encode() in retained(settings_for("operator"), topic)[topic]
 
 
 @pytest.mark.parametrize(

@@ -184,9 +184,11 @@ def test_redirects_and_proxies_are_not_followed(server, monkeypatch):
     ],
 )  # fmt: skip
 def test_where_nothing_is_sent(host):
-    got = webhook(f"http://{host}/latest/meta-data", seconds=1).send(notification())
-    assert isinstance(got, Refused), got
-    assert "allow_link_local" in got.why
+    hook = webhook(f"http://{host}/latest/meta-data", seconds=1)
+    for _ in range(2):
+        got = hook.send(notification())
+        assert isinstance(got, Refused), got
+        assert "allow_link_local" in got.why
 
 
 def test_the_address_that_counts_is_the_one_connected_to(server, monkeypatch):

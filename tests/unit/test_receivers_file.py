@@ -115,8 +115,14 @@ def test_what_the_readme_shows_is_good() -> None:
     assert len(load_receivers(text, "README.md", {"OPS_SECRET": SECRET, "MAIL": "x"}).routes) == 1
 
 
-def test_the_file_that_comes_with_weir_tells_nobody() -> None:
-    assert load_receivers((CHECKOUT / "fleet" / "receivers.yaml").read_text(), "receivers.yaml", {}).receivers == {}
+def test_the_file_that_comes_with_weir_tells_the_inbox() -> None:
+    names = ("INBOX_URL", "INBOX_SMTP_PORT", "INBOX_SMTP_PASSWORD", "INBOX_CERTIFICATE", "ALERTMANAGER_URL",
+             "ALERTMANAGER_USER", "ALERTMANAGER_PASSWORD")  # fmt: skip
+    known = {f"WEIR_{name}": "http://x" if name.endswith("URL") else "25" for name in names}
+    text = (CHECKOUT / "fleet" / "receivers.yaml").read_text()
+    file = load_receivers(text, "receivers.yaml", {**known, "WEIR_INBOX_WEBHOOK_SECRET": SECRET})
+    assert file.default is not None
+    assert set(file.default.to) == set(file.receivers) == {"webhook", "mail", "alertmanager", "mqtt"}
 
 
 NIGHTS = {"cron": "0 2 * * *", "duration": "2h"}

@@ -1,0 +1,147 @@
+"""What a courier does with each outcome of sending: when it tries again, what it gives up, when it stops."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fleet.notification import Delivered, Gone, Notification, Outcome, Refused, Retry
+from fleet.receivers import WebhookOptions
+from streaming.courier import Courier
+from streaming.outbox import RETRY_LONGEST, Waiting, pause
+from tests.unit.alert_log import START, transition
+
+
+class FakeOutbox:
+    """Remembers what was written: `sent 1`, `later 1 0.5-1.0`, `dead 1`, `gone ops`."""
+
+    def __init__(self, *messages: Waiting):
+        self.messages = list(messages)
+        self.written: list[str] = []
+        self.due_at: dict[int, datetime] = {}
+
+    def due(self, receiver: str, now: datetime, limit: int) -> list[Waiting]:
+        return [m for m in self.messages if self.due_at.get(m.id, now) <= now][:limit]
+
+    def next_due(self, receiver: str, now: datetime) -> datetime | None:
+        return min((at for at in self.due_at.values() if at > now), default=None)
+
+    def _drop(self, word: str, message: Waiting) -> None:
+        self.messages.remove(message)
+        self.due_at.pop(message.id, None)
+        self.written.append(f"{word} {message.id}")
+
+    def sent(self, message: Waiting, said: str, now: datetime) -> None:
+        self._drop("sent", message)
+
+    def dead(self, message: Waiting, why: str, now: datetime) -> None:
+        self._drop("dead", message)
+
+    def later(self, message: Waiting, why: str, due_at: datetime, now: datetime) -> None:
+        self.due_at[message.id] = due_at
+        self.written.append(f"later {message.id}")
+
+    def gone(self, receiver: str, why: str, now: datetime) -> None:
+        self.written.append(f"gone {receiver}")
+
+    def heartbeat_at(self, receiver: str) -> datetime | None:
+        return None
+
+    def beaten(self, receiver: str, now: datetime) -> None:
+        self.written.append("heartbeat")
+
+    def failing(self, receiver: str, why: str, now: datetime) -> None:
+        self.written.append("failing")
+
+
+class FakeSender:
+    def __init__(self, **outcomes: Any):
+        """Of a notification by its id; else delivered."""
+        self.outcomes, self.asked = outcomes, list[str]()
+
+    def send(self, notification: Notification) -> Outcome:
+        self.asked.append(notification.notification_id)
+        outcome = self.outcomes.get(notification.notification_id, Delivered())
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        pass
+
+
+def message(number: int, alert: str, age: timedelta = timedelta(0), attempts: int = 0) -> Waiting:
+    from fleet.standing import taken
+
+    about = taken(None, transition(alert), False, True).alert
+    n = Notification(
+        notification_id=f"m{number}", receiver="ops", kind="firing", alerts=(about,), summary="", created_at=START
+    )
+    return Waiting(number, n, datetime.now(UTC) - age, attempts)
+
+
+def courier(outbox: FakeOutbox, sender: FakeSender, **options: Any) -> Courier:
+    made = WebhookOptions.model_validate({"kind": "webhook", "url": "http://ops", **options})
+    return Courier("ops", made, sender, outbox)  # type: ignore[arg-type]
+
+
+OUTCOMES = [
+    ("all arrive", {}, ["sent 1", "sent 2", "sent 3"]),
+    ("one is refused", {"m1": Refused("400")}, ["dead 1", "sent 2", "sent 3"]),
+    ("one fails: the others wait for it a moment", {"m1": Retry("500")}, ["later 1"]),
+    ("a mistake of ours is no loss", {"m1": ValueError("oh")}, ["later 1"]),
+    ("it wants no more", {"m2": Gone("410")}, ["sent 1", "gone ops"]),
+]
+
+
+@pytest.mark.parametrize(("outcomes", "written"), [o[1:] for o in OUTCOMES], ids=[o[0] for o in OUTCOMES])
+def test_outcomes(outcomes: dict[str, Any], written: list[str]) -> None:
+    outbox = FakeOutbox(message(1, "a"), message(2, "a"), message(3, "b"))
+    courier(outbox, FakeSender(**outcomes)).work()
+    assert outbox.written == written
+
+
+def test_a_receiver_that_fails_is_left_alone_for_a_while() -> None:
+    outbox, sender = FakeOutbox(message(1, "a"), message(2, "b")), FakeSender(m1=Retry("away"))
+    by = courier(outbox, sender)
+    by.work()
+    assert 0 < by.work() <= 1
+    assert sender.asked == ["m1"]
+    assert by.problem == "away"
+
+
+def test_its_own_wish_counts() -> None:
+    outbox = FakeOutbox(message(1, "a"))
+    by = courier(outbox, FakeSender(m1=Retry("429", after_seconds=120)))
+    by.work()
+    assert 110 < (outbox.due_at[1] - datetime.now(UTC)).total_seconds() <= 120
+    assert by.work() > 25
+
+
+@pytest.mark.parametrize(("age", "written"), [(timedelta(days=2), "later 1"), (timedelta(days=4), "dead 1")], ids=str)
+def test_it_gives_up_after_days(age: timedelta, written: str) -> None:
+    outbox = FakeOutbox(message(1, "a", age, attempts=90))
+    courier(outbox, FakeSender(m1=Retry("away"))).work()
+    assert outbox.written == [written]
+
+
+def test_a_heartbeat_is_sent_only_where_it_is_true() -> None:
+    outbox, sender = FakeOutbox(), FakeSender()
+    by = courier(outbox, sender, heartbeat="1m")
+    by._is_well = lambda: False
+    assert by.work() <= 60
+    assert outbox.written == []
+    by = courier(outbox, sender, heartbeat="1m")
+    assert by.work() <= 60
+    by.work()
+    assert outbox.written == ["heartbeat"]
+    assert sender.asked[0].startswith("heartbeat-")
+
+
+@pytest.mark.parametrize(
+    ("failures", "least", "most"), [(1, 0.5, 1), (2, 1, 2), (5, 8, 16), (9, 128, 256), (10, 150, 300), (500, 150, 300)]
+)
+def test_pauses_double_up_to_the_longest(failures: int, least: float, most: float) -> None:
+    assert pause(failures, 0.0) == timedelta(seconds=most)
+    assert pause(failures, 0.999999) >= timedelta(seconds=least)
+    assert pause(failures, 0.0) <= RETRY_LONGEST
