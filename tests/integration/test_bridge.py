@@ -6,9 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from connections import kafka
+from connections.kafka_batches import LOG_APPEND_TIME
 from connections.mqtt_publisher import BulkPublisher
 from fleet.channels import HEARTBEAT, REJECTED, mark_of
 from fleet.contract import MAX_PAYLOAD_BYTES
@@ -92,7 +95,16 @@ def test_readings_and_rejects_arrive(settings_for: SettingsFor, bridge: Process,
     assert {r.key for r in rooms} == {site.encode()}
     copies = [r for r in readings(operator, "occupancy.co2") if f'"{site}"'.encode() in r.value]
     assert [r.value for r in copies] == [rooms[0].value]
-    assert all(r.timestamp_type == 1 for r in rooms), "LogAppendTime"
+    consumer = kafka.consumer(operator, "tests")
+    places = kafka.partitions(consumer, ["readings.occupancy"])
+    consumer.assign(places)
+    consumer.seek_to_beginning()
+    polled: list[Any] = []
+    wait_for(
+        lambda: polled.extend(r for of in consumer.poll(timeout_ms=500).values() for r in of) or polled, 20, "none"
+    )
+    consumer.close(autocommit=False)
+    assert {r.timestamp_type for r in polled} == {LOG_APPEND_TIME}
 
 
 def test_heartbeats_go_into_every_partition(settings_for: SettingsFor, bridge: Process) -> None:

@@ -48,10 +48,10 @@ alerts:
   - {{id: {only}, no_data: 60s}}
 """
 TYPES = {
-    "kiln": SPEC.format(type="kiln", system="kilns", partitions=1, by="device", only="silent"),
+    "kiln": SPEC.format(type="kiln", system="forges", partitions=1, by="device", only="silent"),
     "shelf": SPEC.format(type="shelf", system="shelves", partitions=3, by="site", only="shelf_silent"),
 }
-TOPICS = {"kiln": "readings.kilns", "shelf": "readings.shelves"}
+TOPICS = {"kiln": "readings.forges", "shelf": "readings.shelves"}
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=20)
 
 
@@ -209,7 +209,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "ahead": (["--type", "kiln", "--device", "d1", "--rule", "hot", "--at", "2999-01-01"], "lies ahead"),
     "before the log": (
         ["--type", "kiln", "--device", "d2", "--rule", "hot", "--at", at(-3600)],
-        "lies before all that readings.kilns-0 has of kiln d2",
+        "lies before all that readings.forges-0 has of kiln d2",
     ),
 }
 
@@ -222,7 +222,7 @@ def test_errors(log: None, explain: Weir, name: str) -> None:
 
 def test_a_log_whose_beginning_is_gone(log: None, explain: Weir, stack: Stack) -> None:
     with KafkaAdmin(f"127.0.0.1:{stack.ports.kafka}", "admin", stack.secrets["KAFKA_ADMIN"]) as admin:
-        admin._client.delete_records({TopicPartition("readings.kilns", 0): 4})  # the spec, the device, two readings
+        admin._client.delete_records({TopicPartition("readings.forges", 0): 4})  # the spec, the device, two readings
     found = json.loads(
         explain("--type", "kiln", "--device", "d1", "--rule", "hot", "--at", at(25), "--json").stdout
     )  # fmt: skip
