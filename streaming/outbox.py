@@ -218,15 +218,18 @@ class Outbox:
         return rows[0]["heartbeat_at"] if rows else None
 
     def known_to(self, receiver: str) -> list[TellingAlert]:
-        """Active alerts that the receiver has been told of, all that there was to tell."""
+        """Active alerts that the receiver has been told of, all that there was to tell; with the severity that it was
+        told, as another may be held back."""
         rows = self.warehouse.rows(
-            "SELECT (so_far->'alert')::text AS alert FROM dispatch_alerts a"
+            "SELECT (so_far->'alert')::text AS alert, so_far->'standings'->:receiver->>'told' AS told"
+            " FROM dispatch_alerts a"
             " WHERE so_far->'alert'->>'resolved_at' IS NULL AND so_far->'standings'->:receiver->>'told' IS NOT NULL"
             " AND so_far->'standings'->:receiver->>'digest' IS NULL AND NOT EXISTS (SELECT 1 FROM outbox o"
             " WHERE o.receiver = :receiver AND o.dead_at IS NULL AND o.alert_ids @> ARRAY[a.alert_id])",
             receiver=receiver,
         )  # fmt: skip
-        return [msgspec.json.decode(r["alert"], type=TellingAlert) for r in rows]
+        alerts = [(msgspec.json.decode(r["alert"], type=TellingAlert), r["told"]) for r in rows]
+        return [msgspec.structs.replace(alert, severity=told) for alert, told in alerts]
 
     # Receivers, silences and requests, by the service.
 
