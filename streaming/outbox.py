@@ -26,6 +26,7 @@ NOTED = (
     "at", "outcome", "cause", "note", "receiver", "kind", "notification_id", "alert_id", "transition_id", "system",
     "type", "rule", "device_id", "site", "severity", "summary", "attempts",
 )  # fmt: skip
+SUPERSEDED = "superseded: it was told of a later state since"
 SENT_TWICE_RATHER = text("SET LOCAL synchronous_commit = off")
 """That something was sent need not be on disk before the next is sent: after a power cut it is sent again."""
 
@@ -153,6 +154,7 @@ class Outbox:
         with self.warehouse.transaction() as connection:
             connection.execute(SENT_TWICE_RATHER)
             connection.execute(text("DELETE FROM outbox WHERE id = :id"), {"id": message.id})
+            _outdate(connection, message)
             note(connection, [_row(message.notification, "sent", said, message.attempts + 1, now)])
             connection.execute(
                 text(
@@ -282,17 +284,30 @@ class Outbox:
             {"id": request_id, "answer": answer, "now": now},
         )
 
-    def revive(self, connection: Connection, where: str, value: str, now: datetime) -> int:
-        """Dead letters of a receiver, or one by its notification's id, are due again. Returns how many."""
+    def revive(self, connection: Connection, where: str, value: str, now: datetime) -> tuple[int, int]:
+        """Dead letters of a receiver, or one by its notification's id, are due again, without the alerts of which the
+        receiver was told later. Returns how many, and how many stay dead since nothing else is in them."""
         column = {"receiver": "receiver", "id": "notification_id"}[where]
+        which = f"dead_at IS NOT NULL AND {column} = :value"
+        outdated = connection.execute(
+            text(
+                f"UPDATE outbox SET problem = :why WHERE {which} AND notification->'alerts' <> '[]' AND NOT EXISTS"  # noqa: S608
+                " (SELECT 1 FROM jsonb_array_elements(notification->'alerts') a"
+                " WHERE a->>'alert_id' <> ALL(later_told)) RETURNING id"
+            ),
+            {"value": value, "why": SUPERSEDED},
+        ).scalars()
+        stay = list(outdated)
         revived = connection.execute(
             text(
-                f"UPDATE outbox SET dead_at = NULL, due_at = :now, tried_since = :now, attempts = 0"  # noqa: S608
-                f" WHERE dead_at IS NOT NULL AND {column} = :value"
+                "UPDATE outbox SET dead_at = NULL, due_at = :now, tried_since = :now, attempts = 0, later_told = '{}',"  # noqa: S608
+                " notification = jsonb_set(notification, '{alerts}', (SELECT coalesce(jsonb_agg(a), '[]')"
+                " FROM jsonb_array_elements(notification->'alerts') a WHERE a->>'alert_id' <> ALL(later_told)))"
+                f" WHERE {which} AND id <> ALL(:stay)"
             ),
-            {"value": value, "now": now},
+            {"value": value, "now": now, "stay": stay},
         )
-        return int(revived.rowcount)
+        return int(revived.rowcount), len(stay)
 
     def switch_on(self, connection: Connection, receiver: str) -> bool:
         """Whether it is one of the file's."""
@@ -309,6 +324,24 @@ class Outbox:
             " AS failing_receivers"
         )
         return row
+
+
+def _outdate(connection: Connection, sent: Waiting) -> None:
+    """Dead letters from before it tell the past of its alerts."""
+    connection.execute(
+        text(
+            "UPDATE outbox o SET later_told = o.later_told || found.ids FROM (SELECT d.id, array_agg(about) AS ids"
+            " FROM unnest(CAST(:ids AS text[])) about JOIN outbox d ON d.dead_at IS NOT NULL"
+            " AND d.notification->'alerts' @> jsonb_build_array(jsonb_build_object('alert_id', about))"
+            " WHERE d.receiver = :receiver AND d.id < :id AND about <> ALL(d.later_told) GROUP BY d.id) found"
+            " WHERE o.id = found.id"
+        ),
+        {
+            "ids": [alert.alert_id for alert in sent.notification.alerts],
+            "receiver": sent.notification.receiver,
+            "id": sent.id,
+        },
+    )
 
 
 def _failing(connection: Connection, receiver: str, why: str, now: datetime) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from fleet.board import Board
 from fleet.dispatch import Circumstances
 from fleet.notification import Notification
-from streaming.outbox import Outbox
+from streaming.outbox import SUPERSEDED, Outbox
 
 DONE = "done"
 
@@ -32,11 +32,15 @@ def _resend(subject: str, given: Circumstances, outbox: Outbox, connection: Conn
     """`receiver:NAME`: all that is dead of that receiver, which is switched on again if it was off."""
     kind, _, name = subject.partition(":")
     if kind != "receiver":
-        count = outbox.revive(connection, "id", subject, given.now)
+        count, outdated = outbox.revive(connection, "id", subject, given.now)
+        if outdated:
+            return f"{subject!r} stays where it is, {SUPERSEDED}"
         return DONE if count else f"no dead letter {subject!r}; `weir alerts dead` lists them"
     if not outbox.switch_on(connection, name):
         return _no_receiver(name, given)
-    return f"{DONE}: {outbox.revive(connection, 'receiver', name, given.now)} messages are sent again"
+    count, outdated = outbox.revive(connection, "receiver", name, given.now)
+    stay = f"; {outdated} stay, {SUPERSEDED}" if outdated else ""
+    return f"{DONE}: {count} messages are sent again{stay}"
 
 
 def _no_receiver(name: str, given: Circumstances) -> str:

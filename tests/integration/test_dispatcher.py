@@ -174,9 +174,15 @@ def test_what_a_receiver_refuses_is_kept_and_sent_again(ground: Ground, weir: We
     dead = weir("alerts", "dead").stdout
     assert "r0-1@ops" in dead
     ground.ops.answer = lambda _message: 200
-    assert "done" in weir("alerts", "resend", "r0-1@ops").stdout
-    wait_for(lambda: "r0-1@ops" in ground.ops.ids(), 20, ground.log)
-    assert "no dead letter" in weir("alerts", "resend", "r0-1@ops", code=1).stderr
+    assert "superseded" in weir("alerts", "resend", "r0-1@ops", code=1).stderr
+    assert "superseded" in weir("alerts", "dead").stdout
+    ground.ops.answer = lambda message: 400 if message.startswith("r3") else 200
+    ground.say("r3", 1, "firing")
+    wait_for(lambda: "r3-1@ops" in weir("alerts", "dead").stdout, 20, ground.log)
+    ground.ops.answer = lambda _message: 200
+    assert "done" in weir("alerts", "resend", "r3-1@ops").stdout
+    wait_for(lambda: "r3-1@ops" in ground.ops.ids(), 20, ground.log)
+    assert "no dead letter" in weir("alerts", "resend", "r3-1@ops", code=1).stderr
 
     ground.ops.answer = lambda _message: 410
     ground.say("r1", 1, "firing")

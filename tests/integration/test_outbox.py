@@ -12,7 +12,7 @@ from fleet.board import Board, Changes
 from fleet.settings import Settings
 from fleet.standing import AlertSoFar, Standing
 from streaming.outbox import Outbox
-from tests.alerts_told import alert, notification, resolved
+from tests.alerts_told import alert, notification
 
 pytestmark = pytest.mark.stack
 
@@ -71,3 +71,42 @@ def test_what_is_kept_alive_is_what_was_told(tables: Tables, standing: Any, seve
     with tables.warehouse.transaction() as connection:
         tables.outbox.write(connection, board, Changes(alerts={risen.alert_id}), now())
     assert [each.severity for each in tables.outbox.known_to("ops")] == severities
+
+
+FIRING, OVER, OTHER = alert(1, alert_id="a"), alert(2, alert_id="a", resolved_at=now()), alert(1, alert_id="b")
+RESENT = [
+    ("nothing came later", [FIRING], [], (1, 0), ["a-1"]),
+    ("its end was told", [FIRING], [OVER], (0, 1), []),
+    ("something of another", [FIRING], [OTHER], (1, 0), ["a-1"]),
+    ("a digest without what was told later", [FIRING, OTHER], [OVER], (1, 0), ["b-1"]),
+    ("a digest of which all was told later", [FIRING, OTHER], [OVER, OTHER], (0, 1), []),
+    ("a test is about nothing", [], [OTHER], (1, 0), []),
+]
+
+
+@pytest.mark.parametrize(("dead", "later", "came", "alerts"), [r[1:] for r in RESENT], ids=[r[0] for r in RESENT])
+def test_what_is_sent_again_is_no_news_of_the_past(
+    tables: Tables, dead: Any, later: Any, came: tuple[int, int], alerts: list[str]
+) -> None:
+    first = notification("digest", *(dead or [FIRING]), receiver="ops", notification_id="dead@ops", alerts=tuple(dead))
+    tables.put(first)
+    tables.outbox.dead(tables.due()[0], "400", now())
+    if later:
+        tables.put(notification("digest", *later, receiver="ops", notification_id="later@ops"))
+        tables.outbox.sent(tables.due()[0], "200", now())
+    with tables.warehouse.transaction() as connection:
+        assert tables.outbox.revive(connection, "id", "dead@ops", now()) == came
+    assert [a.transition_id for m in tables.due() for a in m.notification.alerts] == alerts
+    assert len(tables.due()) == came[0]
+    assert len(tables.rows("SELECT 1 FROM outbox WHERE problem LIKE 'superseded%'")) == came[1]
+
+
+def test_all_that_is_dead_is_sent_again_in_its_order(tables: Tables) -> None:
+    tables.put(*(notification("firing", each, receiver="ops") for each in (FIRING, OVER)))
+    for message in tables.due():
+        tables.outbox.dead(message, "400", now())
+    with tables.warehouse.transaction() as connection:
+        assert tables.outbox.revive(connection, "receiver", "ops", now()) == (2, 0)
+    for message, expected in zip(tables.due(), ("a-1@ops", "a-2@ops"), strict=True):
+        assert message.notification.notification_id == expected
+        tables.outbox.sent(message, "200", now())
