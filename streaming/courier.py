@@ -85,6 +85,7 @@ class Courier:
     def work(self) -> float:
         """All that is to be done now; returns the seconds until something else is. Raises Unavailable."""
         if self.gone:
+            self.outbox.bury_late(self.name, utc_now())
             return IDLE_SECONDS
         nexts = [utc_now() + timedelta(seconds=IDLE_SECONDS), self._beat(), self._refresh()]
         now = utc_now()

@@ -200,6 +200,16 @@ class Outbox:
         rows = [(msgspec.json.decode(n, type=Notification), attempts) for n, attempts in buried]
         note(connection, [_row(n, "dead", why, attempts, now) for n, attempts in rows])
 
+    def bury_late(self, receiver: str, now: datetime) -> None:
+        """What was decided before the decider knew that the receiver is switched off."""
+        with self.warehouse.transaction() as connection:
+            off = connection.execute(
+                text("SELECT problem FROM dispatch_receivers WHERE name = :name AND gone_at IS NOT NULL FOR UPDATE"),
+                {"name": receiver},
+            ).one_or_none()
+            if off is not None:
+                self.bury(connection, receiver, off.problem or "switched off", now)
+
     def failing(self, receiver: str, why: str, now: datetime) -> None:
         with self.warehouse.transaction() as connection:
             _failing(connection, receiver, why, now)
@@ -308,6 +318,14 @@ class Outbox:
             {"value": value, "now": now, "stay": stay},
         )
         return int(revived.rowcount), len(stay)
+
+    def of_dead(self, connection: Connection, notification_id: str) -> str | None:
+        """The receiver of a dead letter; None: there is no such letter."""
+        found = connection.execute(
+            text("SELECT receiver FROM outbox WHERE dead_at IS NOT NULL AND notification_id = :id"),
+            {"id": notification_id},
+        )
+        return found.scalar_one_or_none()
 
     def switch_on(self, connection: Connection, receiver: str) -> bool:
         """Whether it is one of the file's."""

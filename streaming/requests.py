@@ -32,15 +32,24 @@ def _resend(subject: str, given: Circumstances, outbox: Outbox, connection: Conn
     """`receiver:NAME`: all that is dead of that receiver, which is switched on again if it was off."""
     kind, _, name = subject.partition(":")
     if kind != "receiver":
-        count, outdated = outbox.revive(connection, "id", subject, given.now)
-        if outdated:
-            return f"{subject!r} stays where it is, {SUPERSEDED}"
-        return DONE if count else f"no dead letter {subject!r}; `weir alerts dead` lists them"
+        return _resend_one(subject, given, outbox, connection)
     if not outbox.switch_on(connection, name):
         return _no_receiver(name, given)
     count, outdated = outbox.revive(connection, "receiver", name, given.now)
     stay = f"; {outdated} stay, {SUPERSEDED}" if outdated else ""
     return f"{DONE}: {count} messages are sent again{stay}"
+
+
+def _resend_one(subject: str, given: Circumstances, outbox: Outbox, connection: Connection) -> str:
+    receiver = outbox.of_dead(connection, subject)
+    if receiver is None:
+        return f"no dead letter {subject!r}; `weir alerts dead` lists them"
+    if receiver not in given.policy.receivers:
+        return _no_receiver(receiver, given)
+    if receiver in outbox.switched_off(connection):
+        return f"{receiver} is switched off; `weir alerts resend --receiver {receiver}` switches it on and sends all"
+    _, outdated = outbox.revive(connection, "id", subject, given.now)
+    return f"{subject!r} stays where it is, {SUPERSEDED}" if outdated else DONE
 
 
 def _no_receiver(name: str, given: Circumstances) -> str:

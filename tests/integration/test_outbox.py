@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,9 +10,12 @@ from sqlalchemy import text
 
 from connections.warehouse import Warehouse
 from fleet.board import Board, Changes
+from fleet.dispatch import Circumstances
+from fleet.receivers_file import load_receivers
 from fleet.settings import Settings
 from fleet.standing import AlertSoFar, Standing
 from streaming.outbox import Outbox
+from streaming.requests import answered
 from tests.alerts_told import alert, notification
 
 pytestmark = pytest.mark.stack
@@ -110,3 +114,37 @@ def test_all_that_is_dead_is_sent_again_in_its_order(tables: Tables) -> None:
     for message, expected in zip(tables.due(), ("a-1@ops", "a-2@ops"), strict=True):
         assert message.notification.notification_id == expected
         tables.outbox.sent(message, "200", now())
+
+
+@pytest.mark.parametrize(
+    ("receivers", "off", "answer"),
+    [
+        ("{ops: {kind: webhook, url: 'http://ops'}}", False, "done"),
+        ("{ops: {kind: webhook, url: 'http://ops'}}", True, "ops is switched off"),
+        ("{boss: {kind: webhook, url: 'http://boss'}}", False, "no receiver 'ops'"),
+    ],
+    ids=["one that is there", "switched off", "no longer in the file"],
+)
+def test_a_dead_letter_is_sent_again_only_to_who_is_there(
+    tables: Tables, receivers: str, off: bool, answer: str
+) -> None:
+    tables.put(notification("firing", FIRING, receiver="ops"))
+    tables.outbox.dead(tables.due()[0], "400", now())
+    if off:
+        tables.outbox.gone("ops", "410", now())
+    given = Circumstances(now=now(), policy=load_receivers(f"receivers: {receivers}", "receivers.yaml", {}))
+    request = SimpleNamespace(what="resend", subject="a-1@ops", by="ann", comment="")
+    with tables.warehouse.transaction() as connection:
+        assert answered(request, Board(), given, tables.outbox, connection).startswith(answer)
+    assert len(tables.due()) == (answer == "done")
+
+
+@pytest.mark.parametrize("off", [True, False], ids=["switched off", "on again meanwhile"])
+def test_what_comes_late_for_a_receiver_that_is_off_is_dead(tables: Tables, off: bool) -> None:
+    tables.outbox.gone("ops", "410", now())
+    tables.put(notification("firing", FIRING, receiver="ops"))
+    if not off:
+        with tables.warehouse.transaction() as connection:
+            tables.outbox.switch_on(connection, "ops")
+    tables.outbox.bury_late("ops", now())
+    assert tables.rows("SELECT problem FROM outbox WHERE dead_at IS NOT NULL") == [{"problem": "410"}] * off

@@ -44,6 +44,10 @@ class FakeOutbox:
     def gone(self, receiver: str, why: str, now: datetime) -> None:
         self.written.append(f"gone {receiver}")
 
+    def bury_late(self, receiver: str, now: datetime) -> None:
+        self.written += [f"buried {m.id}" for m in self.messages]
+        self.messages = []
+
     def heartbeat_at(self, receiver: str) -> datetime | None:
         return None
 
@@ -123,6 +127,16 @@ def test_it_gives_up_after_days(age: timedelta, written: str) -> None:
     outbox = FakeOutbox(message(1, "a", age, attempts=90))
     courier(outbox, FakeSender(m1=Retry("away"))).work()
     assert outbox.written == [written]
+
+
+def test_what_was_decided_before_it_was_known_to_be_off_does_not_wait_for_ever() -> None:
+    outbox, sender = FakeOutbox(message(1, "a")), FakeSender(m1=Gone("410"))
+    by = courier(outbox, sender)
+    by.work()
+    outbox.messages.append(message(2, "b"))
+    by.work()
+    assert outbox.written == ["gone ops", "buried 1", "buried 2"]
+    assert sender.asked == ["m1"]
 
 
 def test_a_heartbeat_is_sent_only_where_it_is_true() -> None:
