@@ -18,6 +18,8 @@ from streaming.outbox import Outbox, Waiting, pause
 BATCH = 50
 IDLE_SECONDS = 30.0
 """Between two looks at the outbox by a courier that nobody wakes."""
+BATCH_SECONDS = 2.0
+"""What was read from the outbox longer ago is read again: while this process was frozen another may have sent it."""
 PROBE_LONGEST = timedelta(seconds=30)
 """A receiver that fails is tried at least so often."""
 LONGEST_WISH = timedelta(days=1)
@@ -91,24 +93,19 @@ class Courier:
         now = utc_now()
         if self._paused_until is not None and now < self._paused_until:
             return _seconds([*nexts, self._paused_until])
+        read_at = time.monotonic()
         messages = self.outbox.due(self.name, now, 1 if self._in_a_row else BATCH)
-        failed: set[str] = set()
         for message in messages:
-            if self._stop.is_set() or self.gone:
+            if self._stop.is_set() or self.gone or time.monotonic() - read_at > BATCH_SECONDS:
                 return 0.0
-            about = {alert.alert_id for alert in message.notification.alerts}
-            if about & failed:
-                continue
             if not self._deliver(message):
-                failed |= about
-                if self._paused_until is not None:
-                    break
+                break
         if messages:
             return 0.0
         return _seconds([*nexts, self.outbox.next_due(self.name, now)])
 
     def _deliver(self, message: Waiting) -> bool:
-        """Whether the next message about the same alert may follow."""
+        """Whether the next message may follow at once."""
         outcome, now = self._sent(message.notification), utc_now()
         match outcome:
             case Delivered(note=said):

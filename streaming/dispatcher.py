@@ -53,6 +53,8 @@ class Dispatcher:
         self.policy: ReceiversFile | None = None
         self.silences = SilenceWatch(settings, self.outbox)
         self.couriers: dict[str, Courier] = {}
+        self._leaving: dict[str, Courier] = {}
+        """Stopped, and maybe still sending."""
         self.decided = self.failures = 0
         self.told: dict[str, int] = {}
         self.held: dict[str, int] = {}
@@ -85,9 +87,10 @@ class Dispatcher:
             log.info("stopped transitions=%d", self.decided)
         finally:
             consumer.close(autocommit=False)
-            for courier in self.couriers.values():
+            couriers = [*self.couriers.values(), *self._leaving.values()]
+            for courier in couriers:
                 courier.stop()
-            for courier in self.couriers.values():
+            for courier in couriers:
                 courier.thread.join(5)
             self.warehouse.close()
             health.close()
@@ -114,6 +117,8 @@ class Dispatcher:
             transitions, ends = self.transitions.poll(POLL_MS)
             if transitions or ends:
                 self._decide(board, transitions, ends)
+            if self._leaving:
+                self._succeed(self.policy)
             if (began := time.monotonic()) >= tick_at or self._look_again.is_set():
                 self._tick(board)
                 took = time.monotonic() - began
@@ -184,13 +189,25 @@ class Dispatcher:
         """A courier for each receiver of the file; one whose receiver has changed gives way to a new one."""
         now = datetime.now(UTC)
         with self.warehouse.transaction() as connection:
+            self.outbox.hold(connection)
             kinds: dict[str, str] = {name: options.kind for name, options in policy.receivers.items()}
             self._switched_off = self.outbox.receivers(connection, kinds, now)
         for name, courier in list(self.couriers.items()):
             if policy.receivers.get(name) != courier.options:
-                self._end(self.couriers.pop(name))
+                courier.stop()
+                self._leaving[name] = self.couriers.pop(name)
+        self._succeed(policy)
+
+    def _succeed(self, policy: ReceiversFile) -> None:
+        """Starts the couriers that are wanting. One may still be sending what its successor would send again, for as
+        long as its receiver's timeout; nobody waits for it."""
+        for name, courier in list(self._leaving.items()):
+            if not courier.thread.is_alive():
+                del self._leaving[name]
+                for count in self._ended:
+                    self._ended[count] += getattr(courier, count)
         for name, options in policy.receivers.items():
-            if name not in self.couriers:
+            if name not in self.couriers and name not in self._leaving:
                 self.couriers[name] = courier = self._courier(name, options)
                 courier.gone = name in self._switched_off
                 courier.start()
@@ -199,14 +216,9 @@ class Dispatcher:
         sender = sender_of(options, self.settings)
         return Courier(name, options, sender, self.outbox, lambda: not self.problem(), self._look_again.set)
 
-    def _end(self, courier: Courier) -> None:
-        courier.stop()
-        courier.thread.join(courier.options.timeout_seconds)
-        for count in self._ended:
-            self._ended[count] += getattr(courier, count)
-
     def _count(self, name: str) -> int:
-        return self._ended[name] + sum(getattr(courier, name) for courier in list(self.couriers.values()))
+        couriers = [*self.couriers.values(), *self._leaving.values()]
+        return self._ended[name] + sum(getattr(courier, name) for courier in couriers)
 
     def figures(self) -> Figures:
         states: dict[str, float | None] = {"spec_errors": float(len(self.policy_file.problems))}

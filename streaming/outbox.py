@@ -129,13 +129,15 @@ class Outbox:
     # Of one receiver, by its own thread.
 
     def due(self, receiver: str, now: datetime, limit: int) -> list[Waiting]:
-        """Messages to be sent now, none before an earlier one about the same alert."""
+        """Messages to be sent now, none before an earlier one about the same alert. None where another dispatcher has
+        taken over."""
         rows = self.warehouse.rows(
             "SELECT id, notification::text AS notification, tried_since, attempts FROM outbox o"
-            " WHERE receiver = :receiver AND dead_at IS NULL AND due_at <= :now AND NOT EXISTS (SELECT 1 FROM outbox e"
+            " WHERE :epoch = (SELECT epoch FROM dispatcher)"
+            " AND receiver = :receiver AND dead_at IS NULL AND due_at <= :now AND NOT EXISTS (SELECT 1 FROM outbox e"
             " WHERE e.receiver = o.receiver AND e.dead_at IS NULL AND e.id < o.id AND e.due_at > :now"
             " AND e.alert_ids && o.alert_ids) ORDER BY id LIMIT :limit",
-            receiver=receiver, now=now, limit=limit,
+            receiver=receiver, now=now, limit=limit, epoch=self.epoch,
         )  # fmt: skip
         return [
             Waiting(r["id"], msgspec.json.decode(r["notification"], type=Notification), r["tried_since"], r["attempts"])
@@ -235,10 +237,11 @@ class Outbox:
         rows = self.warehouse.rows(
             "SELECT (so_far->'alert')::text AS alert, so_far->'standings'->:receiver->>'told' AS told"
             " FROM dispatch_alerts a"
-            " WHERE so_far->'alert'->>'resolved_at' IS NULL AND so_far->'standings'->:receiver->>'told' IS NOT NULL"
+            " WHERE :epoch = (SELECT epoch FROM dispatcher)"
+            " AND so_far->'alert'->>'resolved_at' IS NULL AND so_far->'standings'->:receiver->>'told' IS NOT NULL"
             " AND so_far->'standings'->:receiver->>'digest' IS NULL AND NOT EXISTS (SELECT 1 FROM outbox o"
             " WHERE o.receiver = :receiver AND o.dead_at IS NULL AND o.alert_ids @> ARRAY[a.alert_id])",
-            receiver=receiver,
+            receiver=receiver, epoch=self.epoch,
         )  # fmt: skip
         alerts = [(msgspec.json.decode(r["alert"], type=TellingAlert), r["told"]) for r in rows]
         return [msgspec.structs.replace(alert, severity=told) for alert, told in alerts]

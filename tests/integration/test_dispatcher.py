@@ -248,6 +248,24 @@ def test_a_wrong_file_changes_nothing(ground: Ground) -> None:
     assert "w1-1@ops" not in ground.ops.asked
 
 
+def test_a_receiver_that_hangs_and_is_changed_holds_up_nobody(ground: Ground) -> None:
+    ground.rules("", ops=", heartbeat: 1h")
+    ground.file.write_text(ground.file.read_text().replace("timeout: 2s, heartbeat", "timeout: 60s, heartbeat"))
+    ground.process.start().ready()
+    ground.say("c0", 1, "firing")
+    wait_for(ground.all_to(ground.ops, "ops"), 20, ground.log)
+    ground.ops.hang.set()
+    ground.say("c1", 1, "firing")
+    wait_for(lambda: "c1-1@ops" in ground.ops.asked, 20, ground.log)
+    ground.file.write_text(ground.file.read_text().replace("timeout: 60s", "timeout: 61s"))
+    wait_for(lambda: ground.log().count("receivers=ops,boss") >= 2, 10, ground.log)
+    ground.say("c2", 1, "firing")
+    wait_for(ground.all_to(ground.boss, "boss"), 10, ground.missing(ground.boss, "boss"))
+    assert "c2-1@ops" not in ground.ops.asked, "its successor waits until it has come to an end"
+    ground.ops.hang.clear()
+    wait_for(ground.all_to(ground.ops, "ops"), 90, ground.missing(ground.ops, "ops"))
+
+
 def test_a_storm_is_one_message(ground: Ground) -> None:
     ground.rules("storm: {more_than: 3, within: 4s}\n", to="ops")
     ground.process.start().ready()

@@ -148,3 +148,12 @@ def test_what_comes_late_for_a_receiver_that_is_off_is_dead(tables: Tables, off:
             tables.outbox.switch_on(connection, "ops")
     tables.outbox.bury_late("ops", now())
     assert tables.rows("SELECT problem FROM outbox WHERE dead_at IS NOT NULL") == [{"problem": "410"}] * off
+
+
+def test_who_was_taken_over_from_sends_no_more(tables: Tables) -> None:
+    tables.put(notification("firing", FIRING, receiver="ops"))
+    assert len(tables.due()) == 1
+    successor = Outbox(tables.warehouse)
+    successor.take_over(now())
+    assert tables.due() == []
+    assert len(successor.due("ops", now(), 50)) == 1

@@ -114,6 +114,24 @@ def test_a_receiver_that_fails_is_left_alone_for_a_while() -> None:
     assert by.problem == "away"
 
 
+def test_what_was_read_long_ago_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after this process was frozen: by now another dispatcher has sent the rest, and the outbox is not ours."""
+    outbox = FakeOutbox(message(1, "a"), message(2, "b"))
+
+    class Freezing(FakeSender):
+        def send(self, notification: Notification) -> Outcome:
+            monkeypatch.setattr("streaming.courier.time.monotonic", lambda: float("inf"))
+            return super().send(notification)
+
+    sender = Freezing()
+    by = courier(outbox, sender)
+    assert by.work() == 0.0
+    monkeypatch.undo()
+    outbox.messages = []
+    by.work()
+    assert sender.asked == ["m1"]
+
+
 def test_its_own_wish_counts() -> None:
     outbox = FakeOutbox(message(1, "a"))
     by = courier(outbox, FakeSender(m1=Retry("429", after_seconds=120)))
