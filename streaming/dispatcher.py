@@ -40,6 +40,9 @@ TICK_SECONDS = 1.0
 TICK_SHARE = 10
 """With very many alerts a look takes long; it is then taken so many times its own length apart."""
 
+STUCK_SECONDS = 60.0
+"""A decider that does nothing for so long is not well, and no heartbeat says that it is."""
+
 log = logging.getLogger("weir.dispatcher")
 
 
@@ -60,6 +63,7 @@ class Dispatcher:
         self.held: dict[str, int] = {}
         self._backoff = Backoff(log)
         self._switched_off: frozenset[str] = frozenset()
+        self._looked_at = time.monotonic()
         self._look_again = threading.Event()
         """A courier has switched its receiver off."""
         self._ended = dict.fromkeys(("sent", "dead", "failures"), 0)
@@ -98,7 +102,9 @@ class Dispatcher:
     def problem(self) -> str:
         if self.policy is None and self.policy_file.problems:
             return self.policy_file.problems[0]
-        return self._backoff.problem
+        idle = time.monotonic() - self._looked_at
+        stuck = f"no look at what is to be decided for {idle:.0f} s" if idle > STUCK_SECONDS else ""
+        return self._backoff.problem or stuck
 
     def _follow(self, consumer: Any, stop: threading.Event) -> None:
         """From where the tables end, until something fails: then the board is made anew from the tables."""
@@ -107,6 +113,7 @@ class Dispatcher:
                 self.policy = policy
             elif stop.wait(TICK_SECONDS):
                 return
+            self._looked_at = time.monotonic()
         board, self._began_at = self.outbox.take_over(datetime.now(UTC))
         self.silences.begin()
         self._take_policy(self.policy)
@@ -114,6 +121,7 @@ class Dispatcher:
         log.info("alerts under way: %d", len(board.alerts))
         tick_at = 0.0
         while not stop.is_set():
+            self._looked_at = time.monotonic()
             transitions, ends = self.transitions.poll(POLL_MS)
             if transitions or ends:
                 self._decide(board, transitions, ends)

@@ -26,6 +26,9 @@ NOTED = (
     "at", "outcome", "cause", "note", "receiver", "kind", "notification_id", "alert_id", "transition_id", "system",
     "type", "rule", "device_id", "site", "severity", "summary", "attempts",
 )  # fmt: skip
+LOCK_SECONDS = 10.0
+FROZEN_SECONDS = 30.0
+"""Deciding with the transaction open takes seconds at most, in the worst storm."""
 SUPERSEDED = "superseded: it was told of a later state since"
 SENT_TWICE_RATHER = text("SET LOCAL synchronous_commit = off")
 """That something was sent need not be on disk before the next is sent: after a power cut it is sent again."""
@@ -66,7 +69,10 @@ class Outbox:
         return board, row.began_at
 
     def hold(self, connection: Connection) -> None:
-        """To the end of the transaction, this process is the only dispatcher. Raises Unavailable."""
+        """To the end of the transaction, this process is the only dispatcher, unless it freezes: then the server ends
+        the transaction, or nobody could take over. Raises Unavailable."""
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS:g}s'"))
+        connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_SECONDS:g}s'"))
         found = connection.execute(text("SELECT epoch FROM dispatcher FOR UPDATE")).scalar_one()
         if found != self.epoch:
             raise Unavailable("another dispatcher has taken over; only one is to run")

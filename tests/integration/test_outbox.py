@@ -11,6 +11,7 @@ from sqlalchemy import text
 from connections.warehouse import Warehouse
 from fleet.board import Board, Changes
 from fleet.dispatch import Circumstances
+from fleet.errors import Unavailable
 from fleet.receivers_file import load_receivers
 from fleet.settings import Settings
 from fleet.standing import AlertSoFar, Standing
@@ -157,3 +158,24 @@ def test_who_was_taken_over_from_sends_no_more(tables: Tables) -> None:
     successor.take_over(now())
     assert tables.due() == []
     assert len(successor.due("ops", now(), 50)) == 1
+
+
+def test_a_dispatcher_that_freezes_while_it_decides_can_be_taken_over_from(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streaming.outbox.FROZEN_SECONDS", 1)
+    successor = Outbox(tables.warehouse)
+    with pytest.raises(Unavailable), tables.warehouse.transaction() as frozen:
+        tables.outbox.hold(frozen)
+        successor.take_over(now())
+        frozen.execute(text("SELECT 1"))
+    with pytest.raises(Unavailable, match="taken over"), tables.warehouse.transaction() as connection:
+        tables.outbox.hold(connection)
+
+
+def test_who_decides_does_not_wait_for_ever(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming.outbox.LOCK_SECONDS", 1)
+    with tables.warehouse.transaction() as other:
+        tables.outbox.hold(other)
+        with pytest.raises(Unavailable), tables.warehouse.transaction() as connection:
+            tables.outbox.hold(connection)
