@@ -20,7 +20,8 @@ QUOTA = 0x97
 
 
 class MqttState:
-    """Keeps its connection; one that is gone when it is needed again is made anew at once.
+    """Keeps its connection; one that is gone when it is needed again is made anew at once. A broker that does not let
+    us in is tried again: it was offered no message, and else a changed password would make dead letters of all.
 
     Heartbeats and tests go to `<prefix>/weir/heartbeat` and `/test`.
     """
@@ -68,7 +69,7 @@ class MqttState:
 
     def _publish(self, messages: list[tuple[str, bytes]], deadline: float) -> Outcome:
         try:
-            client = self._client or self._connect(deadline)
+            client = self._client or self._let_in(deadline)
             asked = [client.publish(topic, body, qos=1, retain=True).mid for topic, body in messages]
             while not all(mid in self._answers for mid in asked):
                 self._loop(client, deadline)
@@ -81,6 +82,12 @@ class MqttState:
             told = f"the MQTT broker refuses {messages[0][0]} of user {self._settings.mqtt_user!r}: {wrong[0]}"
             return Retry(told) if wrong[0].value == QUOTA else Refused(f"{told}; see its ACL")
         return Delivered("")
+
+    def _let_in(self, deadline: float) -> paho.Client:
+        try:
+            return self._connect(deadline)
+        except errors.Refused as error:
+            raise errors.Unavailable(str(error)) from error
 
     def _connect(self, deadline: float) -> paho.Client:
         client = mqtt.client_of(self._settings, "", reconnect_on_failure=False)

@@ -83,7 +83,7 @@ def test_who_may_not(settings_for):
 def test_a_wrong_password(settings_for):
     s = settings_for("dispatcher")
     got = state(s, host=s.mqtt_host, port=s.mqtt_port, user="dispatcher", password="wrong").send(notification())
-    assert isinstance(got, Refused)
+    assert isinstance(got, Retry)
     assert "refuses user 'dispatcher'" in got.why
 
 
