@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from fleet.errors import Unavailable
-from fleet.notification import Delivered, Gone, Notification, Outcome, Receiver, Refused, Retry
+from fleet.notification import Delivered, Gone, Notification, Outcome, Receiver, Refused, Retry, TellingAlert
 from fleet.receivers import AlertmanagerOptions, ReceiverOptions
 from streaming.outbox import Outbox, Waiting, pause
 
@@ -54,6 +54,8 @@ class Courier:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._refresh_at = utc_now()
+        self._known: dict[str, TellingAlert] = {}
+        """What Alertmanager has been told of and is not over, as of the last time that the outbox could say."""
         self._heartbeat_at: datetime | None = None
         self.thread = threading.Thread(target=self._run, name=f"to-{name}", daemon=True)
 
@@ -89,7 +91,7 @@ class Courier:
         if self.gone:
             self.outbox.bury_late(self.name, utc_now())
             return IDLE_SECONDS
-        nexts = [utc_now() + timedelta(seconds=IDLE_SECONDS), self._beat(), self._refresh()]
+        nexts = [utc_now() + timedelta(seconds=IDLE_SECONDS), self._refresh(), self._beat()]
         now = utc_now()
         if self._paused_until is not None and now < self._paused_until:
             return _seconds([*nexts, self._paused_until])
@@ -111,6 +113,7 @@ class Courier:
             case Delivered(note=said):
                 self.sent += 1
                 self._reached()
+                self._know(message.notification)
                 self.outbox.sent(message, said, now)
                 return True
             case Retry(why=why, after_seconds=wish):
@@ -190,24 +193,38 @@ class Courier:
                 self.outbox.failing(self.name, why, now)
         return now + self.options.heartbeat
 
+    def _know(self, told: Notification) -> None:
+        for alert in told.alerts if isinstance(self.options, AlertmanagerOptions) and told.kind != "test" else ():
+            if alert.active:
+                self._known[alert.alert_id] = alert
+            else:
+                self._known.pop(alert.alert_id, None)
+
     def _refresh(self) -> datetime | None:
-        """Alertmanager takes an alert for over that it is not told of again."""
+        """Alertmanager takes an alert for over that it is not told of again: also while the warehouse is away."""
         if not isinstance(self.options, AlertmanagerOptions):
             return None
         now = utc_now()
         if now >= self._refresh_at:
             self._refresh_at = now + self.options.refresh
-            if alerts := self.outbox.known_to(self.name):
-                began = time.monotonic()
-                outcome = self._sender.refresh(alerts)  # type: ignore[attr-defined]
-                log.debug("receiver=%s refreshed=%d seconds=%.3f", self.name, len(alerts), time.monotonic() - began)
-                if isinstance(outcome, Delivered):
-                    self._reached()
-                elif isinstance(outcome, Retry | Refused):
-                    self._failed(outcome.why, None)
-                    self.outbox.failing(self.name, outcome.why, now)
-                    self._refresh_at = self._paused_until or self._refresh_at
+            try:
+                self._known = {alert.alert_id: alert for alert in self.outbox.known_to(self.name)}
+            except Unavailable as error:
+                log.warning("receiver=%s is told again of what was last known: %s", self.name, error)
+            if self._known:
+                self._tell_again(now)
         return self._refresh_at
+
+    def _tell_again(self, now: datetime) -> None:
+        began = time.monotonic()
+        outcome = self._sender.refresh(list(self._known.values()))  # type: ignore[attr-defined]
+        log.debug("receiver=%s refreshed=%d seconds=%.3f", self.name, len(self._known), time.monotonic() - began)
+        if isinstance(outcome, Delivered):
+            self._reached()
+        elif isinstance(outcome, Retry | Refused):
+            self._failed(outcome.why, None)
+            self._refresh_at = self._paused_until or self._refresh_at
+            self.outbox.failing(self.name, outcome.why, now)
 
 
 def _seconds(moments: list[datetime | None]) -> float:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from fleet.notification import Delivered, Gone, Notification, Outcome, Refused, Retry
-from fleet.receivers import WebhookOptions
+from fleet.errors import Unavailable
+from fleet.notification import Delivered, Gone, Notification, Outcome, Refused, Retry, TellingAlert
+from fleet.receivers import AlertmanagerOptions, WebhookOptions
 from streaming.courier import Courier
 from streaming.outbox import RETRY_LONGEST, Waiting, pause
 from tests.unit.alert_log import START, transition
@@ -74,10 +75,10 @@ class FakeSender:
         pass
 
 
-def message(number: int, alert: str, age: timedelta = timedelta(0), attempts: int = 0) -> Waiting:
+def message(number: int, alert: str, age: timedelta = timedelta(0), attempts: int = 0, to: str = "firing") -> Waiting:
     from fleet.standing import taken
 
-    about = taken(None, transition(alert), False, True).alert
+    about = taken(None, transition(alert, to=to), False, True).alert
     n = Notification(
         notification_id=f"m{number}", receiver="ops", kind="firing", alerts=(about,), summary="", created_at=START
     )
@@ -168,6 +169,46 @@ def test_a_heartbeat_is_sent_only_where_it_is_true() -> None:
     by.work()
     assert outbox.written == ["heartbeat"]
     assert sender.asked[0].startswith("heartbeat-")
+
+
+class Away(FakeOutbox):
+    """Knows of alerts a and b, and then is away."""
+
+    away = False
+
+    def known_to(self, receiver: str) -> list[TellingAlert]:
+        if self.away:
+            raise Unavailable("away")
+        return [message(0, alert).notification.alerts[0] for alert in ("a", "b")]
+
+    def due(self, receiver: str, now: datetime, limit: int) -> list[Waiting]:
+        if self.away:
+            raise Unavailable("away")
+        return super().due(receiver, now, limit)
+
+
+class FakeAlertmanager(FakeSender):
+    def __init__(self) -> None:
+        super().__init__()
+        self.refreshed: list[set[str]] = []
+
+    def refresh(self, alerts: list[TellingAlert]) -> Outcome:
+        self.refreshed.append({alert.alert_id for alert in alerts})
+        return Delivered()
+
+
+def test_alertmanager_hears_on_while_the_warehouse_is_away() -> None:
+    over = message(1, "a", to="resolved")
+    outbox, sender = Away(over, message(2, "c")), FakeAlertmanager()
+    options = AlertmanagerOptions.model_validate({"kind": "alertmanager", "url": "http://am", "refresh": "1s"})
+    by = Courier("ops", options, sender, outbox)  # type: ignore[arg-type]
+    by.work()
+    assert outbox.written == ["sent 1", "sent 2"]
+    outbox.away = True
+    by._refresh_at = START
+    with pytest.raises(Unavailable):
+        by.work()
+    assert sender.refreshed == [{"a", "b"}, {"b", "c"}], "a is over by now, and c is new"
 
 
 @pytest.mark.parametrize(
