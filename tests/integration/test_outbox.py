@@ -1,7 +1,7 @@
 """The dispatcher's tables, by themselves: what is due, what is known, what is sent again."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from connections.warehouse import Warehouse
+from etl.retention import expire
 from fleet.board import Board, Changes
+from fleet.catalog import load_catalog
 from fleet.dispatch import Circumstances
 from fleet.errors import Unavailable
 from fleet.receivers_file import load_receivers
@@ -179,3 +181,18 @@ def test_who_decides_does_not_wait_for_ever(tables: Tables, monkeypatch: pytest.
         tables.outbox.hold(other)
         with pytest.raises(Unavailable), tables.warehouse.transaction() as connection:
             tables.outbox.hold(connection)
+
+
+def test_what_is_long_over_is_forgotten(tables: Tables, settings_for: Callable[[str], Settings]) -> None:
+    for age, number in ((timedelta(days=100), 1), (timedelta(days=1), 2)):
+        tables.put(notification("firing", alert(number, alert_id=f"old{number}"), receiver="ops"))
+        tables.outbox.dead(tables.due()[0], "400", now() - age)
+    tables.put(notification("firing", FIRING, receiver="ops"))
+    batch = Warehouse.of(settings_for("batch"))
+    try:
+        deleted = expire(batch, load_catalog(settings_for("batch").types_dir), now())
+    finally:
+        batch.close()
+    assert deleted["all types"]["dead_letters"] == 1
+    left = {r["notification_id"] for r in tables.rows("SELECT notification_id FROM outbox")}
+    assert left == {"old2-2@ops", "a-1@ops"}
