@@ -4,7 +4,7 @@ One transaction has the position in Kafka's log, the alerts' rows and the messag
 written down by itself, so that a message may be sent twice, with one id, and never not at all.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +26,7 @@ NOTED = (
     "at", "outcome", "cause", "note", "receiver", "kind", "notification_id", "alert_id", "transition_id", "system",
     "type", "rule", "device_id", "site", "severity", "summary", "attempts",
 )  # fmt: skip
+SLICE_BYTES = 4 * 1024 * 1024
 LOCK_SECONDS = 10.0
 FROZEN_SECONDS = 30.0
 """Deciding with the transaction open takes seconds at most, in the worst storm."""
@@ -112,18 +113,17 @@ class Outbox:
         )
 
     def put(self, connection: Connection, messages: Sequence[Notification], now: datetime) -> None:
-        if not messages:
-            return
-        connection.execute(
-            text(
-                "INSERT INTO outbox (notification_id, receiver, kind, alert_ids, notification, created_at, tried_since,"
-                " due_at) SELECT n->>'notification_id', n->>'receiver', n->>'kind',"
-                " ARRAY(SELECT a->>'alert_id' FROM jsonb_array_elements(n->'alerts') a), n, :now, :now, :now"
-                " FROM jsonb_array_elements(CAST(:rows AS jsonb)) WITH ORDINALITY AS r(n, place) ORDER BY place"
-                " ON CONFLICT (notification_id) DO NOTHING"
-            ),
-            {"rows": _encode(messages).decode(), "now": now},
-        )
+        for rows in slices(messages):
+            connection.execute(
+                text(
+                    "INSERT INTO outbox (notification_id, receiver, kind, alert_ids, notification, created_at,"
+                    " tried_since, due_at) SELECT n->>'notification_id', n->>'receiver', n->>'kind',"
+                    " ARRAY(SELECT a->>'alert_id' FROM jsonb_array_elements(n->'alerts') a), n, :now, :now, :now"
+                    " FROM jsonb_array_elements(CAST(:rows AS jsonb)) WITH ORDINALITY AS r(n, place) ORDER BY place"
+                    " ON CONFLICT (notification_id) DO NOTHING"
+                ),
+                {"rows": rows, "now": now},
+            )
 
     def devices_at(self, connection: Connection, type_name: str, site: str) -> int:
         found = connection.execute(
@@ -382,15 +382,29 @@ def _failing(connection: Connection, receiver: str, why: str, now: datetime) -> 
 
 
 def note(connection: Connection, rows: Sequence[dict[str, object]]) -> None:
-    if rows:
-        names = ", ".join(NOTED)
+    names = ", ".join(NOTED)
+    for part in slices(rows):
         connection.execute(
             text(
                 f"INSERT INTO notifications ({names}) SELECT {names}"  # noqa: S608
                 " FROM jsonb_populate_recordset(NULL::notifications, CAST(:rows AS jsonb))"
             ),
-            {"rows": _encode(rows).decode()},
+            {"rows": part},
         )
+
+
+def slices(rows: Iterable[object], most_bytes: int = SLICE_BYTES) -> Iterator[str]:
+    """JSON arrays of at most so many bytes, or of one row: PostgreSQL takes no jsonb beyond 256 MB, and a storm's would
+    stand in memory several times over."""
+    part, size = list[bytes](), 0
+    for row in map(_encode, rows):
+        if part and size + len(row) > most_bytes:
+            yield f"[{b','.join(part).decode()}]"
+            part, size = [], 0
+        part.append(row)
+        size += len(row)
+    if part:
+        yield f"[{b','.join(part).decode()}]"
 
 
 def _about(alert: TellingAlert | None) -> dict[str, object]:
