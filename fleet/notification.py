@@ -71,6 +71,7 @@ class Retry:
 
     why: str
     after_seconds: float | None = None
+    """Its wish, of a day at most."""
 
 
 @dataclass(frozen=True)

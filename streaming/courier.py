@@ -22,8 +22,6 @@ BATCH_SECONDS = 2.0
 """What was read from the outbox longer ago is read again: while this process was frozen another may have sent it."""
 PROBE_LONGEST = timedelta(seconds=30)
 """A receiver that fails is tried at least so often."""
-LONGEST_WISH = timedelta(days=1)
-"""A receiver's own wish for when to try again counts up to here."""
 
 log = logging.getLogger("weir.courier")
 
@@ -52,6 +50,7 @@ class Courier:
         self._paused_until: datetime | None = None
         self._in_a_row = 0
         self._wake = threading.Event()
+        self._asked = threading.Event()
         self._stop = threading.Event()
         self._refresh_at = utc_now()
         self._known: dict[str, TellingAlert] = {}
@@ -63,6 +62,11 @@ class Courier:
         self.thread.start()
 
     def wake(self) -> None:
+        self._wake.set()
+
+    def at_once(self) -> None:
+        """Somebody has asked for it: neither the receiver's wish nor a pause counts any more."""
+        self._asked.set()
         self._wake.set()
 
     def stop(self) -> None:
@@ -91,6 +95,9 @@ class Courier:
         if self.gone:
             self.outbox.bury_late(self.name, utc_now())
             return IDLE_SECONDS
+        if self._asked.is_set():
+            self._asked.clear()
+            self._paused_until = None
         nexts = [utc_now() + timedelta(seconds=IDLE_SECONDS), self._refresh(), self._beat()]
         now = utc_now()
         if self._paused_until is not None and now < self._paused_until:
@@ -118,7 +125,7 @@ class Courier:
                 return True
             case Retry(why=why, after_seconds=wish):
                 self._failed(why, wish)
-                wished = min(timedelta(seconds=wish or 0), LONGEST_WISH)
+                wished = timedelta(seconds=wish or 0)
                 if now - message.tried_since >= self.options.give_up:
                     self.dead += 1
                     self.outbox.dead(message, f"given up after {message.attempts + 1} attempts: {why}", now)
@@ -156,7 +163,7 @@ class Courier:
             log.warning("receiver=%s: %s", self.name, why)
         self.problem = why
         length = pause(self._in_a_row, random.random(), PROBE_LONGEST)  # noqa: S311
-        self._paused_until = utc_now() + max(length, min(timedelta(seconds=wish or 0), LONGEST_WISH))
+        self._paused_until = utc_now() + max(length, timedelta(seconds=wish or 0))
 
     def _switch_off(self, why: str, now: datetime) -> None:
         self.gone, self.problem = True, why

@@ -28,7 +28,7 @@ from streaming.flags import RuleFlags
 from streaming.outbox import Outbox
 from streaming.policy import PolicyFile
 from streaming.reporter import Figures, Reporter
-from streaming.requests import answered
+from streaming.requests import answered, receivers_of
 from streaming.senders import sender_of
 from streaming.service import Health, Supervised
 from streaming.silences import SilenceWatch
@@ -62,6 +62,7 @@ class Dispatcher:
         self.told: dict[str, int] = {}
         self.held: dict[str, int] = {}
         self._backoff = Backoff(log)
+        self._to_wake: set[str] = set()
         self._switched_off: frozenset[str] = frozenset()
         self._looked_at = time.monotonic()
         self._look_again = threading.Event()
@@ -177,6 +178,8 @@ class Dispatcher:
             self._to_wake = set(self.couriers)
         for name, courier in self.couriers.items():
             courier.gone = name in self._switched_off
+            if any(name in receivers_of(request) for request in requests):
+                courier.at_once()
         self._wake()
 
     def _write(self, connection: Any, board: Board, given: Circumstances) -> None:

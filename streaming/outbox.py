@@ -336,8 +336,12 @@ class Outbox:
         )
         return found.scalar_one_or_none()
 
-    def switch_on(self, connection: Connection, receiver: str) -> bool:
-        """Whether it is one of the file's."""
+    def switch_on(self, connection: Connection, receiver: str, now: datetime) -> bool:
+        """What waits for it is due, whatever it wished. Returns whether it is one of the file's."""
+        connection.execute(
+            text("UPDATE outbox SET due_at = :now WHERE receiver = :receiver AND dead_at IS NULL AND due_at > :now"),
+            {"receiver": receiver, "now": now},
+        )
         found = connection.execute(
             text("UPDATE dispatch_receivers SET gone_at = NULL, problem = NULL WHERE name = :name"), {"name": receiver}
         )

@@ -22,10 +22,20 @@ def answered(request: Any, board: Board, given: Circumstances, outbox: Outbox, c
         case "test":
             if request.subject not in given.policy.receivers:
                 return _no_receiver(request.subject, given)
-            outbox.switch_on(connection, request.subject)
+            outbox.switch_on(connection, request.subject, given.now)
             outbox.put(connection, [_test(request, given)], given.now)
             return DONE
     return f"the dispatcher does not know {request.what!r}"
+
+
+def receivers_of(request: Any) -> tuple[str, ...]:
+    """Those to which it is about to be sent at a person's wish."""
+    match request.what:
+        case "test":
+            return (request.subject,)
+        case "resend":
+            return (request.subject.removeprefix("receiver:").rpartition("@")[2],)
+    return ()
 
 
 def _resend(subject: str, given: Circumstances, outbox: Outbox, connection: Connection) -> str:
@@ -33,7 +43,7 @@ def _resend(subject: str, given: Circumstances, outbox: Outbox, connection: Conn
     kind, _, name = subject.partition(":")
     if kind != "receiver":
         return _resend_one(subject, given, outbox, connection)
-    if not outbox.switch_on(connection, name):
+    if not outbox.switch_on(connection, name, given.now):
         return _no_receiver(name, given)
     count, outdated = outbox.revive(connection, "receiver", name, given.now)
     stay = f"; {outdated} stay, {SUPERSEDED}" if outdated else ""

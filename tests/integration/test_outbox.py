@@ -148,7 +148,7 @@ def test_what_comes_late_for_a_receiver_that_is_off_is_dead(tables: Tables, off:
     tables.put(notification("firing", FIRING, receiver="ops"))
     if not off:
         with tables.warehouse.transaction() as connection:
-            tables.outbox.switch_on(connection, "ops")
+            tables.outbox.switch_on(connection, "ops", now())
     tables.outbox.bury_late("ops", now())
     assert tables.rows("SELECT problem FROM outbox WHERE dead_at IS NOT NULL") == [{"problem": "410"}] * off
 
@@ -196,3 +196,12 @@ def test_what_is_long_over_is_forgotten(tables: Tables, settings_for: Callable[[
     assert deleted["all types"]["dead_letters"] == 1
     left = {r["notification_id"] for r in tables.rows("SELECT notification_id FROM outbox")}
     assert left == {"old2-2@ops", "a-1@ops"}
+
+
+def test_who_is_switched_on_by_hand_is_tried_at_once(tables: Tables) -> None:
+    tables.put(notification("firing", FIRING, receiver="ops"))
+    tables.outbox.later(tables.due()[0], "429", now() + timedelta(days=1), now())
+    assert tables.due() == []
+    with tables.warehouse.transaction() as connection:
+        tables.outbox.switch_on(connection, "ops", now())
+    assert len(tables.due()) == 1

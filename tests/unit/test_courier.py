@@ -1,6 +1,7 @@
 """What a courier does with each outcome of sending: when it tries again, what it gives up, when it stops."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from fleet.notification import Delivered, Gone, Notification, Outcome, Refused, 
 from fleet.receivers import AlertmanagerOptions, WebhookOptions
 from streaming.courier import Courier
 from streaming.outbox import RETRY_LONGEST, Waiting, pause
+from streaming.requests import receivers_of
 from tests.unit.alert_log import START, transition
 
 
@@ -139,6 +141,29 @@ def test_its_own_wish_counts() -> None:
     by.work()
     assert 110 < (outbox.due_at[1] - datetime.now(UTC)).total_seconds() <= 120
     assert by.work() > 25
+
+
+def test_who_asks_for_it_does_not_wait_for_its_wish() -> None:
+    outbox, sender = FakeOutbox(message(1, "a")), FakeSender(m1=Retry("429", after_seconds=86_400))
+    by = courier(outbox, sender)
+    by.work()
+    outbox.messages.append(message(2, "b"))
+    by.work()
+    assert sender.asked == ["m1"]
+    by.at_once()
+    by.work()
+    assert sender.asked == ["m1", "m2"]
+
+
+REQUESTS = [
+    ("test", "ops", ("ops",)), ("resend", "receiver:ops", ("ops",)), ("resend", "a-1@ops", ("ops",)),
+    ("acknowledge", "a", ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "subject", "receivers"), REQUESTS, ids=[f"{r[0]} {r[1]}" for r in REQUESTS])
+def test_which_receivers_a_request_is_about(what: str, subject: str, receivers: tuple[str, ...]) -> None:
+    assert receivers_of(SimpleNamespace(what=what, subject=subject)) == receivers
 
 
 @pytest.mark.parametrize(("age", "written"), [(timedelta(days=2), "later 1"), (timedelta(days=4), "dead 1")], ids=str)
