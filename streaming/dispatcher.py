@@ -49,6 +49,8 @@ log = logging.getLogger("weir.dispatcher")
 class Dispatcher:
     def __init__(self, settings: Settings):
         self.settings = settings
+        self.catalog = load_catalog(settings.types_dir)
+        self.flags = RuleFlags(settings, self.catalog)
         self.warehouse = Warehouse.of(settings)
         self.outbox = Outbox(self.warehouse)
         self.transitions = TransitionLog(settings, self.warehouse, "dispatch_offsets", log)
@@ -62,6 +64,7 @@ class Dispatcher:
         self.told: dict[str, int] = {}
         self.held: dict[str, int] = {}
         self._backoff = Backoff(log)
+        self._began_at: datetime | None = None
         self._to_wake: set[str] = set()
         self._switched_off: frozenset[str] = frozenset()
         self._looked_at = time.monotonic()
@@ -71,12 +74,10 @@ class Dispatcher:
         """Of couriers that are no more."""
 
     def run(self, stop: threading.Event) -> None:
-        catalog = load_catalog(self.settings.types_dir)
-        self.flags = RuleFlags(self.settings, catalog)
         consumer = self.transitions.open()
         health = Health(self.settings.dispatcher_metrics_port, self.problem)
         health.registry.register(self)
-        reporter = Reporter(self.settings, "dispatcher", catalog, self.figures)
+        reporter = Reporter(self.settings, "dispatcher", self.catalog, self.figures)
         health.registry.register(reporter)
         reporter.start(stop)
         watch = Supervised("silences", lambda: self.silences.run(stop), stop)
