@@ -61,13 +61,16 @@ class Alertmanager:
         return self._post([self._of_weir(notification)])
 
     def refresh(self, alerts: Sequence[TellingAlert]) -> Outcome:
-        """Tells them all as they are."""
+        """Tells them all as they are. What it refuses of some does not keep the others from it."""
+        refused: list[Outcome] = []
         for first in range(0, len(alerts), AT_ONCE):
             told = [each for alert in alerts[first : first + AT_ONCE] for each in self._as_told(alert)]
             outcome = self._post(told)
-            if not isinstance(outcome, Delivered):
+            if isinstance(outcome, NeverTaken):
+                refused.append(outcome)
+            elif not isinstance(outcome, Delivered):
                 return outcome
-        return Delivered(f"{len(alerts)} alerts")
+        return refused[0] if refused else Delivered(f"{len(alerts)} alerts")
 
     def _as_told(self, alert: TellingAlert) -> list[dict[str, Any]]:
         expires = self._clock() + timedelta(seconds=self._options.expire_seconds)
@@ -89,7 +92,9 @@ class Alertmanager:
     def _alert(
         self, labels: Mapping[str, str], annotations: Mapping[str, str], starts: datetime, ends: datetime
     ) -> dict[str, Any]:
-        told = {"labels": labels, "annotations": annotations, "startsAt": rfc3339(starts)}
+        # A nameless one, which a spec may have, would make it refuse the alert.
+        labels, annotations = ({n: text for n, text in each.items() if n} for each in (labels, annotations))
+        told: dict[str, Any] = {"labels": labels, "annotations": annotations, "startsAt": rfc3339(starts)}
         told["endsAt"] = rfc3339(max(starts, ends))  # it takes no alert that ends before it starts
         return told | ({"generatorURL": self._options.external_url} if self._options.external_url else {})
 

@@ -23,11 +23,15 @@ class _NotEncrypted(Exception):
     """The server offers no STARTTLS."""
 
 
+class _NotLetIn(Exception):
+    """The server refused before it was offered a mail."""
+
+
 class Email:
     """One connection a mail.
 
-    No STARTTLS where it is required is a Retry, as a bad certificate is: nothing was sent, and who stands between us
-    and the server could else make dead letters of every alert.
+    What goes wrong before a mail is offered is a Retry, be it no STARTTLS, a bad certificate or a password that is no
+    longer right: such things are repaired within hours, and would else make dead letters of every alert.
     """
 
     def __init__(self, options: EmailOptions):
@@ -50,7 +54,7 @@ class Email:
         session = self._session()
         deadline = _Deadline(session, options.timeout_seconds)
         try:
-            self._open(session)
+            self._let_in(session)
             deadline.check()
             refused = session.sendmail(self._sender, [parseaddr(address)[1] for address in waiting], mail)
             outcome = self._taken(key, waiting, refused)
@@ -78,6 +82,14 @@ class Email:
         # The name in the certificate; `connect` alone does not keep it.
         session._host = self._options.host  # type: ignore[attr-defined]
         return session
+
+    def _let_in(self, session: smtplib.SMTP) -> None:
+        try:
+            self._open(session)
+        except smtplib.SMTPResponseException as error:
+            raise _NotLetIn(_said(error.smtp_code, error.smtp_error)) from error
+        except smtplib.SMTPNotSupportedError as error:
+            raise _NotLetIn(str(error)) from error
 
     def _open(self, session: smtplib.SMTP) -> None:
         options = self._options
@@ -119,9 +131,13 @@ class Email:
         match error:
             case _ if too_late or isinstance(error, TimeoutError):
                 return Retry(f"{where} did not take it within {self._options.timeout_seconds:g} s")
+            case smtplib.SMTPSenderRefused(smtp_code=530, smtp_error=said):  # it wants a login
+                return Retry(f"{where}: {_said(530, said)}")
             case smtplib.SMTPResponseException(smtp_code=code, smtp_error=said):
                 told = f"{where}: {_said(code, said)}"
                 return Refused(told) if 500 <= code < 600 else Retry(told)
+            case _NotLetIn():
+                return Retry(f"{where}: {error}")
             case _NotEncrypted():
                 return Retry(f"{where} offers no STARTTLS; nothing was sent (`starttls: optional` does without)")
             case smtplib.SMTPNotSupportedError():

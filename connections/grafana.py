@@ -39,6 +39,8 @@ class Grafana:
         session.trust_env = False  # no proxy, and no password out of a .netrc
         session.max_redirects = 0
         self._dashboard_id: int | None = None
+        self._begun = ("", 0)
+        """A digest that was not delivered as a whole, and how many of its alerts are there: it goes on there."""
 
     def send(self, notification: Notification) -> Outcome:
         where = f"Grafana at {self._options.url}"
@@ -46,7 +48,9 @@ class Grafana:
             if not notification.alerts or notification.kind in ("heartbeat", "test"):
                 self._face.annotations.get_annotation(limit=1)
             else:
-                for alert in notification.alerts:
+                done = self._begun[1] if self._begun[0] == notification.notification_id else 0
+                for number, alert in enumerate(notification.alerts[done:], done):
+                    self._begun = (notification.notification_id, number)
                     self._annotate(alert, annotation_of(alert, notification.summary))
         except GrafanaException as error:
             told = f"{where}: {error.message}"[:300]

@@ -15,12 +15,15 @@ from fleet.settings import Settings
 from fleet.webhook_body import rfc3339
 
 REFUSED = 0x80
+AT_ONCE = 500
+"""Messages of a digest published before the next; each such part has the receiver's timeout for itself."""
 QUOTA = 0x97
 """The one refusal of a message that may pass by itself."""
 
 
 class MqttState:
-    """Keeps its connection; one that is gone when it is needed again is made anew at once.
+    """Keeps its connection; one that is gone when it is needed again is made anew at once. A broker that does not let
+    us in is tried again: it was offered no message, and else a changed password would make dead letters of all.
 
     Heartbeats and tests go to `<prefix>/weir/heartbeat` and `/test`.
     """
@@ -41,6 +44,8 @@ class MqttState:
             )
         self._client: paho.Client | None = None
         self._answers: dict[int, ReasonCode] = {}
+        self._begun = ("", 0)
+        """A digest that was not delivered as a whole, and how many of its messages the broker has: it goes on there."""
 
     def send(self, notification: Notification) -> Outcome:
         if notification.alerts and notification.kind != "test":
@@ -48,6 +53,21 @@ class MqttState:
         else:  # the alert of a test is made up, and would stay there for ever
             text = f"{notification.summary}\n{rfc3339(notification.created_at)}".encode()
             messages = [(f"{self._options.prefix}/weir/{notification.kind}", text)]
+        done = self._begun[1] if self._begun[0] == notification.notification_id else 0
+        refused: list[str] = []
+        while done < len(messages):
+            part = messages[done : done + AT_ONCE]
+            outcome = self._send(part)
+            if isinstance(outcome, Retry):
+                if len(messages) > 1:
+                    self._begun = (notification.notification_id, done)
+                return outcome
+            if isinstance(outcome, Refused):
+                refused.append(outcome.why)
+            done += len(part)
+        return Refused(refused[0]) if refused else Delivered("")
+
+    def _send(self, messages: list[tuple[str, bytes]]) -> Outcome:
         deadline = time.monotonic() + self._options.timeout_seconds
         kept = self._client is not None
         try:
@@ -68,7 +88,7 @@ class MqttState:
 
     def _publish(self, messages: list[tuple[str, bytes]], deadline: float) -> Outcome:
         try:
-            client = self._client or self._connect(deadline)
+            client = self._client or self._let_in(deadline)
             asked = [client.publish(topic, body, qos=1, retain=True).mid for topic, body in messages]
             while not all(mid in self._answers for mid in asked):
                 self._loop(client, deadline)
@@ -76,11 +96,18 @@ class MqttState:
             self._abandon()
             raise
         answers = [self._answers.pop(mid) for mid in asked]
-        wrong = [answer for answer in answers if answer.value >= REFUSED]
+        wrong = [(topic, a) for (topic, _), a in zip(messages, answers, strict=True) if a.value >= REFUSED]
         if wrong:
-            told = f"the MQTT broker refuses {messages[0][0]} of user {self._settings.mqtt_user!r}: {wrong[0]}"
-            return Retry(told) if wrong[0].value == QUOTA else Refused(f"{told}; see its ACL")
+            topic, answer = next((each for each in wrong if each[1].value == QUOTA), wrong[0])
+            told = f"the MQTT broker refuses {topic} of user {self._settings.mqtt_user!r}: {answer}"
+            return Retry(told) if answer.value == QUOTA else Refused(f"{told}; see its ACL")
         return Delivered("")
+
+    def _let_in(self, deadline: float) -> paho.Client:
+        try:
+            return self._connect(deadline)
+        except errors.Refused as error:
+            raise errors.Unavailable(str(error)) from error
 
     def _connect(self, deadline: float) -> paho.Client:
         client = mqtt.client_of(self._settings, "", reconnect_on_failure=False)
@@ -88,6 +115,7 @@ class MqttState:
         connected: list[ReasonCode] = []
         client.on_connect = lambda _c, _u, _f, reason, _p: connected.append(reason)
         client.on_publish = lambda _c, _u, mid, reason, _p: self._answers.__setitem__(mid, reason)
+        client.max_inflight_messages_set(AT_ONCE)  # 20, and a round trip for each 20, is paho's own
         client.connect_timeout = max(0.1, deadline - time.monotonic())
         mqtt.open_connection(client, self._settings, True, 0, mqtt.RECEIVE_MAXIMUM)
         while not connected:

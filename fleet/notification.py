@@ -71,6 +71,7 @@ class Retry:
 
     why: str
     after_seconds: float | None = None
+    """Its wish, of a day at most."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ Outcome = Delivered | Retry | Refused | Gone
 
 
 class Receiver(Protocol):
-    """Used by one thread. `send` returns within its timeout and raises nothing that the network may cause."""
+    """Used by one thread. `send` returns within its timeout, of a digest that it sends in parts within that for each,
+    and raises nothing that the network may cause."""
 
     def send(self, notification: Notification) -> Outcome: ...
 

@@ -11,17 +11,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from fleet.errors import Unavailable
-from fleet.notification import Delivered, Gone, Notification, Outcome, Receiver, Refused, Retry
+from fleet.notification import Delivered, Gone, Notification, Outcome, Receiver, Refused, Retry, TellingAlert
 from fleet.receivers import AlertmanagerOptions, ReceiverOptions
 from streaming.outbox import Outbox, Waiting, pause
 
 BATCH = 50
 IDLE_SECONDS = 30.0
 """Between two looks at the outbox by a courier that nobody wakes."""
+BATCH_SECONDS = 2.0
+"""What was read from the outbox longer ago is read again: while this process was frozen another may have sent it."""
 PROBE_LONGEST = timedelta(seconds=30)
 """A receiver that fails is tried at least so often."""
-LONGEST_WISH = timedelta(days=1)
-"""A receiver's own wish for when to try again counts up to here."""
 
 log = logging.getLogger("weir.courier")
 
@@ -50,8 +50,11 @@ class Courier:
         self._paused_until: datetime | None = None
         self._in_a_row = 0
         self._wake = threading.Event()
+        self._asked = threading.Event()
         self._stop = threading.Event()
         self._refresh_at = utc_now()
+        self._known: dict[str, TellingAlert] = {}
+        """What Alertmanager has been told of and is not over, as of the last time that the outbox could say."""
         self._heartbeat_at: datetime | None = None
         self.thread = threading.Thread(target=self._run, name=f"to-{name}", daemon=True)
 
@@ -59,6 +62,11 @@ class Courier:
         self.thread.start()
 
     def wake(self) -> None:
+        self._wake.set()
+
+    def at_once(self) -> None:
+        """Somebody has asked for it: neither the receiver's wish nor a pause counts any more."""
+        self._asked.set()
         self._wake.set()
 
     def stop(self) -> None:
@@ -85,39 +93,39 @@ class Courier:
     def work(self) -> float:
         """All that is to be done now; returns the seconds until something else is. Raises Unavailable."""
         if self.gone:
+            self.outbox.bury_late(self.name, utc_now())
             return IDLE_SECONDS
-        nexts = [utc_now() + timedelta(seconds=IDLE_SECONDS), self._beat(), self._refresh()]
+        if self._asked.is_set():
+            self._asked.clear()
+            self._paused_until = None
+        nexts = [utc_now() + timedelta(seconds=IDLE_SECONDS), self._refresh(), self._beat()]
         now = utc_now()
         if self._paused_until is not None and now < self._paused_until:
             return _seconds([*nexts, self._paused_until])
+        read_at = time.monotonic()
         messages = self.outbox.due(self.name, now, 1 if self._in_a_row else BATCH)
-        failed: set[str] = set()
         for message in messages:
-            if self._stop.is_set() or self.gone:
+            if self._stop.is_set() or self.gone or time.monotonic() - read_at > BATCH_SECONDS:
                 return 0.0
-            about = {alert.alert_id for alert in message.notification.alerts}
-            if about & failed:
-                continue
             if not self._deliver(message):
-                failed |= about
-                if self._paused_until is not None:
-                    break
+                break
         if messages:
             return 0.0
         return _seconds([*nexts, self.outbox.next_due(self.name, now)])
 
     def _deliver(self, message: Waiting) -> bool:
-        """Whether the next message about the same alert may follow."""
+        """Whether the next message may follow at once."""
         outcome, now = self._sent(message.notification), utc_now()
         match outcome:
             case Delivered(note=said):
                 self.sent += 1
                 self._reached()
+                self._know(message.notification)
                 self.outbox.sent(message, said, now)
                 return True
             case Retry(why=why, after_seconds=wish):
                 self._failed(why, wish)
-                wished = min(timedelta(seconds=wish or 0), LONGEST_WISH)
+                wished = timedelta(seconds=wish or 0)
                 if now - message.tried_since >= self.options.give_up:
                     self.dead += 1
                     self.outbox.dead(message, f"given up after {message.attempts + 1} attempts: {why}", now)
@@ -155,7 +163,7 @@ class Courier:
             log.warning("receiver=%s: %s", self.name, why)
         self.problem = why
         length = pause(self._in_a_row, random.random(), PROBE_LONGEST)  # noqa: S311
-        self._paused_until = utc_now() + max(length, min(timedelta(seconds=wish or 0), LONGEST_WISH))
+        self._paused_until = utc_now() + max(length, timedelta(seconds=wish or 0))
 
     def _switch_off(self, why: str, now: datetime) -> None:
         self.gone, self.problem = True, why
@@ -192,24 +200,38 @@ class Courier:
                 self.outbox.failing(self.name, why, now)
         return now + self.options.heartbeat
 
+    def _know(self, told: Notification) -> None:
+        for alert in told.alerts if isinstance(self.options, AlertmanagerOptions) and told.kind != "test" else ():
+            if alert.active:
+                self._known[alert.alert_id] = alert
+            else:
+                self._known.pop(alert.alert_id, None)
+
     def _refresh(self) -> datetime | None:
-        """Alertmanager takes an alert for over that it is not told of again."""
+        """Alertmanager takes an alert for over that it is not told of again: also while the warehouse is away."""
         if not isinstance(self.options, AlertmanagerOptions):
             return None
         now = utc_now()
         if now >= self._refresh_at:
             self._refresh_at = now + self.options.refresh
-            if alerts := self.outbox.known_to(self.name):
-                began = time.monotonic()
-                outcome = self._sender.refresh(alerts)  # type: ignore[attr-defined]
-                log.debug("receiver=%s refreshed=%d seconds=%.3f", self.name, len(alerts), time.monotonic() - began)
-                if isinstance(outcome, Delivered):
-                    self._reached()
-                elif isinstance(outcome, Retry | Refused):
-                    self._failed(outcome.why, None)
-                    self.outbox.failing(self.name, outcome.why, now)
-                    self._refresh_at = self._paused_until or self._refresh_at
+            try:
+                self._known = {alert.alert_id: alert for alert in self.outbox.known_to(self.name)}
+            except Unavailable as error:
+                log.warning("receiver=%s is told again of what was last known: %s", self.name, error)
+            if self._known:
+                self._tell_again(now)
         return self._refresh_at
+
+    def _tell_again(self, now: datetime) -> None:
+        began = time.monotonic()
+        outcome = self._sender.refresh(list(self._known.values()))  # type: ignore[attr-defined]
+        log.debug("receiver=%s refreshed=%d seconds=%.3f", self.name, len(self._known), time.monotonic() - began)
+        if isinstance(outcome, Delivered):
+            self._reached()
+        elif isinstance(outcome, Retry | Refused):
+            self._failed(outcome.why, None)
+            self._refresh_at = self._paused_until or self._refresh_at
+            self.outbox.failing(self.name, outcome.why, now)
 
 
 def _seconds(moments: list[datetime | None]) -> float:

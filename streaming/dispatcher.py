@@ -28,7 +28,7 @@ from streaming.flags import RuleFlags
 from streaming.outbox import Outbox
 from streaming.policy import PolicyFile
 from streaming.reporter import Figures, Reporter
-from streaming.requests import answered
+from streaming.requests import answered, receivers_of
 from streaming.senders import sender_of
 from streaming.service import Health, Supervised
 from streaming.silences import SilenceWatch
@@ -40,12 +40,17 @@ TICK_SECONDS = 1.0
 TICK_SHARE = 10
 """With very many alerts a look takes long; it is then taken so many times its own length apart."""
 
+STUCK_SECONDS = 60.0
+"""A decider that does nothing for so long is not well, and no heartbeat says that it is."""
+
 log = logging.getLogger("weir.dispatcher")
 
 
 class Dispatcher:
     def __init__(self, settings: Settings):
         self.settings = settings
+        self.catalog = load_catalog(settings.types_dir)
+        self.flags = RuleFlags(settings, self.catalog)
         self.warehouse = Warehouse.of(settings)
         self.outbox = Outbox(self.warehouse)
         self.transitions = TransitionLog(settings, self.warehouse, "dispatch_offsets", log)
@@ -53,23 +58,26 @@ class Dispatcher:
         self.policy: ReceiversFile | None = None
         self.silences = SilenceWatch(settings, self.outbox)
         self.couriers: dict[str, Courier] = {}
+        self._leaving: dict[str, Courier] = {}
+        """Stopped, and maybe still sending."""
         self.decided = self.failures = 0
         self.told: dict[str, int] = {}
         self.held: dict[str, int] = {}
         self._backoff = Backoff(log)
+        self._began_at: datetime | None = None
+        self._to_wake: set[str] = set()
         self._switched_off: frozenset[str] = frozenset()
+        self._looked_at = time.monotonic()
         self._look_again = threading.Event()
         """A courier has switched its receiver off."""
         self._ended = dict.fromkeys(("sent", "dead", "failures"), 0)
         """Of couriers that are no more."""
 
     def run(self, stop: threading.Event) -> None:
-        catalog = load_catalog(self.settings.types_dir)
-        self.flags = RuleFlags(self.settings, catalog)
         consumer = self.transitions.open()
         health = Health(self.settings.dispatcher_metrics_port, self.problem, self.settings.bind)
         health.registry.register(self)
-        reporter = Reporter(self.settings, "dispatcher", catalog, self.figures)
+        reporter = Reporter(self.settings, "dispatcher", self.catalog, self.figures)
         health.registry.register(reporter)
         reporter.start(stop)
         watch = Supervised("silences", lambda: self.silences.run(stop), stop)
@@ -85,9 +93,10 @@ class Dispatcher:
             log.info("stopped transitions=%d", self.decided)
         finally:
             consumer.close(autocommit=False)
-            for courier in self.couriers.values():
+            couriers = [*self.couriers.values(), *self._leaving.values()]
+            for courier in couriers:
                 courier.stop()
-            for courier in self.couriers.values():
+            for courier in couriers:
                 courier.thread.join(5)
             self.warehouse.close()
             health.close()
@@ -95,7 +104,9 @@ class Dispatcher:
     def problem(self) -> str:
         if self.policy is None and self.policy_file.problems:
             return self.policy_file.problems[0]
-        return self._backoff.problem
+        idle = time.monotonic() - self._looked_at
+        stuck = f"no look at what is to be decided for {idle:.0f} s" if idle > STUCK_SECONDS else ""
+        return self._backoff.problem or stuck
 
     def _follow(self, consumer: Any, stop: threading.Event) -> None:
         """From where the tables end, until something fails: then the board is made anew from the tables."""
@@ -104,6 +115,7 @@ class Dispatcher:
                 self.policy = policy
             elif stop.wait(TICK_SECONDS):
                 return
+            self._looked_at = time.monotonic()
         board, self._began_at = self.outbox.take_over(datetime.now(UTC))
         self.silences.begin()
         self._take_policy(self.policy)
@@ -111,9 +123,12 @@ class Dispatcher:
         log.info("alerts under way: %d", len(board.alerts))
         tick_at = 0.0
         while not stop.is_set():
+            self._looked_at = time.monotonic()
             transitions, ends = self.transitions.poll(POLL_MS)
             if transitions or ends:
                 self._decide(board, transitions, ends)
+            if self._leaving:
+                self._succeed(self.policy)
             if (began := time.monotonic()) >= tick_at or self._look_again.is_set():
                 self._tick(board)
                 took = time.monotonic() - began
@@ -164,6 +179,8 @@ class Dispatcher:
             self._to_wake = set(self.couriers)
         for name, courier in self.couriers.items():
             courier.gone = name in self._switched_off
+            if any(name in receivers_of(request) for request in requests):
+                courier.at_once()
         self._wake()
 
     def _write(self, connection: Any, board: Board, given: Circumstances) -> None:
@@ -184,13 +201,25 @@ class Dispatcher:
         """A courier for each receiver of the file; one whose receiver has changed gives way to a new one."""
         now = datetime.now(UTC)
         with self.warehouse.transaction() as connection:
+            self.outbox.hold(connection)
             kinds: dict[str, str] = {name: options.kind for name, options in policy.receivers.items()}
             self._switched_off = self.outbox.receivers(connection, kinds, now)
         for name, courier in list(self.couriers.items()):
             if policy.receivers.get(name) != courier.options:
-                self._end(self.couriers.pop(name))
+                courier.stop()
+                self._leaving[name] = self.couriers.pop(name)
+        self._succeed(policy)
+
+    def _succeed(self, policy: ReceiversFile) -> None:
+        """Starts the couriers that are wanting. One may still be sending what its successor would send again, for as
+        long as its receiver's timeout; nobody waits for it."""
+        for name, courier in list(self._leaving.items()):
+            if not courier.thread.is_alive():
+                del self._leaving[name]
+                for count in self._ended:
+                    self._ended[count] += getattr(courier, count)
         for name, options in policy.receivers.items():
-            if name not in self.couriers:
+            if name not in self.couriers and name not in self._leaving:
                 self.couriers[name] = courier = self._courier(name, options)
                 courier.gone = name in self._switched_off
                 courier.start()
@@ -199,14 +228,9 @@ class Dispatcher:
         sender = sender_of(options, self.settings)
         return Courier(name, options, sender, self.outbox, lambda: not self.problem(), self._look_again.set)
 
-    def _end(self, courier: Courier) -> None:
-        courier.stop()
-        courier.thread.join(courier.options.timeout_seconds)
-        for count in self._ended:
-            self._ended[count] += getattr(courier, count)
-
     def _count(self, name: str) -> int:
-        return self._ended[name] + sum(getattr(courier, name) for courier in list(self.couriers.values()))
+        couriers = [*self.couriers.values(), *self._leaving.values()]
+        return self._ended[name] + sum(getattr(courier, name) for courier in couriers)
 
     def figures(self) -> Figures:
         states: dict[str, float | None] = {"spec_errors": float(len(self.policy_file.problems))}

@@ -4,7 +4,7 @@ One transaction has the position in Kafka's log, the alerts' rows and the messag
 written down by itself, so that a message may be sent twice, with one id, and never not at all.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +26,11 @@ NOTED = (
     "at", "outcome", "cause", "note", "receiver", "kind", "notification_id", "alert_id", "transition_id", "system",
     "type", "rule", "device_id", "site", "severity", "summary", "attempts",
 )  # fmt: skip
+SLICE_BYTES = 4 * 1024 * 1024
+LOCK_SECONDS = 10.0
+FROZEN_SECONDS = 30.0
+"""Deciding with the transaction open takes seconds at most, in the worst storm."""
+SUPERSEDED = "superseded: it was told of a later state since"
 SENT_TWICE_RATHER = text("SET LOCAL synchronous_commit = off")
 """That something was sent need not be on disk before the next is sent: after a power cut it is sent again."""
 
@@ -65,7 +70,10 @@ class Outbox:
         return board, row.began_at
 
     def hold(self, connection: Connection) -> None:
-        """To the end of the transaction, this process is the only dispatcher. Raises Unavailable."""
+        """To the end of the transaction, this process is the only dispatcher, unless it freezes: then the server ends
+        the transaction, or nobody could take over. Raises Unavailable."""
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS:g}s'"))
+        connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_SECONDS:g}s'"))
         found = connection.execute(text("SELECT epoch FROM dispatcher FOR UPDATE")).scalar_one()
         if found != self.epoch:
             raise Unavailable("another dispatcher has taken over; only one is to run")
@@ -105,18 +113,17 @@ class Outbox:
         )
 
     def put(self, connection: Connection, messages: Sequence[Notification], now: datetime) -> None:
-        if not messages:
-            return
-        connection.execute(
-            text(
-                "INSERT INTO outbox (notification_id, receiver, kind, alert_ids, notification, created_at, tried_since,"
-                " due_at) SELECT n->>'notification_id', n->>'receiver', n->>'kind',"
-                " ARRAY(SELECT a->>'alert_id' FROM jsonb_array_elements(n->'alerts') a), n, :now, :now, :now"
-                " FROM jsonb_array_elements(CAST(:rows AS jsonb)) WITH ORDINALITY AS r(n, place) ORDER BY place"
-                " ON CONFLICT (notification_id) DO NOTHING"
-            ),
-            {"rows": _encode(messages).decode(), "now": now},
-        )
+        for rows in slices(messages):
+            connection.execute(
+                text(
+                    "INSERT INTO outbox (notification_id, receiver, kind, alert_ids, notification, created_at,"
+                    " tried_since, due_at) SELECT n->>'notification_id', n->>'receiver', n->>'kind',"
+                    " ARRAY(SELECT a->>'alert_id' FROM jsonb_array_elements(n->'alerts') a), n, :now, :now, :now"
+                    " FROM jsonb_array_elements(CAST(:rows AS jsonb)) WITH ORDINALITY AS r(n, place) ORDER BY place"
+                    " ON CONFLICT (notification_id) DO NOTHING"
+                ),
+                {"rows": rows, "now": now},
+            )
 
     def devices_at(self, connection: Connection, type_name: str, site: str) -> int:
         found = connection.execute(
@@ -128,13 +135,15 @@ class Outbox:
     # Of one receiver, by its own thread.
 
     def due(self, receiver: str, now: datetime, limit: int) -> list[Waiting]:
-        """Messages to be sent now, none before an earlier one about the same alert."""
+        """Messages to be sent now, none before an earlier one about the same alert. None where another dispatcher has
+        taken over."""
         rows = self.warehouse.rows(
             "SELECT id, notification::text AS notification, tried_since, attempts FROM outbox o"
-            " WHERE receiver = :receiver AND dead_at IS NULL AND due_at <= :now AND NOT EXISTS (SELECT 1 FROM outbox e"
+            " WHERE :epoch = (SELECT epoch FROM dispatcher)"
+            " AND receiver = :receiver AND dead_at IS NULL AND due_at <= :now AND NOT EXISTS (SELECT 1 FROM outbox e"
             " WHERE e.receiver = o.receiver AND e.dead_at IS NULL AND e.id < o.id AND e.due_at > :now"
             " AND e.alert_ids && o.alert_ids) ORDER BY id LIMIT :limit",
-            receiver=receiver, now=now, limit=limit,
+            receiver=receiver, now=now, limit=limit, epoch=self.epoch,
         )  # fmt: skip
         return [
             Waiting(r["id"], msgspec.json.decode(r["notification"], type=Notification), r["tried_since"], r["attempts"])
@@ -153,6 +162,7 @@ class Outbox:
         with self.warehouse.transaction() as connection:
             connection.execute(SENT_TWICE_RATHER)
             connection.execute(text("DELETE FROM outbox WHERE id = :id"), {"id": message.id})
+            _outdate(connection, message)
             note(connection, [_row(message.notification, "sent", said, message.attempts + 1, now)])
             connection.execute(
                 text(
@@ -198,6 +208,16 @@ class Outbox:
         rows = [(msgspec.json.decode(n, type=Notification), attempts) for n, attempts in buried]
         note(connection, [_row(n, "dead", why, attempts, now) for n, attempts in rows])
 
+    def bury_late(self, receiver: str, now: datetime) -> None:
+        """What was decided before the decider knew that the receiver is switched off."""
+        with self.warehouse.transaction() as connection:
+            off = connection.execute(
+                text("SELECT problem FROM dispatch_receivers WHERE name = :name AND gone_at IS NOT NULL FOR UPDATE"),
+                {"name": receiver},
+            ).one_or_none()
+            if off is not None:
+                self.bury(connection, receiver, off.problem or "switched off", now)
+
     def failing(self, receiver: str, why: str, now: datetime) -> None:
         with self.warehouse.transaction() as connection:
             _failing(connection, receiver, why, now)
@@ -218,15 +238,19 @@ class Outbox:
         return rows[0]["heartbeat_at"] if rows else None
 
     def known_to(self, receiver: str) -> list[TellingAlert]:
-        """Active alerts that the receiver has been told of, all that there was to tell."""
+        """Active alerts that the receiver has been told of, all that there was to tell; with the severity that it was
+        told, as another may be held back."""
         rows = self.warehouse.rows(
-            "SELECT (so_far->'alert')::text AS alert FROM dispatch_alerts a"
-            " WHERE so_far->'alert'->>'resolved_at' IS NULL AND so_far->'standings'->:receiver->>'told' IS NOT NULL"
+            "SELECT (so_far->'alert')::text AS alert, so_far->'standings'->:receiver->>'told' AS told"
+            " FROM dispatch_alerts a"
+            " WHERE :epoch = (SELECT epoch FROM dispatcher)"
+            " AND so_far->'alert'->>'resolved_at' IS NULL AND so_far->'standings'->:receiver->>'told' IS NOT NULL"
             " AND so_far->'standings'->:receiver->>'digest' IS NULL AND NOT EXISTS (SELECT 1 FROM outbox o"
             " WHERE o.receiver = :receiver AND o.dead_at IS NULL AND o.alert_ids @> ARRAY[a.alert_id])",
-            receiver=receiver,
+            receiver=receiver, epoch=self.epoch,
         )  # fmt: skip
-        return [msgspec.json.decode(r["alert"], type=TellingAlert) for r in rows]
+        alerts = [(msgspec.json.decode(r["alert"], type=TellingAlert), r["told"]) for r in rows]
+        return [msgspec.structs.replace(alert, severity=told) for alert, told in alerts]
 
     # Receivers, silences and requests, by the service.
 
@@ -279,20 +303,45 @@ class Outbox:
             {"id": request_id, "answer": answer, "now": now},
         )
 
-    def revive(self, connection: Connection, where: str, value: str, now: datetime) -> int:
-        """Dead letters of a receiver, or one by its notification's id, are due again. Returns how many."""
+    def revive(self, connection: Connection, where: str, value: str, now: datetime) -> tuple[int, int]:
+        """Dead letters of a receiver, or one by its notification's id, are due again, without the alerts of which the
+        receiver was told later. Returns how many, and how many stay dead since nothing else is in them."""
         column = {"receiver": "receiver", "id": "notification_id"}[where]
+        which = f"dead_at IS NOT NULL AND {column} = :value"
+        outdated = connection.execute(
+            text(
+                f"UPDATE outbox SET problem = :why WHERE {which} AND notification->'alerts' <> '[]' AND NOT EXISTS"  # noqa: S608
+                " (SELECT 1 FROM jsonb_array_elements(notification->'alerts') a"
+                " WHERE a->>'alert_id' <> ALL(later_told)) RETURNING id"
+            ),
+            {"value": value, "why": SUPERSEDED},
+        ).scalars()
+        stay = list(outdated)
         revived = connection.execute(
             text(
-                f"UPDATE outbox SET dead_at = NULL, due_at = :now, tried_since = :now, attempts = 0"  # noqa: S608
-                f" WHERE dead_at IS NOT NULL AND {column} = :value"
+                "UPDATE outbox SET dead_at = NULL, due_at = :now, tried_since = :now, attempts = 0, later_told = '{}',"  # noqa: S608
+                " notification = jsonb_set(notification, '{alerts}', (SELECT coalesce(jsonb_agg(a), '[]')"
+                " FROM jsonb_array_elements(notification->'alerts') a WHERE a->>'alert_id' <> ALL(later_told)))"
+                f" WHERE {which} AND id <> ALL(:stay)"
             ),
-            {"value": value, "now": now},
+            {"value": value, "now": now, "stay": stay},
         )
-        return int(revived.rowcount)
+        return int(revived.rowcount), len(stay)
 
-    def switch_on(self, connection: Connection, receiver: str) -> bool:
-        """Whether it is one of the file's."""
+    def of_dead(self, connection: Connection, notification_id: str) -> str | None:
+        """The receiver of a dead letter; None: there is no such letter."""
+        found = connection.execute(
+            text("SELECT receiver FROM outbox WHERE dead_at IS NOT NULL AND notification_id = :id"),
+            {"id": notification_id},
+        )
+        return found.scalar_one_or_none()
+
+    def switch_on(self, connection: Connection, receiver: str, now: datetime) -> bool:
+        """What waits for it is due, whatever it wished. Returns whether it is one of the file's."""
+        connection.execute(
+            text("UPDATE outbox SET due_at = :now WHERE receiver = :receiver AND dead_at IS NULL AND due_at > :now"),
+            {"receiver": receiver, "now": now},
+        )
         found = connection.execute(
             text("UPDATE dispatch_receivers SET gone_at = NULL, problem = NULL WHERE name = :name"), {"name": receiver}
         )
@@ -308,6 +357,24 @@ class Outbox:
         return row
 
 
+def _outdate(connection: Connection, sent: Waiting) -> None:
+    """Dead letters from before it tell the past of its alerts."""
+    connection.execute(
+        text(
+            "UPDATE outbox o SET later_told = o.later_told || found.ids FROM (SELECT d.id, array_agg(about) AS ids"
+            " FROM unnest(CAST(:ids AS text[])) about JOIN outbox d ON d.dead_at IS NOT NULL"
+            " AND d.notification->'alerts' @> jsonb_build_array(jsonb_build_object('alert_id', about))"
+            " WHERE d.receiver = :receiver AND d.id < :id AND about <> ALL(d.later_told) GROUP BY d.id) found"
+            " WHERE o.id = found.id"
+        ),
+        {
+            "ids": [alert.alert_id for alert in sent.notification.alerts],
+            "receiver": sent.notification.receiver,
+            "id": sent.id,
+        },
+    )
+
+
 def _failing(connection: Connection, receiver: str, why: str, now: datetime) -> None:
     connection.execute(
         text(
@@ -319,15 +386,29 @@ def _failing(connection: Connection, receiver: str, why: str, now: datetime) -> 
 
 
 def note(connection: Connection, rows: Sequence[dict[str, object]]) -> None:
-    if rows:
-        names = ", ".join(NOTED)
+    names = ", ".join(NOTED)
+    for part in slices(rows):
         connection.execute(
             text(
                 f"INSERT INTO notifications ({names}) SELECT {names}"  # noqa: S608
                 " FROM jsonb_populate_recordset(NULL::notifications, CAST(:rows AS jsonb))"
             ),
-            {"rows": _encode(rows).decode()},
+            {"rows": part},
         )
+
+
+def slices(rows: Iterable[object], most_bytes: int = SLICE_BYTES) -> Iterator[str]:
+    """JSON arrays of at most so many bytes, or of one row: PostgreSQL takes no jsonb beyond 256 MB, and a storm's would
+    stand in memory several times over."""
+    part, size = list[bytes](), 0
+    for row in map(_encode, rows):
+        if part and size + len(row) > most_bytes:
+            yield f"[{b','.join(part).decode()}]"
+            part, size = [], 0
+        part.append(row)
+        size += len(row)
+    if part:
+        yield f"[{b','.join(part).decode()}]"
 
 
 def _about(alert: TellingAlert | None) -> dict[str, object]:

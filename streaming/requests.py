@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from fleet.board import Board
 from fleet.dispatch import Circumstances
 from fleet.notification import Notification
-from streaming.outbox import Outbox
+from streaming.outbox import SUPERSEDED, Outbox
 
 DONE = "done"
 
@@ -22,21 +22,44 @@ def answered(request: Any, board: Board, given: Circumstances, outbox: Outbox, c
         case "test":
             if request.subject not in given.policy.receivers:
                 return _no_receiver(request.subject, given)
-            outbox.switch_on(connection, request.subject)
+            outbox.switch_on(connection, request.subject, given.now)
             outbox.put(connection, [_test(request, given)], given.now)
             return DONE
     return f"the dispatcher does not know {request.what!r}"
+
+
+def receivers_of(request: Any) -> tuple[str, ...]:
+    """Those to which it is about to be sent at a person's wish."""
+    match request.what:
+        case "test":
+            return (request.subject,)
+        case "resend":
+            return (request.subject.removeprefix("receiver:").rpartition("@")[2],)
+    return ()
 
 
 def _resend(subject: str, given: Circumstances, outbox: Outbox, connection: Connection) -> str:
     """`receiver:NAME`: all that is dead of that receiver, which is switched on again if it was off."""
     kind, _, name = subject.partition(":")
     if kind != "receiver":
-        count = outbox.revive(connection, "id", subject, given.now)
-        return DONE if count else f"no dead letter {subject!r}; `weir alerts dead` lists them"
-    if not outbox.switch_on(connection, name):
+        return _resend_one(subject, given, outbox, connection)
+    if not outbox.switch_on(connection, name, given.now):
         return _no_receiver(name, given)
-    return f"{DONE}: {outbox.revive(connection, 'receiver', name, given.now)} messages are sent again"
+    count, outdated = outbox.revive(connection, "receiver", name, given.now)
+    stay = f"; {outdated} stay, {SUPERSEDED}" if outdated else ""
+    return f"{DONE}: {count} messages are sent again{stay}"
+
+
+def _resend_one(subject: str, given: Circumstances, outbox: Outbox, connection: Connection) -> str:
+    receiver = outbox.of_dead(connection, subject)
+    if receiver is None:
+        return f"no dead letter {subject!r}; `weir alerts dead` lists them"
+    if receiver not in given.policy.receivers:
+        return _no_receiver(receiver, given)
+    if receiver in outbox.switched_off(connection):
+        return f"{receiver} is switched off; `weir alerts resend --receiver {receiver}` switches it on and sends all"
+    _, outdated = outbox.revive(connection, "id", subject, given.now)
+    return f"{subject!r} stays where it is, {SUPERSEDED}" if outdated else DONE
 
 
 def _no_receiver(name: str, given: Circumstances) -> str:

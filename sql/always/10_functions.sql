@@ -27,6 +27,17 @@ BEGIN
     RETURN deleted;
 END $$;
 
+-- Of the dispatcher what nobody will ask for again: dead letters and answered requests. What waits stays, however old.
+CREATE OR REPLACE FUNCTION expire_dispatches(
+    ended_before timestamptz, OUT dead_letters_deleted bigint, OUT requests_deleted bigint
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    DELETE FROM outbox WHERE dead_at < ended_before;
+    GET DIAGNOSTICS dead_letters_deleted = ROW_COUNT;
+    DELETE FROM dispatch_requests WHERE done_at < ended_before;
+    GET DIAGNOSTICS requests_deleted = ROW_COUNT;
+END $$;
+
 -- Whole chunks at once, where every type's time is over: cheap, and what gives the disk back.
 CREATE OR REPLACE FUNCTION expire_chunks(readings_before timestamptz, rollups_before timestamptz)
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -37,6 +48,7 @@ BEGIN
          + (SELECT count(*) FROM drop_chunks('rollups', older_than => rollups_before))
          + (SELECT count(*) FROM drop_chunks('anomalies', older_than => rollups_before))
          + (SELECT count(*) FROM drop_chunks('quarantine', older_than => rollups_before))
+         + (SELECT count(*) FROM drop_chunks('notifications', older_than => rollups_before))
       INTO dropped;
     RETURN dropped;
 END $$;

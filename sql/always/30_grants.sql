@@ -1,6 +1,6 @@
 -- One writer for each table. The roles are made by whoever runs the server; see stack/ and docker/.
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM weir_live, weir_history, weir_dispatcher, weir_batch, weir_registry, weir_operator, weir_reader;
-REVOKE EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO weir_live, weir_history, weir_dispatcher, weir_batch, weir_registry, weir_operator, weir_reader;
 
 GRANT SELECT, INSERT ON readings TO weir_live;
@@ -21,7 +21,7 @@ GRANT SELECT ON readings, live_offsets, devices, ledger_balance TO weir_batch;
 GRANT SELECT, INSERT, UPDATE, DELETE
    ON rollups, anomalies, quarantine, ledger, ledger_metrics, rejects, ledger_topics, validations, etl_runs
    TO weir_batch;
-GRANT EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records TO weir_batch;
+GRANT EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches TO weir_batch;
 
 -- The registry's commands and the bridge. They delete nothing.
 GRANT SELECT, UPDATE ON registry TO weir_registry;

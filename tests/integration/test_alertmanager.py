@@ -149,10 +149,25 @@ def test_a_silence_that_it_does_not_take(alertmanager, now):
             alertmanager.add_silence(wrong)
 
 
-def test_an_alert_that_it_does_not_take(alertmanager, now):
-    got = alertmanager.send(told("bad", now, labels={"": "no name"}))
-    assert isinstance(got, Refused)
-    assert "400" in got.why
+def test_a_label_without_a_name_is_left_out(alertmanager, now):
+    odd = told("nameless", now, labels={"": "no name"}, annotations={"": "nor this"})
+    assert isinstance(alertmanager.send(odd), Delivered)
+    assert listed(alertmanager, "nameless")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "outcome"),
+    [(("400 Bad Request", "200 OK", "200 OK"), Refused), (("503 Service Unavailable",), Retry)],
+    ids=["refused: the others follow", "ill: it is left alone"],
+)
+def test_of_many_batches_the_first_fails(statuses, outcome):
+    def act(connection, server):
+        answer(statuses[len(server.requests) - 1])(connection, server)
+
+    with HostileServer({"/api/v2/alerts": act}) as server:
+        got = other(server.url("/")).refresh([alert(device=f"batch-{n}") for n in range(2500)])
+        assert isinstance(got, outcome), got
+        assert len(server.requests) == len(statuses)
 
 
 @pytest.mark.parametrize(("user", "password"), [("weir", "wrong"), ("", ""), ("nobody", "x")])

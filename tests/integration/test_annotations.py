@@ -65,6 +65,22 @@ def test_each_of_a_digest_and_of_several_alerts(api):
     assert len(api.annotations) == 5
 
 
+def test_a_digest_goes_on_where_it_failed(api, monkeypatch):
+    create, asked = api.create, []
+
+    def ill_once(body):
+        asked.append(body["text"])
+        return (503, {"message": "ill"}) if len(asked) == 3 else create(body)
+
+    monkeypatch.setattr(api, "create", ill_once)
+    told, many = grafana(api.url), [alert(device=f"d{n}", alert_id=f"{n:032x}") for n in range(5)]
+    digest = notification("digest", *many)
+    assert isinstance(told.send(digest), Retry)
+    assert told.send(digest) == Delivered("")
+    assert len(asked) == 6
+    assert len(api.annotations) == 5
+
+
 def test_on_one_dashboard(api):
     assert grafana(api.url, token="token", dashboard_uid="home").send(notification()) == Delivered("")
     assert api.annotations[1]["dashboardId"] == 7

@@ -174,9 +174,15 @@ def test_what_a_receiver_refuses_is_kept_and_sent_again(ground: Ground, weir: We
     dead = weir("alerts", "dead").stdout
     assert "r0-1@ops" in dead
     ground.ops.answer = lambda _message: 200
-    assert "done" in weir("alerts", "resend", "r0-1@ops").stdout
-    wait_for(lambda: "r0-1@ops" in ground.ops.ids(), 20, ground.log)
-    assert "no dead letter" in weir("alerts", "resend", "r0-1@ops", code=1).stderr
+    assert "superseded" in weir("alerts", "resend", "r0-1@ops", code=1).stderr
+    assert "superseded" in weir("alerts", "dead").stdout
+    ground.ops.answer = lambda message: 400 if message.startswith("r3") else 200
+    ground.say("r3", 1, "firing")
+    wait_for(lambda: "r3-1@ops" in weir("alerts", "dead").stdout, 20, ground.log)
+    ground.ops.answer = lambda _message: 200
+    assert "done" in weir("alerts", "resend", "r3-1@ops").stdout
+    wait_for(lambda: "r3-1@ops" in ground.ops.ids(), 20, ground.log)
+    assert "no dead letter" in weir("alerts", "resend", "r3-1@ops", code=1).stderr
 
     ground.ops.answer = lambda _message: 410
     ground.say("r1", 1, "firing")
@@ -240,6 +246,24 @@ def test_a_wrong_file_changes_nothing(ground: Ground) -> None:
     ground.say("w1", 1, "firing")
     wait_for(lambda: "w1-1@boss" in ground.boss.ids(), 20, ground.log)
     assert "w1-1@ops" not in ground.ops.asked
+
+
+def test_a_receiver_that_hangs_and_is_changed_holds_up_nobody(ground: Ground) -> None:
+    ground.rules("", ops=", heartbeat: 1h")
+    ground.file.write_text(ground.file.read_text().replace("timeout: 2s, heartbeat", "timeout: 60s, heartbeat"))
+    ground.process.start().ready()
+    ground.say("c0", 1, "firing")
+    wait_for(ground.all_to(ground.ops, "ops"), 20, ground.log)
+    ground.ops.hang.set()
+    ground.say("c1", 1, "firing")
+    wait_for(lambda: "c1-1@ops" in ground.ops.asked, 20, ground.log)
+    ground.file.write_text(ground.file.read_text().replace("timeout: 60s", "timeout: 61s"))
+    wait_for(lambda: ground.log().count("receivers=ops,boss") >= 2, 10, ground.log)
+    ground.say("c2", 1, "firing")
+    wait_for(ground.all_to(ground.boss, "boss"), 10, ground.missing(ground.boss, "boss"))
+    assert "c2-1@ops" not in ground.ops.asked, "its successor waits until it has come to an end"
+    ground.ops.hang.clear()
+    wait_for(ground.all_to(ground.ops, "ops"), 90, ground.missing(ground.ops, "ops"))
 
 
 def test_a_storm_is_one_message(ground: Ground) -> None:

@@ -80,8 +80,8 @@ def test_a_certificate_that_is_not_good(certificates, name, trusted, implicit):
         ({"starttls": "required"}, Retry, "offers no STARTTLS"),
         ({"starttls": "optional"}, Delivered, ""),
         ({"starttls": "never"}, Delivered, ""),
-        ({"starttls": "optional", "user": "u", "password": "p"}, Refused, "not sent in the clear"),
-        ({"starttls": "never", "user": "u", "password": "p"}, Refused, "535"),
+        ({"starttls": "optional", "user": "u", "password": "p"}, Retry, "not sent in the clear"),
+        ({"starttls": "never", "user": "u", "password": "p"}, Retry, "535"),
     ],
     ids=["required", "optional", "never", "password", "wrong password"],
 )
@@ -98,6 +98,7 @@ def test_a_server_without_tls(options, outcome, says):
     [
         ({"MAIL": "451 try later"}, Retry),
         ({"MAIL": "550 not you"}, Refused),
+        ({"MAIL": "530 log in first"}, Retry),
         ({"DATA": "452 disk full"}, Retry),
         ({"DATA": "554 spam"}, Refused),
     ],
@@ -135,7 +136,7 @@ def test_some_recipients_are_refused(answers, outcomes, to):
     ("greeting", "outcome", "says"),
     [
         (b"421 too busy\r\n", Retry, "421 too busy"),
-        (b"554 not for you\r\n", Refused, "554 not for you"),
+        (b"554 not for you\r\n", Retry, "554 not for you"),
         (b"", Retry, ""),
         (b"220 hello\r\n", Retry, "within 1 s"),
         (b"2", Retry, "within 1 s"),

@@ -52,7 +52,7 @@ def test_who_begins_to_listen_finds_the_present_state(sender, settings_for):
 
 
 def test_a_digest_is_a_message_for_each(sender, settings_for):
-    many = [alert(device=f"d{n}", rule="storm") for n in range(300)]
+    many = [alert(device=f"d{n}", rule="storm") for n in range(1200)]
     assert sender.send(notification("digest", *many)) == Delivered("")
     assert json.loads(retained(settings_for("operator"), topic_of("alerts", many[-1]))[topic_of("alerts", many[-1])])
 
@@ -83,7 +83,7 @@ def test_who_may_not(settings_for):
 def test_a_wrong_password(settings_for):
     s = settings_for("dispatcher")
     got = state(s, host=s.mqtt_host, port=s.mqtt_port, user="dispatcher", password="wrong").send(notification())
-    assert isinstance(got, Refused)
+    assert isinstance(got, Retry)
     assert "refuses user 'dispatcher'" in got.why
 
 

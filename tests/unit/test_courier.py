@@ -1,14 +1,17 @@
 """What a courier does with each outcome of sending: when it tries again, what it gives up, when it stops."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fleet.notification import Delivered, Gone, Notification, Outcome, Refused, Retry
-from fleet.receivers import WebhookOptions
+from fleet.errors import Unavailable
+from fleet.notification import Delivered, Gone, Notification, Outcome, Refused, Retry, TellingAlert
+from fleet.receivers import AlertmanagerOptions, WebhookOptions
 from streaming.courier import Courier
 from streaming.outbox import RETRY_LONGEST, Waiting, pause
+from streaming.requests import receivers_of
 from tests.unit.alert_log import START, transition
 
 
@@ -44,6 +47,10 @@ class FakeOutbox:
     def gone(self, receiver: str, why: str, now: datetime) -> None:
         self.written.append(f"gone {receiver}")
 
+    def bury_late(self, receiver: str, now: datetime) -> None:
+        self.written += [f"buried {m.id}" for m in self.messages]
+        self.messages = []
+
     def heartbeat_at(self, receiver: str) -> datetime | None:
         return None
 
@@ -70,10 +77,10 @@ class FakeSender:
         pass
 
 
-def message(number: int, alert: str, age: timedelta = timedelta(0), attempts: int = 0) -> Waiting:
+def message(number: int, alert: str, age: timedelta = timedelta(0), attempts: int = 0, to: str = "firing") -> Waiting:
     from fleet.standing import taken
 
-    about = taken(None, transition(alert), False, True).alert
+    about = taken(None, transition(alert, to=to), False, True).alert
     n = Notification(
         notification_id=f"m{number}", receiver="ops", kind="firing", alerts=(about,), summary="", created_at=START
     )
@@ -110,6 +117,24 @@ def test_a_receiver_that_fails_is_left_alone_for_a_while() -> None:
     assert by.problem == "away"
 
 
+def test_what_was_read_long_ago_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after this process was frozen: by now another dispatcher has sent the rest, and the outbox is not ours."""
+    outbox = FakeOutbox(message(1, "a"), message(2, "b"))
+
+    class Freezing(FakeSender):
+        def send(self, notification: Notification) -> Outcome:
+            monkeypatch.setattr("streaming.courier.time.monotonic", lambda: float("inf"))
+            return super().send(notification)
+
+    sender = Freezing()
+    by = courier(outbox, sender)
+    assert by.work() == 0.0
+    monkeypatch.undo()
+    outbox.messages = []
+    by.work()
+    assert sender.asked == ["m1"]
+
+
 def test_its_own_wish_counts() -> None:
     outbox = FakeOutbox(message(1, "a"))
     by = courier(outbox, FakeSender(m1=Retry("429", after_seconds=120)))
@@ -118,11 +143,44 @@ def test_its_own_wish_counts() -> None:
     assert by.work() > 25
 
 
+def test_who_asks_for_it_does_not_wait_for_its_wish() -> None:
+    outbox, sender = FakeOutbox(message(1, "a")), FakeSender(m1=Retry("429", after_seconds=86_400))
+    by = courier(outbox, sender)
+    by.work()
+    outbox.messages.append(message(2, "b"))
+    by.work()
+    assert sender.asked == ["m1"]
+    by.at_once()
+    by.work()
+    assert sender.asked == ["m1", "m2"]
+
+
+REQUESTS = [
+    ("test", "ops", ("ops",)), ("resend", "receiver:ops", ("ops",)), ("resend", "a-1@ops", ("ops",)),
+    ("acknowledge", "a", ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "subject", "receivers"), REQUESTS, ids=[f"{r[0]} {r[1]}" for r in REQUESTS])
+def test_which_receivers_a_request_is_about(what: str, subject: str, receivers: tuple[str, ...]) -> None:
+    assert receivers_of(SimpleNamespace(what=what, subject=subject)) == receivers
+
+
 @pytest.mark.parametrize(("age", "written"), [(timedelta(days=2), "later 1"), (timedelta(days=4), "dead 1")], ids=str)
 def test_it_gives_up_after_days(age: timedelta, written: str) -> None:
     outbox = FakeOutbox(message(1, "a", age, attempts=90))
     courier(outbox, FakeSender(m1=Retry("away"))).work()
     assert outbox.written == [written]
+
+
+def test_what_was_decided_before_it_was_known_to_be_off_does_not_wait_for_ever() -> None:
+    outbox, sender = FakeOutbox(message(1, "a")), FakeSender(m1=Gone("410"))
+    by = courier(outbox, sender)
+    by.work()
+    outbox.messages.append(message(2, "b"))
+    by.work()
+    assert outbox.written == ["gone ops", "buried 1", "buried 2"]
+    assert sender.asked == ["m1"]
 
 
 def test_a_heartbeat_is_sent_only_where_it_is_true() -> None:
@@ -136,6 +194,46 @@ def test_a_heartbeat_is_sent_only_where_it_is_true() -> None:
     by.work()
     assert outbox.written == ["heartbeat"]
     assert sender.asked[0].startswith("heartbeat-")
+
+
+class Away(FakeOutbox):
+    """Knows of alerts a and b, and then is away."""
+
+    away = False
+
+    def known_to(self, receiver: str) -> list[TellingAlert]:
+        if self.away:
+            raise Unavailable("away")
+        return [message(0, alert).notification.alerts[0] for alert in ("a", "b")]
+
+    def due(self, receiver: str, now: datetime, limit: int) -> list[Waiting]:
+        if self.away:
+            raise Unavailable("away")
+        return super().due(receiver, now, limit)
+
+
+class FakeAlertmanager(FakeSender):
+    def __init__(self) -> None:
+        super().__init__()
+        self.refreshed: list[set[str]] = []
+
+    def refresh(self, alerts: list[TellingAlert]) -> Outcome:
+        self.refreshed.append({alert.alert_id for alert in alerts})
+        return Delivered()
+
+
+def test_alertmanager_hears_on_while_the_warehouse_is_away() -> None:
+    over = message(1, "a", to="resolved")
+    outbox, sender = Away(over, message(2, "c")), FakeAlertmanager()
+    options = AlertmanagerOptions.model_validate({"kind": "alertmanager", "url": "http://am", "refresh": "1s"})
+    by = Courier("ops", options, sender, outbox)  # type: ignore[arg-type]
+    by.work()
+    assert outbox.written == ["sent 1", "sent 2"]
+    outbox.away = True
+    by._refresh_at = START
+    with pytest.raises(Unavailable):
+        by.work()
+    assert sender.refreshed == [{"a", "b"}, {"b", "c"}], "a is over by now, and c is new"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,207 @@
+"""The dispatcher's tables, by themselves: what is due, what is known, what is sent again."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from connections.warehouse import Warehouse
+from etl.retention import expire
+from fleet.board import Board, Changes
+from fleet.catalog import load_catalog
+from fleet.dispatch import Circumstances
+from fleet.errors import Unavailable
+from fleet.receivers_file import load_receivers
+from fleet.settings import Settings
+from fleet.standing import AlertSoFar, Standing
+from streaming.outbox import Outbox
+from streaming.requests import answered
+from tests.alerts_told import alert, notification
+
+pytestmark = pytest.mark.stack
+
+
+class Tables:
+    """The outbox, taken over, with `ops` as its one receiver."""
+
+    def __init__(self, settings: Settings):
+        self.warehouse = Warehouse.of(settings)
+        self.outbox = Outbox(self.warehouse)
+        self.outbox.take_over(now())
+        with self.warehouse.transaction() as connection:
+            self.outbox.receivers(connection, {"ops": "webhook"}, now())
+
+    def put(self, *messages: Any) -> None:
+        with self.warehouse.transaction() as connection:
+            self.outbox.put(connection, messages, now())
+
+    def due(self) -> list[Any]:
+        return self.outbox.due("ops", now(), 50)
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        return self.warehouse.rows(sql)
+
+    def close(self) -> None:
+        with self.warehouse.transaction() as connection:
+            for table in ("outbox", "dispatch_alerts", "dispatch_groups", "dispatch_receivers"):
+                connection.execute(text(f"DELETE FROM {table}"))
+        self.warehouse.close()
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+def tables(settings_for: Callable[[str], Settings]) -> Iterator[Tables]:
+    tables = Tables(settings_for("dispatcher"))
+    yield tables
+    tables.close()
+
+
+KNOWN = [
+    ("as it was told", {"told": "warning"}, ["warning"]),
+    ("what is held back of it is not told", {"told": "warning", "held": "maintenance"}, ["warning"]),
+    ("never told", {"held": "silenced"}, []),
+    ("told in a digest to come", {"told": "warning", "digest": "firing"}, []),
+    ("told how it is now", {"told": "critical"}, ["critical"]),
+]
+
+
+@pytest.mark.parametrize(("standing", "severities"), [k[1:] for k in KNOWN], ids=[k[0] for k in KNOWN])
+def test_what_is_kept_alive_is_what_was_told(tables: Tables, standing: Any, severities: list[str]) -> None:
+    risen = alert(2, severity="critical", severities=("warning", "critical"))
+    board = Board([AlertSoFar(alert=risen, standings={"ops": Standing(**standing)})])
+    with tables.warehouse.transaction() as connection:
+        tables.outbox.write(connection, board, Changes(alerts={risen.alert_id}), now())
+    assert [each.severity for each in tables.outbox.known_to("ops")] == severities
+
+
+FIRING, OVER, OTHER = alert(1, alert_id="a"), alert(2, alert_id="a", resolved_at=now()), alert(1, alert_id="b")
+RESENT = [
+    ("nothing came later", [FIRING], [], (1, 0), ["a-1"]),
+    ("its end was told", [FIRING], [OVER], (0, 1), []),
+    ("something of another", [FIRING], [OTHER], (1, 0), ["a-1"]),
+    ("a digest without what was told later", [FIRING, OTHER], [OVER], (1, 0), ["b-1"]),
+    ("a digest of which all was told later", [FIRING, OTHER], [OVER, OTHER], (0, 1), []),
+    ("a test is about nothing", [], [OTHER], (1, 0), []),
+]
+
+
+@pytest.mark.parametrize(("dead", "later", "came", "alerts"), [r[1:] for r in RESENT], ids=[r[0] for r in RESENT])
+def test_what_is_sent_again_is_no_news_of_the_past(
+    tables: Tables, dead: Any, later: Any, came: tuple[int, int], alerts: list[str]
+) -> None:
+    first = notification("digest", *(dead or [FIRING]), receiver="ops", notification_id="dead@ops", alerts=tuple(dead))
+    tables.put(first)
+    tables.outbox.dead(tables.due()[0], "400", now())
+    if later:
+        tables.put(notification("digest", *later, receiver="ops", notification_id="later@ops"))
+        tables.outbox.sent(tables.due()[0], "200", now())
+    with tables.warehouse.transaction() as connection:
+        assert tables.outbox.revive(connection, "id", "dead@ops", now()) == came
+    assert [a.transition_id for m in tables.due() for a in m.notification.alerts] == alerts
+    assert len(tables.due()) == came[0]
+    assert len(tables.rows("SELECT 1 FROM outbox WHERE problem LIKE 'superseded%'")) == came[1]
+
+
+def test_all_that_is_dead_is_sent_again_in_its_order(tables: Tables) -> None:
+    tables.put(*(notification("firing", each, receiver="ops") for each in (FIRING, OVER)))
+    for message in tables.due():
+        tables.outbox.dead(message, "400", now())
+    with tables.warehouse.transaction() as connection:
+        assert tables.outbox.revive(connection, "receiver", "ops", now()) == (2, 0)
+    for message, expected in zip(tables.due(), ("a-1@ops", "a-2@ops"), strict=True):
+        assert message.notification.notification_id == expected
+        tables.outbox.sent(message, "200", now())
+
+
+@pytest.mark.parametrize(
+    ("receivers", "off", "answer"),
+    [
+        ("{ops: {kind: webhook, url: 'http://ops'}}", False, "done"),
+        ("{ops: {kind: webhook, url: 'http://ops'}}", True, "ops is switched off"),
+        ("{boss: {kind: webhook, url: 'http://boss'}}", False, "no receiver 'ops'"),
+    ],
+    ids=["one that is there", "switched off", "no longer in the file"],
+)
+def test_a_dead_letter_is_sent_again_only_to_who_is_there(
+    tables: Tables, receivers: str, off: bool, answer: str
+) -> None:
+    tables.put(notification("firing", FIRING, receiver="ops"))
+    tables.outbox.dead(tables.due()[0], "400", now())
+    if off:
+        tables.outbox.gone("ops", "410", now())
+    given = Circumstances(now=now(), policy=load_receivers(f"receivers: {receivers}", "receivers.yaml", {}))
+    request = SimpleNamespace(what="resend", subject="a-1@ops", by="ann", comment="")
+    with tables.warehouse.transaction() as connection:
+        assert answered(request, Board(), given, tables.outbox, connection).startswith(answer)
+    assert len(tables.due()) == (answer == "done")
+
+
+@pytest.mark.parametrize("off", [True, False], ids=["switched off", "on again meanwhile"])
+def test_what_comes_late_for_a_receiver_that_is_off_is_dead(tables: Tables, off: bool) -> None:
+    tables.outbox.gone("ops", "410", now())
+    tables.put(notification("firing", FIRING, receiver="ops"))
+    if not off:
+        with tables.warehouse.transaction() as connection:
+            tables.outbox.switch_on(connection, "ops", now())
+    tables.outbox.bury_late("ops", now())
+    assert tables.rows("SELECT problem FROM outbox WHERE dead_at IS NOT NULL") == [{"problem": "410"}] * off
+
+
+def test_who_was_taken_over_from_sends_no_more(tables: Tables) -> None:
+    tables.put(notification("firing", FIRING, receiver="ops"))
+    assert len(tables.due()) == 1
+    successor = Outbox(tables.warehouse)
+    successor.take_over(now())
+    assert tables.due() == []
+    assert len(successor.due("ops", now(), 50)) == 1
+
+
+def test_a_dispatcher_that_freezes_while_it_decides_can_be_taken_over_from(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streaming.outbox.FROZEN_SECONDS", 1)
+    successor = Outbox(tables.warehouse)
+    with pytest.raises(Unavailable), tables.warehouse.transaction() as frozen:
+        tables.outbox.hold(frozen)
+        successor.take_over(now())
+        frozen.execute(text("SELECT 1"))
+    with pytest.raises(Unavailable, match="taken over"), tables.warehouse.transaction() as connection:
+        tables.outbox.hold(connection)
+
+
+def test_who_decides_does_not_wait_for_ever(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming.outbox.LOCK_SECONDS", 1)
+    with tables.warehouse.transaction() as other:
+        tables.outbox.hold(other)
+        with pytest.raises(Unavailable), tables.warehouse.transaction() as connection:
+            tables.outbox.hold(connection)
+
+
+def test_what_is_long_over_is_forgotten(tables: Tables, settings_for: Callable[[str], Settings]) -> None:
+    for age, number in ((timedelta(days=100), 1), (timedelta(days=1), 2)):
+        tables.put(notification("firing", alert(number, alert_id=f"old{number}"), receiver="ops"))
+        tables.outbox.dead(tables.due()[0], "400", now() - age)
+    tables.put(notification("firing", FIRING, receiver="ops"))
+    batch = Warehouse.of(settings_for("batch"))
+    try:
+        deleted = expire(batch, load_catalog(settings_for("batch").types_dir), now())
+    finally:
+        batch.close()
+    assert deleted["all types"]["dead_letters"] == 1
+    left = {r["notification_id"] for r in tables.rows("SELECT notification_id FROM outbox")}
+    assert left == {"old2-2@ops", "a-1@ops"}
+
+
+def test_who_is_switched_on_by_hand_is_tried_at_once(tables: Tables) -> None:
+    tables.put(notification("firing", FIRING, receiver="ops"))
+    tables.outbox.later(tables.due()[0], "429", now() + timedelta(days=1), now())
+    assert tables.due() == []
+    with tables.warehouse.transaction() as connection:
+        tables.outbox.switch_on(connection, "ops", now())
+    assert len(tables.due()) == 1
