@@ -95,8 +95,9 @@ class Board:
                     cleared = {n: msgspec.structs.replace(so_far.standings[n], held=None) for n in names}
                     so_far = msgspec.structs.replace(so_far, standings={**so_far.standings, **cleared})
                     self._put(so_far)
-            if (decisions := due(so_far, given)) or overdue(so_far, given):
-                self._act(so_far, decisions, given)
+            steps = len(overdue(so_far, given))
+            if (decisions := due(so_far, given)) or steps:
+                self._act(so_far, decisions, given, steps)
         for key, group in list(self.groups.items()):
             if is_forgotten(group, given.policy.storm, given.now):
                 del self.groups[key]
@@ -143,8 +144,10 @@ class Board:
         told = (s for s in self.alerts.values() if s.alert.active and s.standing(receiver).told is not None)
         return [s.alert for s in told]
 
-    def _act(self, so_far: AlertSoFar, decisions: list[Decision], given: Circumstances) -> AlertSoFar:
-        so_far = after(so_far, decisions, given)
+    def _act(
+        self, so_far: AlertSoFar, decisions: list[Decision], given: Circumstances, steps: int = 0
+    ) -> AlertSoFar:  # fmt: skip
+        so_far = after(so_far, decisions, given, steps)
         for decision in decisions:
             if isinstance(decision, Hold):
                 self.changes.held.append(Held(so_far.alert, decision))

@@ -243,8 +243,8 @@ def acknowledged(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
     return decisions
 
 
-def after(so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstances) -> AlertSoFar:
-    """How the alert stands when the decisions have been taken."""
+def after(so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstances, steps: int = 0) -> AlertSoFar:
+    """How the alert stands when the decisions, so many steps of escalation among them, have been taken."""
     alert, now = so_far.alert, given.now
     standings = dict(so_far.standings)
     told_somebody = False
@@ -283,5 +283,5 @@ def after(so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstance
         so_far,
         standings=standings,
         first_told_at=so_far.first_told_at or (now if told_somebody else None),
-        escalations=so_far.escalations + len(overdue(so_far, given)),
+        escalations=so_far.escalations + steps,
     )

@@ -234,6 +234,27 @@ def test_escalation_goes_step_by_step_until_somebody_acknowledges() -> None:
     assert told.take("a", 2, "resolved") == ["ops resolved a-2@ops", "boss resolved a-2@boss"]
 
 
+RISEN = "routes: [{match: {severity: critical}, to: ops, escalate: {after: 5m, to: boss}}]\ndefault: ops"
+ONE_ROUTE = "default: {to: ops, escalate: {after: 5m, to: boss}}"
+
+
+@pytest.mark.parametrize(
+    ("policy", "to", "severity", "line"),
+    [
+        (RISEN, "escalated", "critical", "boss firing a-2@boss"),
+        (ONE_ROUTE, "deescalated", "info", "boss firing a-2@boss"),
+    ],
+    ids=["a route with a step from a severity on", "a transition between the moment and the look"],
+)  # fmt: skip
+def test_a_transition_uses_up_no_step(policy: str, to: str, severity: str, line: str) -> None:
+    told = Told(policy)
+    told.take()
+    told.now += 20 * MINUTE
+    assert told.take("a", 2, to, severity=severity) == [f"ops {to} a-2@ops"]
+    assert told.tick(5 * MINUTE) == [line]
+    assert told.tick(HOUR) == []
+
+
 def test_escalation_of_what_nobody_was_told_waits() -> None:
     told = Told("default: {to: [ops], escalate: {after: 10m, to: boss}}")
     told.silences = [silence(HOUR, site="roof")]
