@@ -1,7 +1,7 @@
 """All alerts under way and how they stand with each receiver: transitions, time and operators in; messages to be sent,
 and a note of each that is not, out. No I/O: who keeps the board writes what `changes` says, or makes it anew."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -22,6 +22,7 @@ from fleet.dispatch import (
     reconsider,
 )  # fmt: skip
 from fleet.notification import Kind, Notification, TellingAlert
+from fleet.receivers import Escalation
 from fleet.standing import AlertSoFar, taken
 from fleet.storm import Group, GroupKey, admitted, flushed, is_forgotten, key_of
 from fleet.summary import digest_summary, summary_of
@@ -95,7 +96,7 @@ class Board:
                     cleared = {n: msgspec.structs.replace(so_far.standings[n], held=None) for n in names}
                     so_far = msgspec.structs.replace(so_far, standings={**so_far.standings, **cleared})
                     self._put(so_far)
-            steps = len(overdue(so_far, given))
+            steps = overdue(so_far, given)
             if (decisions := due(so_far, given)) or steps:
                 self._act(so_far, decisions, given, steps)
         for key, group in list(self.groups.items()):
@@ -145,7 +146,7 @@ class Board:
         return [s.alert for s in told]
 
     def _act(
-        self, so_far: AlertSoFar, decisions: list[Decision], given: Circumstances, steps: int = 0
+        self, so_far: AlertSoFar, decisions: list[Decision], given: Circumstances, steps: Sequence[Escalation] = ()
     ) -> AlertSoFar:  # fmt: skip
         so_far = after(so_far, decisions, given, steps)
         for decision in decisions:

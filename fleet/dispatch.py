@@ -213,7 +213,7 @@ def due(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
             continue
         told = so_far.standing(receiver).told is not None
         kind: Kind = "reminder" if told else "firing"
-        number = f"{alert.transition_id}-escalation-{so_far.escalations + 1}@{receiver}" if told else (
+        number = f"{alert.transition_id}-escalation-{len(so_far.steps_taken) + 1}@{receiver}" if told else (
             f"{alert.transition_id}@{receiver}"
         )  # fmt: skip
         found = hindrance(so_far, kind, receiver, given)
@@ -225,8 +225,8 @@ def overdue(so_far: AlertSoFar, given: Circumstances) -> list[Escalation]:
     """Steps to be taken since nobody has acknowledged the alert."""
     if so_far.first_told_at is None or so_far.acknowledged is not None or not given.policy.escalates:
         return []
-    steps = steps_of(given.policy, so_far.alert)[so_far.escalations :]
-    return [step for step, _ in steps if so_far.first_told_at + step.after <= given.now]
+    steps = [step for step, _ in steps_of(given.policy, so_far.alert) if step.key not in so_far.steps_taken]
+    return [step for step in steps if so_far.first_told_at + step.after <= given.now]
 
 
 def acknowledged(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
@@ -243,11 +243,13 @@ def acknowledged(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
     return decisions
 
 
-def after(so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstances, steps: int = 0) -> AlertSoFar:
-    """How the alert stands when the decisions, so many steps of escalation among them, have been taken."""
+def after(
+    so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstances, steps: Sequence[Escalation] = ()
+) -> AlertSoFar:
+    """How the alert stands when the decisions, those of the steps of escalation among them, have been taken."""
     alert, now = so_far.alert, given.now
     standings = dict(so_far.standings)
-    told_somebody = False
+    told_somebody = worse = False
     plans: Mapping[str, Plan] = plans_of(given.policy, alert)
     escalating = {
         name: _plan(given.policy, route, name)
@@ -264,6 +266,7 @@ def after(so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstance
             changes["send_resolved"] = plan.send_resolved
         if isinstance(decision, Tell):
             told_somebody = told_somebody or alert.active
+            worse = worse or decision.kind == "escalated"
             changes["held"] = None
             if alert.active and decision.kind != "acknowledged":
                 changes["told"] = alert.severity
@@ -282,6 +285,6 @@ def after(so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstance
     return msgspec.structs.replace(
         so_far,
         standings=standings,
-        first_told_at=so_far.first_told_at or (now if told_somebody else None),
-        escalations=so_far.escalations + steps,
+        first_told_at=now if worse or (told_somebody and so_far.first_told_at is None) else so_far.first_told_at,
+        steps_taken=(*so_far.steps_taken, *(step.key for step in steps)),
     )

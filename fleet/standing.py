@@ -36,6 +36,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reminders: int = 0
 
 
+Step = tuple[float, tuple[str, ...]]
+"""After how many seconds which receivers: what makes a step of escalation the same when routes change."""
+
+
 class AlertSoFar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     alert: TellingAlert
     quality: bool = False
@@ -45,9 +49,9 @@ class AlertSoFar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The severity at which somebody took it on."""
     acknowledgements: int = 0
     first_told_at: datetime | None = None
-    """From which escalation counts."""
-    escalations: int = 0
-    """Steps taken."""
+    """At this severity: from then escalation counts."""
+    steps_taken: tuple[Step, ...] = ()
+    """Of escalation, at this severity."""
     standings: dict[str, Standing] = {}
 
     @property
@@ -87,12 +91,14 @@ def taken(before: AlertSoFar | None, t: Transition, quality: bool, inhibitable: 
     changed = msgspec.structs.replace(
         before, alert=alert, quality=quality, inhibitable=inhibitable, capped=before.capped or t.capped
     )
+    if before.alert.active and rank(t.severity) > rank(before.alert.severity):
+        changed = msgspec.structs.replace(changed, steps_taken=())
     return anew(changed) if risen else changed
 
 
 def anew(so_far: AlertSoFar) -> AlertSoFar:
     """Its severity rose above what was acknowledged: nobody has taken that on, and escalation counts from here."""
-    return msgspec.structs.replace(so_far, acknowledged=None, first_told_at=None, escalations=0)
+    return msgspec.structs.replace(so_far, acknowledged=None, first_told_at=None, steps_taken=())
 
 
 def rank(severity: str) -> int:

@@ -255,6 +255,41 @@ def test_a_transition_uses_up_no_step(policy: str, to: str, severity: str, line:
     assert told.tick(HOUR) == []
 
 
+OWN_STEP = """
+routes:
+  - {match: {severity: critical}, to: ops, escalate: {after: 15m, to: boss}}
+  - {match: {severity: warning}, to: ops, escalate: {after: 10m, to: ops}}
+"""
+
+
+def test_what_gets_worse_is_escalated_anew() -> None:
+    told = Told(OWN_STEP)
+    told.take()
+    assert told.tick(10 * MINUTE) == ["ops reminder a-1-escalation-1@ops"]
+    told.now += 10 * MINUTE
+    assert told.take("a", 2, "escalated", severity="critical") == ["ops escalated a-2@ops"]
+    assert told.tick(14 * MINUTE) == []
+    assert told.tick(MINUTE) == ["boss firing a-2@boss"]
+    assert told.tick(HOUR) == []
+
+
+def test_what_got_worse_too_late_is_escalated_from_the_first_telling() -> None:
+    told = Told(ONE_ROUTE)
+    told.take()
+    late = told.now - 2 * HOUR
+    assert told.take("a", 2, "escalated", severity="critical", event_time=late) == ["ops escalated stale"]
+    assert told.tick(5 * MINUTE) == ["boss firing a-2@boss"]
+
+
+def test_steps_taken_stay_taken_when_the_file_changes() -> None:
+    told = Told("default: {to: ops, escalate: [{after: 10m, to: boss}]}")
+    told.take()
+    told.tick(10 * MINUTE)
+    told.policy = policy_of("default: {to: ops, escalate: [{after: 5m, to: ops}, {after: 10m, to: boss}]}")
+    assert told.tick() == ["ops reminder a-1-escalation-2@ops"]
+    assert told.tick(HOUR) == []
+
+
 def test_escalation_of_what_nobody_was_told_waits() -> None:
     told = Told("default: {to: [ops], escalate: {after: 10m, to: boss}}")
     told.silences = [silence(HOUR, site="roof")]
