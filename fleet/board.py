@@ -58,7 +58,7 @@ class Board:
         self.changes = Changes()
         self._by_identity: dict[tuple[str, str, str], str] = {}
         self._quality: dict[tuple[str, str], dict[str, str]] = {}
-        for so_far in alerts:
+        for so_far in sorted(alerts, key=lambda known: (known.alert.starts_at, known.alert.active)):
             self._put(so_far)
         self.changes = Changes()
 
@@ -82,7 +82,8 @@ class Board:
         if of_old is None or of_old.alert.active:
             return so_far
         knowing = {name: s for name, s in of_old.standings.items() if s.knows_flapping}
-        self._drop(of_old)
+        if not of_old.in_digest:
+            self._drop(of_old)
         standings = {name: type(s)(knows_flapping=True, send_resolved=s.send_resolved) for name, s in knowing.items()}
         return msgspec.structs.replace(so_far, standings=standings)
 
@@ -189,8 +190,13 @@ class Board:
             self._quality.setdefault((alert.type, alert.device), {})[alert.alert_id] = alert.rule
         elif not alert.active:
             self._forget_quality(alert)
+        if alert.alert_id not in self.alerts:
+            self._by_identity[so_far.identity] = alert.alert_id
         self.alerts[alert.alert_id] = so_far
-        self._by_identity[so_far.identity] = alert.alert_id
+
+    def _is_latest(self, so_far: AlertSoFar) -> bool:
+        """Of its rule and device."""
+        return self._by_identity.get(so_far.identity) == so_far.alert.alert_id
 
     def _forget_quality(self, alert: TellingAlert) -> None:
         firing = self._quality.get((alert.type, alert.device), {})
@@ -201,13 +207,13 @@ class Board:
         self._forget_quality(so_far.alert)
         self.alerts.pop(so_far.alert.alert_id, None)
         self.changes.alerts.add(so_far.alert.alert_id)
-        if self._by_identity.get(so_far.identity) == so_far.alert.alert_id:
+        if self._is_latest(so_far):
             del self._by_identity[so_far.identity]
 
     def taken_down(self) -> Changes:
         """What is to be written since the last time; alerts that are over leave the board."""
         for alert_id in self.changes.alerts:
-            if (so_far := self.alerts.get(alert_id)) is not None and so_far.is_over:
+            if (so_far := self.alerts.get(alert_id)) is not None and so_far.is_over(self._is_latest(so_far)):
                 self._drop(so_far)
         changes, self.changes = self.changes, Changes()
         return changes

@@ -59,9 +59,12 @@ class AlertSoFar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return (self.alert.type, self.alert.rule, self.alert.device)
 
     @property
-    def is_over(self) -> bool:
+    def in_digest(self) -> bool:
+        return any(standing.digest for standing in self.standings.values())
+
+    def is_over(self, latest: bool) -> bool:
         """Nothing will be told of it again. Notices of flapping belong to the latest alert, even a resolved one."""
-        return not (self.alert.active or self.alert.flapping or any(s.digest for s in self.standings.values()))
+        return not (self.alert.active or (self.alert.flapping and latest) or self.in_digest)
 
     def standing(self, receiver: str) -> Standing:
         return self.standings.get(receiver) or Standing()

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from fleet.board import Board
 from fleet.dispatch import plans_of
 from fleet.silence import Matcher, Silence
 from fleet.standing import taken
@@ -352,10 +353,48 @@ def test_a_storm_of_ends_is_one_digest_too() -> None:
     assert told.changes[-1].messages[0].summary == "resolved: 2 hot at site roof, 1 of 400 still"
 
 
+STORM = "default: ops\nstorm: {more_than: 2, within: 1m}"
+
+
+def listed(told: Told) -> list[str]:
+    return [f"{m.kind} {', '.join(a.alert_id for a in m.alerts)}" for m in told.changes[-1].messages]
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["", "after a restart"])
+@pytest.mark.parametrize("flapping", [False, True], ids=["", "flapping"])
+def test_an_end_in_a_storm_is_told_though_the_rule_fires_again(flapping: bool, restart: bool) -> None:
+    told = Told(STORM)
+    for n in range(4):
+        told.take(f"a{n}", device=f"s{n}")
+    told.tick(MINUTE)
+    for n in range(4):
+        told.take(f"a{n}", 2, "resolved", device=f"s{n}", flapping=flapping)
+    told.take("b3", device="s3", flapping=flapping)
+    if restart:
+        told.board = Board(reversed(told.board.alerts.values()), told.board.groups)
+    told.tick(MINUTE)
+    (digest,) = told.changes[-1].messages
+    assert {a.alert_id for a in digest.alerts} - {"a0", "a1"} == {"a2", "a3"}
+    assert "a3" not in told.board.alerts
+    assert told.board.alerts["b3"].alert.active
+
+
+def test_all_alerts_of_one_device_in_a_storm_are_listed() -> None:
+    told = Told(STORM)
+    for n in range(3):
+        told.take(f"a{n}", device=f"s{n}")
+    for alert in ("a3", "b3", "c3"):
+        told.take(alert, device="s3")
+        if alert != "c3":
+            told.take(alert, 2, "resolved", device="s3")
+    told.tick(MINUTE)
+    assert listed(told) == ["digest a0, a1, a2, a3, b3, c3"]
+    assert set(told.board.alerts) == {"a0", "a1", "a2", "c3"}
+
+
 def test_after_a_restart_the_board_goes_on() -> None:
     import msgspec
 
-    from fleet.board import Board
     from fleet.standing import AlertSoFar
 
     told = Told("default: {to: [ops], repeat: 10m}")
