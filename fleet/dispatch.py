@@ -174,7 +174,7 @@ def reconsider(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
             decisions.append(Hold(receiver, kind, *found))
         elif found is None:
             decisions.append(Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}"))
-    return [d for d in decisions if isinstance(d, Hold) or so_far.standing(d.receiver).told != so_far.alert.severity]
+    return [d for d in decisions if isinstance(d, Hold) or _is_news(so_far, so_far.standing(d.receiver))]
 
 
 def forgotten(so_far: AlertSoFar, given: Circumstances) -> list[str]:
@@ -182,16 +182,20 @@ def forgotten(so_far: AlertSoFar, given: Circumstances) -> list[str]:
     return [
         receiver
         for receiver, standing in so_far.standings.items()
-        if standing.held
-        and standing.told == so_far.alert.severity
-        and hindrance(so_far, "firing", receiver, given) is None
+        if standing.held and not _is_news(so_far, standing) and hindrance(so_far, "firing", receiver, given) is None
     ]
 
 
 def _news(so_far: AlertSoFar, standing: Standing) -> Kind:
+    if so_far.alert.flapping != standing.knows_flapping:
+        return "flapping" if so_far.alert.flapping else "settled"
     if standing.told is None:
         return "firing"
     return "escalated" if rank(so_far.alert.severity) > rank(standing.told) else "deescalated"
+
+
+def _is_news(so_far: AlertSoFar, standing: Standing) -> bool:
+    return standing.told != so_far.alert.severity or standing.knows_flapping != so_far.alert.flapping
 
 
 def due(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:

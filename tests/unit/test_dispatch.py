@@ -313,6 +313,32 @@ def test_flapping_is_one_notice_then_quiet_then_settled() -> None:
     assert told.take("a3", 3, "resolved") == ["ops resolved a3-3@ops"]
 
 
+def test_what_begins_to_flap_in_silence_is_told_when_that_ends() -> None:
+    told = Told()
+    told.take()
+    told.silences = [silence(MINUTE, site="roof")]
+    assert told.take("a", 2, "flapping", flapping=True) == ["ops flapping silenced"]
+    assert told.tick(2 * MINUTE) == ["ops flapping a-2@ops"]
+    assert told.tick(MINUTE) == []
+    told.silences = [silence(site="roof")]
+    assert told.take("a", 3, "settled") == ["ops settled silenced"]
+    assert told.tick(HOUR) == ["ops settled a-3@ops"]
+    assert told.tick(HOUR) == []
+
+
+def test_what_flaps_since_a_silence_is_told_with_its_next_alert() -> None:
+    told = Told()
+    told.silences = [silence(MINUTE, site="roof")]
+    told.take("a1")
+    assert told.take("a1", 2, "flapping", flapping=True) == ["ops flapping silenced"]
+    told.take("a1", 3, "resolved", flapping=True)
+    assert told.take("a2", flapping=True) == ["ops firing silenced"]
+    assert told.tick(2 * MINUTE) == ["ops flapping a2-1@ops"]
+    told.take("a2", 2, "resolved", flapping=True)
+    assert told.take("a3", flapping=True) == ["ops firing flapping"]
+    assert told.tick(HOUR) == []
+
+
 def test_settled_while_nothing_fires() -> None:
     told = Told()
     told.take("a1")
@@ -373,7 +399,7 @@ def test_an_end_in_a_storm_is_told_though_the_rule_fires_again(flapping: bool, r
     if restart:
         told.board = Board(reversed(told.board.alerts.values()), told.board.groups)
     told.tick(MINUTE)
-    (digest,) = told.changes[-1].messages
+    digest = next(m for m in told.changes[-1].messages if m.kind == "digest")
     assert {a.alert_id for a in digest.alerts} - {"a0", "a1"} == {"a2", "a3"}
     assert "a3" not in told.board.alerts
     assert told.board.alerts["b3"].alert.active
