@@ -23,10 +23,13 @@ from fleet.dispatch import (
 )  # fmt: skip
 from fleet.notification import Kind, Notification, TellingAlert
 from fleet.receivers import Escalation
-from fleet.standing import AlertSoFar, taken
+from fleet.standing import AlertSoFar, Identity, identity_of, taken
 from fleet.storm import Group, GroupKey, admitted, flushed, is_forgotten, key_of
 from fleet.summary import digest_summary, summary_of
 from fleet.transition import Transition
+
+STATEFUL = ("alertmanager", "mqtt")
+"""Kinds of receivers that keep one state of a rule and device: what comes last is what they show."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Board:
         self.alerts: dict[str, AlertSoFar] = {}
         self.groups = dict(groups or {})
         self.changes = Changes()
-        self._by_identity: dict[tuple[str, str, str], str] = {}
+        self._by_identity: dict[Identity, str] = {}
         self._quality: dict[tuple[str, str], dict[str, str]] = {}
         for so_far in sorted(alerts, key=lambda known: (known.alert.starts_at, known.alert.active)):
             self._put(so_far)
@@ -114,6 +117,8 @@ class Board:
         members = [s for s in of_rule if s.standing(key.receiver).digest == key.kind]
         told = {s.alert.alert_id for s in members}
         listed = [s.alert for s in of_rule if s.alert.alert_id in {*told, *group.before}]
+        if getattr(given.policy.receivers.get(key.receiver), "kind", "") in STATEFUL:
+            listed = [alert for alert in listed if not self._is_outdated(alert, key)]
         for so_far in members:
             standing = msgspec.structs.replace(so_far.standing(key.receiver), digest=None)
             self._put(msgspec.structs.replace(so_far, standings={**so_far.standings, key.receiver: standing}))
@@ -127,6 +132,16 @@ class Board:
                     summary=digest_summary(key.kind, listed, active, known_devices), created_at=given.now,
                 )
             )  # fmt: skip
+
+    def _is_outdated(self, alert: TellingAlert, key: GroupKey) -> bool:
+        """The receiver knows a newer alert of that rule and device already, or will by this digest."""
+        latest = self.alerts[self._by_identity.get(identity_of(alert), alert.alert_id)]
+        standing = latest.standing(key.receiver)
+        return (
+            latest.alert.alert_id != alert.alert_id
+            and standing.told is not None
+            and standing.digest in (None, key.kind)
+        )
 
     def acknowledge(self, alert_id: str, by: str, given: Circumstances) -> str:
         """What is wrong with that; empty when it is done."""

@@ -40,6 +40,14 @@ Step = tuple[float, tuple[str, ...]]
 """After how many seconds which receivers: what makes a step of escalation the same when routes change."""
 
 
+Identity = tuple[str, str, str, str]
+
+
+def identity_of(alert: TellingAlert) -> Identity:
+    """Of its rule and device: one alert of them is active at a time."""
+    return (alert.system, alert.type, alert.rule, alert.device)
+
+
 class AlertSoFar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     alert: TellingAlert
     quality: bool = False
@@ -55,8 +63,8 @@ class AlertSoFar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     standings: dict[str, Standing] = {}
 
     @property
-    def identity(self) -> tuple[str, str, str]:
-        return (self.alert.type, self.alert.rule, self.alert.device)
+    def identity(self) -> Identity:
+        return identity_of(self.alert)
 
     @property
     def in_digest(self) -> bool:

@@ -20,7 +20,7 @@ def silence(until: timedelta = HOUR, **labels: str) -> Silence:
 
 
 ROUTES = [
-    ("everything to everybody", "", {"ops", "boss"}),
+    ("everything to everybody", "", {"ops", "boss", "panel"}),
     ("the default", "default: boss", {"boss"}),
     ("the first that matches", "routes: [{match: {site: roof}, to: ops}, {to: boss}]", {"ops"}),
     ("continue", "routes: [{match: {site: roof}, to: ops, continue: true}, {to: boss}]", {"ops", "boss"}),
@@ -416,6 +416,37 @@ def test_all_alerts_of_one_device_in_a_storm_are_listed() -> None:
     told.tick(MINUTE)
     assert listed(told) == ["digest a0, a1, a2, a3, b3, c3"]
     assert set(told.board.alerts) == {"a0", "a1", "a2", "c3"}
+
+
+STATES = [
+    ("a webhook has each", "ops", ["digest a2, a3"]),
+    ("a state has the newest", "panel", ["digest a2"]),
+]
+
+
+@pytest.mark.parametrize(("receiver", "lines"), [s[1:] for s in STATES], ids=[s[0] for s in STATES])
+def test_an_end_does_not_overwrite_the_state_of_a_newer_alert(receiver: str, lines: list[str]) -> None:
+    told = Told(f"default: {receiver}\nstorm: {{more_than: 2, within: 1m}}")
+    for n in range(4):
+        told.take(f"a{n}", device=f"s{n}")
+    told.tick(2 * MINUTE)
+    for n in range(4):
+        told.take(f"a{n}", 2, "resolved", device=f"s{n}")
+    assert told.take("b3", device="s3") == [f"{receiver} firing b3-1@{receiver}"]
+    told.tick(MINUTE)
+    assert listed(told) == lines
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["in the same digest", "held back"])
+def test_of_a_state_an_end_is_left_out_only_for_what_is_told(held: bool) -> None:
+    told = Told("default: panel\nstorm: {more_than: 1, within: 1m}")
+    told.take("a1")
+    told.take("a2", device="s2")
+    told.take("a2", 2, "resolved", device="s2")
+    told.silences = [silence(device="s2")] if held else []
+    told.take("b2", device="s2")
+    told.tick(MINUTE)
+    assert listed(told) == ["digest a1, a2" if held else "digest a1, b2"]
 
 
 def test_after_a_restart_the_board_goes_on() -> None:
