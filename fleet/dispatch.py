@@ -225,6 +225,17 @@ def due(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
     return decisions
 
 
+def next_due(so_far: AlertSoFar, policy: ReceiversFile) -> datetime | None:
+    """When `due` or `overdue` may have something next."""
+    if not so_far.alert.active:
+        return None
+    times = [s.repeat_at for name, s in so_far.standings.items() if s.repeat_at and name in policy.receivers]
+    if so_far.first_told_at is not None and so_far.acknowledged is None and policy.escalates:
+        steps = (step for step, _ in steps_of(policy, so_far.alert) if step.key not in so_far.steps_taken)
+        times += [so_far.first_told_at + step.after for step in steps]
+    return min(times, default=None)
+
+
 def overdue(so_far: AlertSoFar, given: Circumstances) -> list[Escalation]:
     """Steps to be taken since nobody has acknowledged the alert."""
     if so_far.first_told_at is None or so_far.acknowledged is not None or not given.policy.escalates:

@@ -449,6 +449,19 @@ def test_of_a_state_an_end_is_left_out_only_for_what_is_told(held: bool) -> None
     assert listed(told) == ["digest a1, a2" if held else "digest a1, b2"]
 
 
+def test_a_tick_looks_only_at_alerts_whose_time_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told("default: {to: ops, repeat: 10m, escalate: {after: 5m, to: boss}}")
+    for n in range(3):
+        told.take(f"a{n}", device=f"s{n}")
+        told.now += MINUTE
+    looked: list[str] = []
+    monkeypatch.setattr("fleet.board.due", lambda so_far, given: looked.append(so_far.alert.alert_id) or [])
+    told.tick()
+    assert looked == []
+    told.tick(2 * MINUTE)
+    assert looked == ["a0"]
+
+
 def test_after_a_restart_the_board_goes_on() -> None:
     import msgspec
 
