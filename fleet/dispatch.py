@@ -137,11 +137,12 @@ def _decided(
     standing = so_far.standing(receiver)
     if kind == "resolved":
         # An end is told to whoever knows of the beginning, in silence too: it closes what they have open.
+        # Of a receiver that is switched off it becomes a dead letter, with which it is told when that is on again.
         if standing.told is None:
             return Hold(receiver, kind, "never_told")
         if not (plan.send_resolved if plan else standing.send_resolved):
             return Hold(receiver, kind, "no_resolved")
-        return _unless_off(receiver, kind, so_far, given)
+        return Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
     if so_far.capped:
         return Hold(receiver, kind, "capped")
     if stale:
@@ -152,12 +153,6 @@ def _decided(
         kind = "firing" if standing.told is None else kind
     if found := hindrance(so_far, kind, receiver, given):
         return Hold(receiver, kind, *found)
-    return Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
-
-
-def _unless_off(receiver: str, kind: Kind, so_far: AlertSoFar, given: Circumstances) -> Decision:
-    if receiver in given.switched_off:
-        return Hold(receiver, kind, "switched_off")
     return Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
 
 

@@ -171,6 +171,15 @@ def test_what_is_no_news_when_a_silence_ends_is_not_told() -> None:
     assert told.tick(HOUR) == ["ops escalated a-4@ops"]
 
 
+def test_an_end_waits_for_a_receiver_that_is_switched_off() -> None:
+    """Among its dead letters, from where it is sent when somebody switches it on."""
+    told = Told()
+    told.take()
+    told.off = frozenset({"ops"})
+    assert told.take("a", 2, "escalated", severity="critical") == ["ops escalated switched_off"]
+    assert told.take("a", 3, "resolved") == ["ops resolved a-3@ops"]
+
+
 def test_an_old_alert_that_worsens_now_is_told() -> None:
     told = Told()
     told.take(event_time=START - 2 * HOUR)
