@@ -167,7 +167,9 @@ class Board:
             self._put(msgspec.structs.replace(so_far, standings={**so_far.standings, key.receiver: standing}))
         self.groups[key] = flushed(group)
         self.changes.groups.add(key)
-        if listed and key.receiver in given.policy.receivers:
+        if key.receiver not in given.policy.receivers:
+            self.changes.held += [Held(s.alert, Hold(key.receiver, key.kind, "no_receiver")) for s in members]  # type: ignore[arg-type]
+        elif listed:
             active = sum(s.alert.active for s in of_rule)
             self._send(
                 Notification(

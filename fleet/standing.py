@@ -11,10 +11,11 @@ from fleet.transition import Transition
 
 Cause = Literal[
     "silenced", "maintenance", "inhibited", "acknowledged", "flapping", "stale", "capped", "storm", "no_resolved",
-    "never_told", "no_route", "switched_off",
+    "never_told", "no_route", "switched_off", "no_receiver",
 ]  # fmt: skip
 """Why something was not told. storm: it is told in a digest. never_told: what ends was not told to that receiver.
-no_route: nobody is to hear of such alerts. switched_off: the receiver wants no more (410)."""
+no_route: nobody is to hear of such alerts. switched_off: the receiver wants no more (410).
+no_receiver: it left the file while the digest was to come."""
 PASSING: frozenset[str] = frozenset(("silenced", "maintenance", "inhibited", "flapping", "switched_off"))
 """What still fires when these end is told then."""
 SEVERITIES = ("info", "warning", "critical")

@@ -471,6 +471,17 @@ def test_a_tick_looks_only_at_alerts_whose_time_has_come(monkeypatch: pytest.Mon
     assert looked == ["a0"]
 
 
+def test_a_digest_for_a_receiver_that_left_the_file_is_noted() -> None:
+    told = Told("default: ops\nstorm: {more_than: 1, within: 1m}")
+    told.take("a0")
+    told.take("a1", device="s1")
+    told.take("a2", device="s2")
+    told.policy = policy_of("default: boss")
+    told.policy = told.policy.model_copy(update={"receivers": {"boss": told.policy.receivers["boss"]}})
+    assert told.tick(MINUTE) == ["ops firing no_receiver", "ops firing no_receiver"]
+    assert [held.alert.alert_id for held in told.changes[-1].held] == ["a1", "a2"]
+
+
 def test_after_a_restart_the_board_goes_on() -> None:
     import msgspec
 
