@@ -283,7 +283,9 @@ def after(
             if decision.kind in ("flapping", "settled"):
                 changes["knows_flapping"] = decision.kind == "flapping"
         elif decision.kind not in ("resolved", "reminder", "acknowledged"):
-            changes["held"] = decision.cause if decision.cause in PASSING and alert.active else None
+            # What is stale or capped is no news by itself, but what was held back before it still is.
+            kept = None if decision.cause == "acknowledged" else before.held
+            changes["held"] = decision.cause if decision.cause in PASSING else kept
         if decision.kind == "reminder":
             changes["reminders"] = before.reminders + 1
         told = changes.get("told", before.told)

@@ -180,6 +180,13 @@ def test_an_end_waits_for_a_receiver_that_is_switched_off() -> None:
     assert told.take("a", 3, "resolved") == ["ops resolved a-3@ops"]
 
 
+def test_a_late_transition_leaves_what_is_held_back() -> None:
+    told, _ = silenced()
+    late = told.now - 2 * HOUR
+    assert told.take("a", 2, "escalated", severity="critical", event_time=late) == ["ops escalated stale"]
+    assert told.tick(2 * HOUR) == ["ops firing a-2@ops"]
+
+
 def test_an_old_alert_that_worsens_now_is_told() -> None:
     told = Told()
     told.take(event_time=START - 2 * HOUR)
