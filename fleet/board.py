@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from fleet.dispatch import (
+    STATEFUL,
     Circumstances,
     Decision,
     Hold,
@@ -20,9 +21,11 @@ from fleet.dispatch import (
     due,
     forgotten,
     is_stale,
+    newly_planned,
     next_due,
     overdue,
     reconsider,
+    replanned,
 )  # fmt: skip
 from fleet.notification import Kind, Notification, TellingAlert
 from fleet.receivers import Escalation, ReceiversFile
@@ -30,10 +33,6 @@ from fleet.standing import AlertSoFar, Identity, identity_of, taken
 from fleet.storm import Group, GroupKey, admitted, flushed, is_forgotten, key_of
 from fleet.summary import digest_summary, summary_of
 from fleet.transition import Transition
-
-STATEFUL = ("alertmanager", "mqtt")
-"""Kinds of receivers that keep one state of a rule and device: what comes last is what they show."""
-
 
 RuleAtSite = tuple[str, str, str, str]
 
@@ -114,6 +113,8 @@ class Board:
         if given.policy is not self._policy:
             self._policy = given.policy
             self._changed = dict.fromkeys(self.alerts)
+            for so_far in list(self.alerts.values()):
+                self._replan(so_far, given)
         for alert_id in list(self._held):
             self._reconsider(self.alerts[alert_id], given)
         for alert_id in self._due(given):
@@ -125,6 +126,12 @@ class Board:
             if is_forgotten(group, given.policy.storm, given.now):
                 del self.groups[key]
                 self.changes.groups.add(key)
+
+    def _replan(self, so_far: AlertSoFar, given: Circumstances) -> None:
+        if (planned := replanned(so_far, given)) is not so_far:
+            self._put(planned)
+        if decisions := newly_planned(planned, given):
+            self._act(planned, decisions, given)
 
     def _reconsider(self, so_far: AlertSoFar, given: Circumstances) -> None:
         if decisions := reconsider(so_far, given):

@@ -15,6 +15,9 @@ from fleet.silence import Silence
 from fleet.standing import PASSING, AlertSoFar, Cause, Standing, rank
 from fleet.transition import Transition
 
+STATEFUL = ("alertmanager", "mqtt")
+"""Kinds of receivers that keep one state of a rule and device: what comes last is what they show."""
+
 
 @dataclass(frozen=True)
 class Tell:
@@ -217,6 +220,35 @@ def due(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
         )  # fmt: skip
         found = hindrance(so_far, kind, receiver, given)
         decisions.append(Hold(receiver, kind, *found) if found else Tell(receiver, kind, number))
+    return decisions
+
+
+def replanned(so_far: AlertSoFar, given: Circumstances) -> AlertSoFar:
+    """With the repeats of the file as it is now, counted from the last telling where that is known, else from now."""
+    plans = plans_of(given.policy, so_far.alert)
+    standings = dict(so_far.standings)
+    for receiver, before in so_far.standings.items():
+        plan = plans.get(receiver)
+        repeat = plan.repeat.total_seconds() if plan and plan.repeat else None
+        if plan is None or before.told is None or repeat == before.repeat_seconds or not so_far.alert.active:
+            continue
+        last = before.repeat_at - timedelta(seconds=before.repeat_seconds or 0) if before.repeat_at else given.now
+        at = None if repeat is None else last + timedelta(seconds=repeat)
+        standings[receiver] = msgspec.structs.replace(before, repeat_seconds=repeat, repeat_at=at)
+    return so_far if standings == so_far.standings else msgspec.structs.replace(so_far, standings=standings)
+
+
+def newly_planned(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
+    """For receivers that keep a state, and that the file has since the alert was told to others."""
+    known = any(standing.told or standing.held for standing in so_far.standings.values())
+    if not known or not so_far.alert.active or so_far.capped:
+        return []
+    decisions: list[Decision] = []
+    for receiver in plans_of(given.policy, so_far.alert):
+        if receiver not in so_far.standings and given.policy.receivers[receiver].kind in STATEFUL:
+            found = hindrance(so_far, "firing", receiver, given)
+            number = f"{so_far.alert.transition_id}@{receiver}"
+            decisions.append(Hold(receiver, "firing", *found) if found else Tell(receiver, "firing", number))
     return decisions
 
 

@@ -240,6 +240,42 @@ def test_repeats_count_from_the_last_telling() -> None:
     assert told.tick(HOUR) == []
 
 
+RELOADS = [
+    ("a repeat is added", "default: ops", "default: {to: ops, repeat: 10m}", 15, "ops reminder a-1-reminder-1@ops"),
+    ("one is taken out", "default: {to: ops, repeat: 10m}", "default: ops", 60, ""),
+    ("a longer one", "default: {to: ops, repeat: 10m}", "default: {to: ops, repeat: 20m}", 14, ""),
+    ("counted from the telling", "default: {to: ops, repeat: 10m}", "default: {to: ops, repeat: 20m}", 15,
+     "ops reminder a-1-reminder-1@ops"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "minutes", "line"), [r[1:] for r in RELOADS], ids=[r[0] for r in RELOADS])
+def test_repeats_of_a_changed_file_reach_alerts_under_way(old: str, new: str, minutes: int, line: str) -> None:
+    told = Told(old)
+    told.take()
+    told.tick(5 * MINUTE)
+    told.policy = policy_of(new)
+    assert told.tick() == []
+    assert told.tick(minutes * MINUTE) == ([line] if line else [])
+
+
+NEWCOMERS = [
+    ("a state is told what is active", "panel", ["panel firing a-1@panel"]),
+    ("a message is not", "boss", []),
+]
+
+
+@pytest.mark.parametrize(("receiver", "lines"), [n[1:] for n in NEWCOMERS], ids=[n[0] for n in NEWCOMERS])
+def test_a_receiver_that_comes_later(receiver: str, lines: list[str]) -> None:
+    told = Told()
+    told.take()
+    told.tick()
+    told.take("late", device="s2", event_time=START - 2 * HOUR)
+    told.policy = policy_of(f"default: {receiver}")
+    assert told.tick() == lines
+    assert told.tick(HOUR) == []
+
+
 def test_escalation_goes_step_by_step_until_somebody_acknowledges() -> None:
     told = Told("default: {to: [ops], escalate: [{after: 10m, to: boss}, {after: 20m, to: [ops, boss]}]}")
     told.take()
