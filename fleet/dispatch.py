@@ -9,8 +9,9 @@ import msgspec
 
 from fleet.alert_labels import labels_of
 from fleet.maintenance import Maintenance
-from fleet.notification import Kind, TellingAlert
-from fleet.receivers import Escalation, ReceiversFile, Route
+from fleet.notification import Kind
+from fleet.plan import Plan, plan_of, plans_of, steps_of
+from fleet.receivers import Escalation, ReceiversFile
 from fleet.silence import Silence
 from fleet.standing import PASSING, AlertSoFar, Cause, Standing, rank
 from fleet.transition import Transition
@@ -54,46 +55,6 @@ class Circumstances:
     def windows(self) -> list[Maintenance]:
         """Of maintenance, that are open now."""
         return [window for window in self.policy.maintenance if window.ends(self.now)]
-
-
-@dataclass(frozen=True)
-class Plan:
-    repeat: timedelta | None
-    send_resolved: bool
-
-
-def routes_of(policy: ReceiversFile, alert: TellingAlert) -> list[Route]:
-    """Those that the alert goes by."""
-    taken = []
-    for route in policy.routes:
-        if route.match.takes(alert):
-            taken.append(route)
-            if not route.continue_:
-                return taken
-    if not taken and policy.default:
-        return [policy.default]
-    if not policy.routes and not policy.default and policy.receivers:
-        return [Route(to=tuple(policy.receivers))]
-    return taken
-
-
-def plans_of(policy: ReceiversFile, alert: TellingAlert) -> dict[str, Plan]:
-    """Receiver → how it is told. Of two routes to one receiver the first counts."""
-    plans: dict[str, Plan] = {}
-    for route in routes_of(policy, alert):
-        for name in route.to:
-            plans.setdefault(name, _plan(policy, route, name))
-    return plans
-
-
-def _plan(policy: ReceiversFile, route: Route, name: str) -> Plan:
-    own = policy.receivers[name].send_resolved
-    return Plan(route.repeat, own if route.send_resolved is None else route.send_resolved)
-
-
-def steps_of(policy: ReceiversFile, alert: TellingAlert) -> list[tuple[Escalation, Route]]:
-    steps = [(step, route) for route in routes_of(policy, alert) for step in route.escalate]
-    return sorted(steps, key=lambda step: step[0].after)
 
 
 def is_stale(t: Transition, given: Circumstances) -> bool:
@@ -294,7 +255,7 @@ def after(
     told_somebody = worse = False
     plans: Mapping[str, Plan] = plans_of(given.policy, alert)
     escalating = {
-        name: _plan(given.policy, route, name)
+        name: plan_of(given.policy, route, name)
         for step, route in steps_of(given.policy, alert) for name in step.to
     }  # fmt: skip
     for decision in decisions:

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from fleet.board import Board
-from fleet.dispatch import plans_of
+from fleet.plan import plans_of
 from fleet.silence import Matcher, Silence
 from fleet.standing import taken
 from tests.unit.alert_log import START, Told, policy_of, transition

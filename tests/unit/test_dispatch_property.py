@@ -73,7 +73,7 @@ class Fleet:
         assert len(named) == len(set(named)), "one decision a receiver"
         so_far = self.told.board.alerts.get(alert)
         if so_far is not None and so_far.alert.active and to != "resolved":
-            from fleet.dispatch import plans_of
+            from fleet.plan import plans_of
 
             assert set(named) >= set(plans_of(self.told.policy, so_far.alert))
         for line in lines:
@@ -164,7 +164,7 @@ def test_nothing_is_dropped_without_a_cause(steps: list[tuple[Any, ...]]) -> Non
     for _ in range(3):
         told.tick(timedelta(seconds=61))
 
-    from fleet.dispatch import plans_of
+    from fleet.plan import plans_of
 
     for so_far in told.board.alerts.values():
         assert so_far.alert.active, "what is over is gone"
