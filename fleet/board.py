@@ -1,13 +1,16 @@
 """All alerts under way and how they stand with each receiver: transitions, time and operators in; messages to be sent,
 and a note of each that is not, out. No I/O: who keeps the board writes what `changes` says, or makes it anew."""
 
-from collections.abc import Iterable
+import heapq
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from fleet.dispatch import (
+    STATEFUL,
     Circumstances,
     Decision,
     Hold,
@@ -18,14 +21,24 @@ from fleet.dispatch import (
     due,
     forgotten,
     is_stale,
+    newly_planned,
+    next_due,
     overdue,
     reconsider,
+    replanned,
 )  # fmt: skip
 from fleet.notification import Kind, Notification, TellingAlert
-from fleet.standing import AlertSoFar, taken
+from fleet.receivers import Escalation, ReceiversFile
+from fleet.standing import AlertSoFar, Identity, identity_of, taken
 from fleet.storm import Group, GroupKey, admitted, flushed, is_forgotten, key_of
 from fleet.summary import digest_summary, summary_of
 from fleet.transition import Transition
+
+RuleAtSite = tuple[str, str, str, str]
+
+
+def _rule_of(about: TellingAlert | GroupKey) -> RuleAtSite:
+    return (about.system, about.type, about.rule, about.site)
 
 
 @dataclass(frozen=True)
@@ -55,9 +68,18 @@ class Board:
         self.alerts: dict[str, AlertSoFar] = {}
         self.groups = dict(groups or {})
         self.changes = Changes()
-        self._by_identity: dict[tuple[str, str, str], str] = {}
+        self._by_rule: dict[RuleAtSite, dict[str, None]] = {}
+        self._held: dict[str, None] = {}
+        """Alerts of which something is held back."""
+        self._changed: dict[str, None] = {}
+        """Since the last tick: when something is due next is not known of these."""
+        self._next: dict[str, datetime] = {}
+        self._calendar: list[tuple[datetime, str]] = []
+        """A heap of `_next`, and of what was there before it changed."""
+        self._policy: ReceiversFile | None = None
+        self._by_identity: dict[Identity, str] = {}
         self._quality: dict[tuple[str, str], dict[str, str]] = {}
-        for so_far in alerts:
+        for so_far in sorted(alerts, key=lambda known: (known.alert.starts_at, known.alert.active)):
             self._put(so_far)
         self.changes = Changes()
 
@@ -81,42 +103,80 @@ class Board:
         if of_old is None or of_old.alert.active:
             return so_far
         knowing = {name: s for name, s in of_old.standings.items() if s.knows_flapping}
-        self._drop(of_old)
+        if not of_old.in_digest:
+            self._drop(of_old)
         standings = {name: type(s)(knows_flapping=True, send_resolved=s.send_resolved) for name, s in knowing.items()}
         return msgspec.structs.replace(so_far, standings=standings)
 
     def tick(self, given: Circumstances) -> None:
         """All that time, silences, windows and the policy have changed since."""
-        for so_far in list(self.alerts.values()):
-            if any(standing.held for standing in so_far.standings.values()):
-                if decisions := reconsider(so_far, given):
-                    so_far = self._act(so_far, decisions, given)
-                if names := forgotten(so_far, given):
-                    cleared = {n: msgspec.structs.replace(so_far.standings[n], held=None) for n in names}
-                    so_far = msgspec.structs.replace(so_far, standings={**so_far.standings, **cleared})
-                    self._put(so_far)
-            if (decisions := due(so_far, given)) or overdue(so_far, given):
-                self._act(so_far, decisions, given)
+        if given.policy is not self._policy:
+            self._policy = given.policy
+            self._changed = dict.fromkeys(self.alerts)
+            for so_far in list(self.alerts.values()):
+                self._replan(so_far, given)
+        for alert_id in list(self._held):
+            self._reconsider(self.alerts[alert_id], given)
+        for alert_id in self._due(given):
+            so_far = self.alerts[alert_id]
+            steps = overdue(so_far, given)
+            if (decisions := due(so_far, given)) or steps:
+                self._act(so_far, decisions, given, steps)
         for key, group in list(self.groups.items()):
             if is_forgotten(group, given.policy.storm, given.now):
                 del self.groups[key]
                 self.changes.groups.add(key)
+
+    def _replan(self, so_far: AlertSoFar, given: Circumstances) -> None:
+        if (planned := replanned(so_far, given)) is not so_far:
+            self._put(planned)
+        if decisions := newly_planned(planned, given):
+            self._act(planned, decisions, given)
+
+    def _reconsider(self, so_far: AlertSoFar, given: Circumstances) -> None:
+        if decisions := reconsider(so_far, given):
+            so_far = self._act(so_far, decisions, given)
+        if names := forgotten(so_far, given):
+            cleared = {n: msgspec.structs.replace(so_far.standings[n], held=None) for n in names}
+            self._put(msgspec.structs.replace(so_far, standings={**so_far.standings, **cleared}))
+
+    def _due(self, given: Circumstances) -> list[str]:
+        """Alerts whose time has come, which are looked at anew after that."""
+        for alert_id in self._changed:
+            if (at := next_due(self.alerts[alert_id], given.policy)) is None:
+                self._next.pop(alert_id, None)
+            elif self._next.get(alert_id) != at:
+                self._next[alert_id] = at
+                heapq.heappush(self._calendar, (at, alert_id))
+        self._changed = {}
+        found = []
+        while self._calendar and self._calendar[0][0] <= given.now:
+            at, alert_id = heapq.heappop(self._calendar)
+            if self._next.get(alert_id) == at:
+                del self._next[alert_id]
+                found.append(alert_id)
+        self._changed = dict.fromkeys(found)
+        return found
 
     def digests_due(self, now: datetime) -> list[GroupKey]:
         return [key for key, group in self.groups.items() if group.due_at is not None and group.due_at <= now]
 
     def send_digest(self, key: GroupKey, known_devices: int | None, given: Circumstances) -> None:
         group = self.groups[key]
-        of_rule = [s for s in self.alerts.values() if key_of(key.receiver, "digest", s.alert)[2:] == key[2:]]
+        of_rule = [self.alerts[alert_id] for alert_id in self._by_rule.get(_rule_of(key), ())]
         members = [s for s in of_rule if s.standing(key.receiver).digest == key.kind]
         told = {s.alert.alert_id for s in members}
         listed = [s.alert for s in of_rule if s.alert.alert_id in {*told, *group.before}]
+        if getattr(given.policy.receivers.get(key.receiver), "kind", "") in STATEFUL:
+            listed = [alert for alert in listed if not self._is_outdated(alert, key)]
         for so_far in members:
             standing = msgspec.structs.replace(so_far.standing(key.receiver), digest=None)
             self._put(msgspec.structs.replace(so_far, standings={**so_far.standings, key.receiver: standing}))
         self.groups[key] = flushed(group)
         self.changes.groups.add(key)
-        if listed and key.receiver in given.policy.receivers:
+        if key.receiver not in given.policy.receivers:
+            self.changes.held += [Held(s.alert, Hold(key.receiver, key.kind, "no_receiver")) for s in members]  # type: ignore[arg-type]
+        elif listed:
             active = sum(s.alert.active for s in of_rule)
             self._send(
                 Notification(
@@ -124,6 +184,16 @@ class Board:
                     summary=digest_summary(key.kind, listed, active, known_devices), created_at=given.now,
                 )
             )  # fmt: skip
+
+    def _is_outdated(self, alert: TellingAlert, key: GroupKey) -> bool:
+        """The receiver knows a newer alert of that rule and device already, or will by this digest."""
+        latest = self.alerts[self._by_identity.get(identity_of(alert), alert.alert_id)]
+        standing = latest.standing(key.receiver)
+        return (
+            latest.alert.alert_id != alert.alert_id
+            and standing.told is not None
+            and standing.digest in (None, key.kind)
+        )
 
     def acknowledge(self, alert_id: str, by: str, given: Circumstances) -> str:
         """What is wrong with that; empty when it is done."""
@@ -143,8 +213,10 @@ class Board:
         told = (s for s in self.alerts.values() if s.alert.active and s.standing(receiver).told is not None)
         return [s.alert for s in told]
 
-    def _act(self, so_far: AlertSoFar, decisions: list[Decision], given: Circumstances) -> AlertSoFar:
-        so_far = after(so_far, decisions, given)
+    def _act(
+        self, so_far: AlertSoFar, decisions: list[Decision], given: Circumstances, steps: Sequence[Escalation] = ()
+    ) -> AlertSoFar:  # fmt: skip
+        so_far = after(so_far, decisions, given, steps)
         for decision in decisions:
             if isinstance(decision, Hold):
                 self.changes.held.append(Held(so_far.alert, decision))
@@ -185,8 +257,22 @@ class Board:
             self._quality.setdefault((alert.type, alert.device), {})[alert.alert_id] = alert.rule
         elif not alert.active:
             self._forget_quality(alert)
+        self._changed[alert.alert_id] = None
+        if any(standing.held for standing in so_far.standings.values()):
+            self._held[alert.alert_id] = None
+        else:
+            self._held.pop(alert.alert_id, None)
+        if (known := self.alerts.get(alert.alert_id)) is None or known.alert.site != alert.site:
+            if known is not None:
+                self._by_rule[_rule_of(known.alert)].pop(alert.alert_id)
+            self._by_rule.setdefault(_rule_of(alert), {})[alert.alert_id] = None
+        if alert.alert_id not in self.alerts:
+            self._by_identity[so_far.identity] = alert.alert_id
         self.alerts[alert.alert_id] = so_far
-        self._by_identity[so_far.identity] = alert.alert_id
+
+    def _is_latest(self, so_far: AlertSoFar) -> bool:
+        """Of its rule and device."""
+        return self._by_identity.get(so_far.identity) == so_far.alert.alert_id
 
     def _forget_quality(self, alert: TellingAlert) -> None:
         firing = self._quality.get((alert.type, alert.device), {})
@@ -194,16 +280,21 @@ class Board:
             del self._quality[alert.type, alert.device]
 
     def _drop(self, so_far: AlertSoFar) -> None:
+        alert_id, rule = so_far.alert.alert_id, _rule_of(so_far.alert)
         self._forget_quality(so_far.alert)
-        self.alerts.pop(so_far.alert.alert_id, None)
-        self.changes.alerts.add(so_far.alert.alert_id)
-        if self._by_identity.get(so_far.identity) == so_far.alert.alert_id:
+        indexes: tuple[dict[str, Any], ...] = (self.alerts, self._held, self._changed, self._next, self._by_rule[rule])
+        for index in indexes:
+            index.pop(alert_id, None)
+        if not self._by_rule[rule]:
+            del self._by_rule[rule]
+        self.changes.alerts.add(alert_id)
+        if self._is_latest(so_far):
             del self._by_identity[so_far.identity]
 
     def taken_down(self) -> Changes:
         """What is to be written since the last time; alerts that are over leave the board."""
         for alert_id in self.changes.alerts:
-            if (so_far := self.alerts.get(alert_id)) is not None and so_far.is_over:
+            if (so_far := self.alerts.get(alert_id)) is not None and so_far.is_over(self._is_latest(so_far)):
                 self._drop(so_far)
         changes, self.changes = self.changes, Changes()
         return changes

@@ -9,11 +9,15 @@ import msgspec
 
 from fleet.alert_labels import labels_of
 from fleet.maintenance import Maintenance
-from fleet.notification import Kind, TellingAlert
-from fleet.receivers import Escalation, ReceiversFile, Route
+from fleet.notification import Kind
+from fleet.plan import Plan, plan_of, plans_of, steps_of
+from fleet.receivers import Escalation, ReceiversFile
 from fleet.silence import Silence
 from fleet.standing import PASSING, AlertSoFar, Cause, Standing, rank
 from fleet.transition import Transition
+
+STATEFUL = ("alertmanager", "mqtt")
+"""Kinds of receivers that keep one state of a rule and device: what comes last is what they show."""
 
 
 @dataclass(frozen=True)
@@ -51,46 +55,6 @@ class Circumstances:
     def windows(self) -> list[Maintenance]:
         """Of maintenance, that are open now."""
         return [window for window in self.policy.maintenance if window.ends(self.now)]
-
-
-@dataclass(frozen=True)
-class Plan:
-    repeat: timedelta | None
-    send_resolved: bool
-
-
-def routes_of(policy: ReceiversFile, alert: TellingAlert) -> list[Route]:
-    """Those that the alert goes by."""
-    taken = []
-    for route in policy.routes:
-        if route.match.takes(alert):
-            taken.append(route)
-            if not route.continue_:
-                return taken
-    if not taken and policy.default:
-        return [policy.default]
-    if not policy.routes and not policy.default and policy.receivers:
-        return [Route(to=tuple(policy.receivers))]
-    return taken
-
-
-def plans_of(policy: ReceiversFile, alert: TellingAlert) -> dict[str, Plan]:
-    """Receiver → how it is told. Of two routes to one receiver the first counts."""
-    plans: dict[str, Plan] = {}
-    for route in routes_of(policy, alert):
-        for name in route.to:
-            plans.setdefault(name, _plan(policy, route, name))
-    return plans
-
-
-def _plan(policy: ReceiversFile, route: Route, name: str) -> Plan:
-    own = policy.receivers[name].send_resolved
-    return Plan(route.repeat, own if route.send_resolved is None else route.send_resolved)
-
-
-def steps_of(policy: ReceiversFile, alert: TellingAlert) -> list[tuple[Escalation, Route]]:
-    steps = [(step, route) for route in routes_of(policy, alert) for step in route.escalate]
-    return sorted(steps, key=lambda step: step[0].after)
 
 
 def is_stale(t: Transition, given: Circumstances) -> bool:
@@ -137,11 +101,12 @@ def _decided(
     standing = so_far.standing(receiver)
     if kind == "resolved":
         # An end is told to whoever knows of the beginning, in silence too: it closes what they have open.
+        # Of a receiver that is switched off it becomes a dead letter, with which it is told when that is on again.
         if standing.told is None:
             return Hold(receiver, kind, "never_told")
         if not (plan.send_resolved if plan else standing.send_resolved):
             return Hold(receiver, kind, "no_resolved")
-        return _unless_off(receiver, kind, so_far, given)
+        return Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
     if so_far.capped:
         return Hold(receiver, kind, "capped")
     if stale:
@@ -152,12 +117,6 @@ def _decided(
         kind = "firing" if standing.told is None else kind
     if found := hindrance(so_far, kind, receiver, given):
         return Hold(receiver, kind, *found)
-    return Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
-
-
-def _unless_off(receiver: str, kind: Kind, so_far: AlertSoFar, given: Circumstances) -> Decision:
-    if receiver in given.switched_off:
-        return Hold(receiver, kind, "switched_off")
     return Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
 
 
@@ -174,7 +133,7 @@ def reconsider(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
             decisions.append(Hold(receiver, kind, *found))
         elif found is None:
             decisions.append(Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}"))
-    return [d for d in decisions if isinstance(d, Hold) or so_far.standing(d.receiver).told != so_far.alert.severity]
+    return [d for d in decisions if isinstance(d, Hold) or _is_news(so_far, so_far.standing(d.receiver))]
 
 
 def forgotten(so_far: AlertSoFar, given: Circumstances) -> list[str]:
@@ -182,16 +141,20 @@ def forgotten(so_far: AlertSoFar, given: Circumstances) -> list[str]:
     return [
         receiver
         for receiver, standing in so_far.standings.items()
-        if standing.held
-        and standing.told == so_far.alert.severity
-        and hindrance(so_far, "firing", receiver, given) is None
+        if standing.held and not _is_news(so_far, standing) and hindrance(so_far, "firing", receiver, given) is None
     ]
 
 
 def _news(so_far: AlertSoFar, standing: Standing) -> Kind:
+    if so_far.alert.flapping != standing.knows_flapping:
+        return "flapping" if so_far.alert.flapping else "settled"
     if standing.told is None:
         return "firing"
     return "escalated" if rank(so_far.alert.severity) > rank(standing.told) else "deescalated"
+
+
+def _is_news(so_far: AlertSoFar, standing: Standing) -> bool:
+    return standing.told != so_far.alert.severity or standing.knows_flapping != so_far.alert.flapping
 
 
 def due(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
@@ -213,7 +176,7 @@ def due(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
             continue
         told = so_far.standing(receiver).told is not None
         kind: Kind = "reminder" if told else "firing"
-        number = f"{alert.transition_id}-escalation-{so_far.escalations + 1}@{receiver}" if told else (
+        number = f"{alert.transition_id}-escalation-{len(so_far.steps_taken) + 1}@{receiver}" if told else (
             f"{alert.transition_id}@{receiver}"
         )  # fmt: skip
         found = hindrance(so_far, kind, receiver, given)
@@ -221,12 +184,52 @@ def due(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
     return decisions
 
 
+def replanned(so_far: AlertSoFar, given: Circumstances) -> AlertSoFar:
+    """With the repeats of the file as it is now, counted from the last telling where that is known, else from now."""
+    plans = plans_of(given.policy, so_far.alert)
+    standings = dict(so_far.standings)
+    for receiver, before in so_far.standings.items():
+        plan = plans.get(receiver)
+        repeat = plan.repeat.total_seconds() if plan and plan.repeat else None
+        if plan is None or before.told is None or repeat == before.repeat_seconds or not so_far.alert.active:
+            continue
+        last = before.repeat_at - timedelta(seconds=before.repeat_seconds or 0) if before.repeat_at else given.now
+        at = None if repeat is None else last + timedelta(seconds=repeat)
+        standings[receiver] = msgspec.structs.replace(before, repeat_seconds=repeat, repeat_at=at)
+    return so_far if standings == so_far.standings else msgspec.structs.replace(so_far, standings=standings)
+
+
+def newly_planned(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
+    """For receivers that keep a state, and that the file has since the alert was told to others."""
+    known = any(standing.told or standing.held for standing in so_far.standings.values())
+    if not known or not so_far.alert.active or so_far.capped:
+        return []
+    decisions: list[Decision] = []
+    for receiver in plans_of(given.policy, so_far.alert):
+        if receiver not in so_far.standings and given.policy.receivers[receiver].kind in STATEFUL:
+            found = hindrance(so_far, "firing", receiver, given)
+            number = f"{so_far.alert.transition_id}@{receiver}"
+            decisions.append(Hold(receiver, "firing", *found) if found else Tell(receiver, "firing", number))
+    return decisions
+
+
+def next_due(so_far: AlertSoFar, policy: ReceiversFile) -> datetime | None:
+    """When `due` or `overdue` may have something next."""
+    if not so_far.alert.active:
+        return None
+    times = [s.repeat_at for name, s in so_far.standings.items() if s.repeat_at and name in policy.receivers]
+    if so_far.first_told_at is not None and so_far.acknowledged is None and policy.escalates:
+        steps = (step for step, _ in steps_of(policy, so_far.alert) if step.key not in so_far.steps_taken)
+        times += [so_far.first_told_at + step.after for step in steps]
+    return min(times, default=None)
+
+
 def overdue(so_far: AlertSoFar, given: Circumstances) -> list[Escalation]:
     """Steps to be taken since nobody has acknowledged the alert."""
     if so_far.first_told_at is None or so_far.acknowledged is not None or not given.policy.escalates:
         return []
-    steps = steps_of(given.policy, so_far.alert)[so_far.escalations :]
-    return [step for step, _ in steps if so_far.first_told_at + step.after <= given.now]
+    steps = [step for step, _ in steps_of(given.policy, so_far.alert) if step.key not in so_far.steps_taken]
+    return [step for step in steps if so_far.first_told_at + step.after <= given.now]
 
 
 def acknowledged(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
@@ -243,14 +246,16 @@ def acknowledged(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
     return decisions
 
 
-def after(so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstances) -> AlertSoFar:
-    """How the alert stands when the decisions have been taken."""
+def after(
+    so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstances, steps: Sequence[Escalation] = ()
+) -> AlertSoFar:
+    """How the alert stands when the decisions, those of the steps of escalation among them, have been taken."""
     alert, now = so_far.alert, given.now
     standings = dict(so_far.standings)
-    told_somebody = False
+    told_somebody = worse = False
     plans: Mapping[str, Plan] = plans_of(given.policy, alert)
     escalating = {
-        name: _plan(given.policy, route, name)
+        name: plan_of(given.policy, route, name)
         for step, route in steps_of(given.policy, alert) for name in step.to
     }  # fmt: skip
     for decision in decisions:
@@ -264,13 +269,16 @@ def after(so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstance
             changes["send_resolved"] = plan.send_resolved
         if isinstance(decision, Tell):
             told_somebody = told_somebody or alert.active
+            worse = worse or decision.kind == "escalated"
             changes["held"] = None
             if alert.active and decision.kind != "acknowledged":
                 changes["told"] = alert.severity
             if decision.kind in ("flapping", "settled"):
                 changes["knows_flapping"] = decision.kind == "flapping"
         elif decision.kind not in ("resolved", "reminder", "acknowledged"):
-            changes["held"] = decision.cause if decision.cause in PASSING and alert.active else None
+            # What is stale or capped is no news by itself, but what was held back before it still is.
+            kept = None if decision.cause == "acknowledged" else before.held
+            changes["held"] = decision.cause if decision.cause in PASSING else kept
         if decision.kind == "reminder":
             changes["reminders"] = before.reminders + 1
         told = changes.get("told", before.told)
@@ -282,6 +290,6 @@ def after(so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstance
     return msgspec.structs.replace(
         so_far,
         standings=standings,
-        first_told_at=so_far.first_told_at or (now if told_somebody else None),
-        escalations=so_far.escalations + len(overdue(so_far, given)),
+        first_told_at=now if worse or (told_somebody and so_far.first_told_at is None) else so_far.first_told_at,
+        steps_taken=(*so_far.steps_taken, *(step.key for step in steps)),
     )

@@ -157,6 +157,10 @@ class Escalation(Strict):
     after: Duration
     to: Names
 
+    @property
+    def key(self) -> tuple[float, tuple[str, ...]]:
+        return self.after.total_seconds(), tuple(self.to)
+
 
 class Route(Strict):
     """Which alerts go to which receivers. The first route that matches is taken, with `continue` the next one too."""
@@ -169,7 +173,7 @@ class Route(Strict):
     send_resolved: bool | None = None
     """Without it, as the receiver has it."""
     escalate: tuple[Escalation, ...] = ()
-    """One step, or a list of them; `after` counts from the first telling."""
+    """One step, or a list of them; `after` counts from the first telling, and anew when it got worse."""
 
     @field_validator("escalate", mode="before")
     @classmethod

@@ -11,10 +11,11 @@ from fleet.transition import Transition
 
 Cause = Literal[
     "silenced", "maintenance", "inhibited", "acknowledged", "flapping", "stale", "capped", "storm", "no_resolved",
-    "never_told", "no_route", "switched_off",
+    "never_told", "no_route", "switched_off", "no_receiver",
 ]  # fmt: skip
 """Why something was not told. storm: it is told in a digest. never_told: what ends was not told to that receiver.
-no_route: nobody is to hear of such alerts. switched_off: the receiver wants no more (410)."""
+no_route: nobody is to hear of such alerts. switched_off: the receiver wants no more (410).
+no_receiver: it left the file while the digest was to come."""
 PASSING: frozenset[str] = frozenset(("silenced", "maintenance", "inhibited", "flapping", "switched_off"))
 """What still fires when these end is told then."""
 SEVERITIES = ("info", "warning", "critical")
@@ -36,6 +37,18 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reminders: int = 0
 
 
+Step = tuple[float, tuple[str, ...]]
+"""After how many seconds which receivers: what makes a step of escalation the same when routes change."""
+
+
+Identity = tuple[str, str, str, str]
+
+
+def identity_of(alert: TellingAlert) -> Identity:
+    """Of its rule and device: one alert of them is active at a time."""
+    return (alert.system, alert.type, alert.rule, alert.device)
+
+
 class AlertSoFar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     alert: TellingAlert
     quality: bool = False
@@ -45,19 +58,22 @@ class AlertSoFar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The severity at which somebody took it on."""
     acknowledgements: int = 0
     first_told_at: datetime | None = None
-    """From which escalation counts."""
-    escalations: int = 0
-    """Steps taken."""
+    """At this severity: from then escalation counts."""
+    steps_taken: tuple[Step, ...] = ()
+    """Of escalation, at this severity."""
     standings: dict[str, Standing] = {}
 
     @property
-    def identity(self) -> tuple[str, str, str]:
-        return (self.alert.type, self.alert.rule, self.alert.device)
+    def identity(self) -> Identity:
+        return identity_of(self.alert)
 
     @property
-    def is_over(self) -> bool:
+    def in_digest(self) -> bool:
+        return any(standing.digest for standing in self.standings.values())
+
+    def is_over(self, latest: bool) -> bool:
         """Nothing will be told of it again. Notices of flapping belong to the latest alert, even a resolved one."""
-        return not (self.alert.active or self.alert.flapping or any(s.digest for s in self.standings.values()))
+        return not (self.alert.active or (self.alert.flapping and latest) or self.in_digest)
 
     def standing(self, receiver: str) -> Standing:
         return self.standings.get(receiver) or Standing()
@@ -87,12 +103,14 @@ def taken(before: AlertSoFar | None, t: Transition, quality: bool, inhibitable: 
     changed = msgspec.structs.replace(
         before, alert=alert, quality=quality, inhibitable=inhibitable, capped=before.capped or t.capped
     )
+    if before.alert.active and rank(t.severity) > rank(before.alert.severity):
+        changed = msgspec.structs.replace(changed, steps_taken=())
     return anew(changed) if risen else changed
 
 
 def anew(so_far: AlertSoFar) -> AlertSoFar:
     """Its severity rose above what was acknowledged: nobody has taken that on, and escalation counts from here."""
-    return msgspec.structs.replace(so_far, acknowledged=None, first_told_at=None, escalations=0)
+    return msgspec.structs.replace(so_far, acknowledged=None, first_told_at=None, steps_taken=())
 
 
 def rank(severity: str) -> int:

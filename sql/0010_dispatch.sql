@@ -32,13 +32,13 @@ CREATE TABLE dispatch_groups (
     PRIMARY KEY (receiver, kind, system, type, rule, site)
 );
 
--- Messages to be sent, in the order of their ids for each receiver and alert; one that was sent is gone from here.
+-- Messages to be sent, in the order of their ids for each receiver, rule and device; one that was sent is gone from here.
 CREATE TABLE outbox (
     id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     notification_id text        NOT NULL UNIQUE,
     receiver        text        NOT NULL,
     kind            text        NOT NULL,
-    alert_ids       text[]      NOT NULL,
+    identities      text[]      NOT NULL, -- rule and device of each alert: what a receiver keeps one state of
     notification    jsonb       NOT NULL,
     created_at      timestamptz NOT NULL,
     tried_since     timestamptz NOT NULL, -- from which giving up counts
@@ -48,7 +48,7 @@ CREATE TABLE outbox (
     dead_at         timestamptz -- not sent, and not tried again unless somebody says so
 );
 CREATE INDEX outbox_waiting ON outbox (receiver, due_at, id) WHERE dead_at IS NULL;
-CREATE INDEX outbox_by_alert ON outbox USING gin (alert_ids) WHERE dead_at IS NULL;
+CREATE INDEX outbox_by_identity ON outbox USING gin (identities) WHERE dead_at IS NULL;
 CREATE INDEX outbox_dead ON outbox (dead_at) WHERE dead_at IS NOT NULL;
 
 -- What became of it: sent, dead, or held back and why. A row a message; of what is held, a row an alert and receiver.

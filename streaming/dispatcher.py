@@ -38,7 +38,7 @@ POLL_MS = 100
 TICK_SECONDS = 1.0
 """Between two looks at what time has changed: repeats, escalations, ends of silences, digests, requests, files."""
 TICK_SHARE = 10
-"""With very many alerts a look takes long; it is then taken so many times its own length apart."""
+"""What time has changed takes long with very many alerts; it is then looked at so many times its own length apart."""
 
 STUCK_SECONDS = 60.0
 """A decider that does nothing for so long is not well, and no heartbeat says that it is."""
@@ -121,7 +121,7 @@ class Dispatcher:
         self._take_policy(self.policy)
         self.transitions.follow(consumer)
         log.info("alerts under way: %d", len(board.alerts))
-        tick_at = 0.0
+        look_at = tick_at = 0.0
         while not stop.is_set():
             self._looked_at = time.monotonic()
             transitions, ends = self.transitions.poll(POLL_MS)
@@ -129,10 +129,12 @@ class Dispatcher:
                 self._decide(board, transitions, ends)
             if self._leaving:
                 self._succeed(self.policy)
-            if (began := time.monotonic()) >= tick_at or self._look_again.is_set():
-                self._tick(board)
-                took = time.monotonic() - began
-                tick_at = began + max(TICK_SECONDS, TICK_SHARE * took)
+            if (began := time.monotonic()) >= look_at or self._look_again.is_set():
+                timed = began >= tick_at
+                self._tick(board, timed)
+                look_at = began + TICK_SECONDS
+                if timed:
+                    tick_at = began + max(TICK_SECONDS, TICK_SHARE * (time.monotonic() - began))
             self._backoff.well()
 
     def _given(self, board: Board) -> Circumstances:
@@ -154,7 +156,8 @@ class Dispatcher:
         self.decided += len(transitions)
         self._wake()
 
-    def _tick(self, board: Board) -> None:
+    def _tick(self, board: Board, timed: bool) -> None:
+        """`timed`: what time has changed too, not only what people have asked for."""
         self._look_again.clear()
         self.flags.look()
         if (policy := self.policy_file.look()) is not None:
@@ -170,10 +173,11 @@ class Dispatcher:
                 self.outbox.answer(connection, request.id, answer, given.now)
                 self._switched_off = self.outbox.switched_off(connection)
             given = self._given(board)
-            board.tick(given)
-            for key in board.digests_due(given.now):
-                known = self.outbox.devices_at(connection, key.type, key.site)
-                board.send_digest(key, known, given)
+            if timed:
+                board.tick(given)
+                for key in board.digests_due(given.now):
+                    known = self.outbox.devices_at(connection, key.type, key.site)
+                    board.send_digest(key, known, given)
             self._write(connection, board, given)
         if requests:
             self._to_wake = set(self.couriers)

@@ -22,6 +22,8 @@ from fleet.storm import Group, GroupKey
 
 _encode = msgspec.json.encode
 GROUP = ("receiver", "kind", "system", "type", "rule", "site")
+IDENTITY = "jsonb_build_array(alert->>'system', alert->>'type', alert->>'rule', alert->>'device')::text"
+"""What a receiver takes for one thing (a topic, labels, a fingerprint): all of its alerts are told in order."""
 NOTED = (
     "at", "outcome", "cause", "note", "receiver", "kind", "notification_id", "alert_id", "transition_id", "system",
     "type", "rule", "device_id", "site", "severity", "summary", "attempts",
@@ -116,9 +118,9 @@ class Outbox:
         for rows in slices(messages):
             connection.execute(
                 text(
-                    "INSERT INTO outbox (notification_id, receiver, kind, alert_ids, notification, created_at,"
+                    "INSERT INTO outbox (notification_id, receiver, kind, identities, notification, created_at,"  # noqa: S608
                     " tried_since, due_at) SELECT n->>'notification_id', n->>'receiver', n->>'kind',"
-                    " ARRAY(SELECT a->>'alert_id' FROM jsonb_array_elements(n->'alerts') a), n, :now, :now, :now"
+                    f" ARRAY(SELECT {IDENTITY} FROM jsonb_array_elements(n->'alerts') alert), n, :now, :now, :now"
                     " FROM jsonb_array_elements(CAST(:rows AS jsonb)) WITH ORDINALITY AS r(n, place) ORDER BY place"
                     " ON CONFLICT (notification_id) DO NOTHING"
                 ),
@@ -135,14 +137,14 @@ class Outbox:
     # Of one receiver, by its own thread.
 
     def due(self, receiver: str, now: datetime, limit: int) -> list[Waiting]:
-        """Messages to be sent now, none before an earlier one about the same alert. None where another dispatcher has
-        taken over."""
+        """Messages to be sent now, none before an earlier one about the same rule and device. None where another
+        dispatcher has taken over."""
         rows = self.warehouse.rows(
             "SELECT id, notification::text AS notification, tried_since, attempts FROM outbox o"
             " WHERE :epoch = (SELECT epoch FROM dispatcher)"
             " AND receiver = :receiver AND dead_at IS NULL AND due_at <= :now AND NOT EXISTS (SELECT 1 FROM outbox e"
             " WHERE e.receiver = o.receiver AND e.dead_at IS NULL AND e.id < o.id AND e.due_at > :now"
-            " AND e.alert_ids && o.alert_ids) ORDER BY id LIMIT :limit",
+            " AND e.identities && o.identities) ORDER BY id LIMIT :limit",
             receiver=receiver, now=now, limit=limit, epoch=self.epoch,
         )  # fmt: skip
         return [
@@ -241,12 +243,12 @@ class Outbox:
         """Active alerts that the receiver has been told of, all that there was to tell; with the severity that it was
         told, as another may be held back."""
         rows = self.warehouse.rows(
-            "SELECT (so_far->'alert')::text AS alert, so_far->'standings'->:receiver->>'told' AS told"
-            " FROM dispatch_alerts a"
+            "SELECT alert::text AS alert, so_far->'standings'->:receiver->>'told' AS told"  # noqa: S608
+            " FROM (SELECT so_far, so_far->'alert' AS alert FROM dispatch_alerts) a"
             " WHERE :epoch = (SELECT epoch FROM dispatcher)"
-            " AND so_far->'alert'->>'resolved_at' IS NULL AND so_far->'standings'->:receiver->>'told' IS NOT NULL"
+            " AND alert->>'resolved_at' IS NULL AND so_far->'standings'->:receiver->>'told' IS NOT NULL"
             " AND so_far->'standings'->:receiver->>'digest' IS NULL AND NOT EXISTS (SELECT 1 FROM outbox o"
-            " WHERE o.receiver = :receiver AND o.dead_at IS NULL AND o.alert_ids @> ARRAY[a.alert_id])",
+            f" WHERE o.receiver = :receiver AND o.dead_at IS NULL AND o.identities @> ARRAY[{IDENTITY}])",
             receiver=receiver, epoch=self.epoch,
         )  # fmt: skip
         alerts = [(msgspec.json.decode(r["alert"], type=TellingAlert), r["told"]) for r in rows]

@@ -12,7 +12,10 @@ from fleet.silence import Silence
 from fleet.transition import Transition
 
 START = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
-OPS = "receivers: {ops: {kind: webhook, url: 'http://ops'}, boss: {kind: webhook, url: 'http://boss'}}\n"
+OPS = (
+    "receivers: {ops: {kind: webhook, url: 'http://ops'}, boss: {kind: webhook, url: 'http://boss'},"
+    " panel: {kind: mqtt}}\n"
+)
 
 
 def policy_of(text: str) -> ReceiversFile:

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from fleet.dispatch import plans_of
+from fleet.board import Board
+from fleet.plan import plans_of
 from fleet.silence import Matcher, Silence
 from fleet.standing import taken
 from tests.unit.alert_log import START, Told, policy_of, transition
@@ -19,7 +20,7 @@ def silence(until: timedelta = HOUR, **labels: str) -> Silence:
 
 
 ROUTES = [
-    ("everything to everybody", "", {"ops", "boss"}),
+    ("everything to everybody", "", {"ops", "boss", "panel"}),
     ("the default", "default: boss", {"boss"}),
     ("the first that matches", "routes: [{match: {site: roof}, to: ops}, {to: boss}]", {"ops"}),
     ("continue", "routes: [{match: {site: roof}, to: ops, continue: true}, {to: boss}]", {"ops", "boss"}),
@@ -170,6 +171,22 @@ def test_what_is_no_news_when_a_silence_ends_is_not_told() -> None:
     assert told.tick(HOUR) == ["ops escalated a-4@ops"]
 
 
+def test_an_end_waits_for_a_receiver_that_is_switched_off() -> None:
+    """Among its dead letters, from where it is sent when somebody switches it on."""
+    told = Told()
+    told.take()
+    told.off = frozenset({"ops"})
+    assert told.take("a", 2, "escalated", severity="critical") == ["ops escalated switched_off"]
+    assert told.take("a", 3, "resolved") == ["ops resolved a-3@ops"]
+
+
+def test_a_late_transition_leaves_what_is_held_back() -> None:
+    told, _ = silenced()
+    late = told.now - 2 * HOUR
+    assert told.take("a", 2, "escalated", severity="critical", event_time=late) == ["ops escalated stale"]
+    assert told.tick(2 * HOUR) == ["ops firing a-2@ops"]
+
+
 def test_an_old_alert_that_worsens_now_is_told() -> None:
     told = Told()
     told.take(event_time=START - 2 * HOUR)
@@ -223,6 +240,42 @@ def test_repeats_count_from_the_last_telling() -> None:
     assert told.tick(HOUR) == []
 
 
+RELOADS = [
+    ("a repeat is added", "default: ops", "default: {to: ops, repeat: 10m}", 15, "ops reminder a-1-reminder-1@ops"),
+    ("one is taken out", "default: {to: ops, repeat: 10m}", "default: ops", 60, ""),
+    ("a longer one", "default: {to: ops, repeat: 10m}", "default: {to: ops, repeat: 20m}", 14, ""),
+    ("counted from the telling", "default: {to: ops, repeat: 10m}", "default: {to: ops, repeat: 20m}", 15,
+     "ops reminder a-1-reminder-1@ops"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "minutes", "line"), [r[1:] for r in RELOADS], ids=[r[0] for r in RELOADS])
+def test_repeats_of_a_changed_file_reach_alerts_under_way(old: str, new: str, minutes: int, line: str) -> None:
+    told = Told(old)
+    told.take()
+    told.tick(5 * MINUTE)
+    told.policy = policy_of(new)
+    assert told.tick() == []
+    assert told.tick(minutes * MINUTE) == ([line] if line else [])
+
+
+NEWCOMERS = [
+    ("a state is told what is active", "panel", ["panel firing a-1@panel"]),
+    ("a message is not", "boss", []),
+]
+
+
+@pytest.mark.parametrize(("receiver", "lines"), [n[1:] for n in NEWCOMERS], ids=[n[0] for n in NEWCOMERS])
+def test_a_receiver_that_comes_later(receiver: str, lines: list[str]) -> None:
+    told = Told()
+    told.take()
+    told.tick()
+    told.take("late", device="s2", event_time=START - 2 * HOUR)
+    told.policy = policy_of(f"default: {receiver}")
+    assert told.tick() == lines
+    assert told.tick(HOUR) == []
+
+
 def test_escalation_goes_step_by_step_until_somebody_acknowledges() -> None:
     told = Told("default: {to: [ops], escalate: [{after: 10m, to: boss}, {after: 20m, to: [ops, boss]}]}")
     told.take()
@@ -232,6 +285,62 @@ def test_escalation_goes_step_by_step_until_somebody_acknowledges() -> None:
     assert told.tick(9 * MINUTE) == ["ops reminder a-1-escalation-2@ops", "boss reminder a-1-escalation-2@boss"]
     assert told.tick(HOUR) == []
     assert told.take("a", 2, "resolved") == ["ops resolved a-2@ops", "boss resolved a-2@boss"]
+
+
+RISEN = "routes: [{match: {severity: critical}, to: ops, escalate: {after: 5m, to: boss}}]\ndefault: ops"
+ONE_ROUTE = "default: {to: ops, escalate: {after: 5m, to: boss}}"
+
+
+@pytest.mark.parametrize(
+    ("policy", "to", "severity", "line"),
+    [
+        (RISEN, "escalated", "critical", "boss firing a-2@boss"),
+        (ONE_ROUTE, "deescalated", "info", "boss firing a-2@boss"),
+    ],
+    ids=["a route with a step from a severity on", "a transition between the moment and the look"],
+)  # fmt: skip
+def test_a_transition_uses_up_no_step(policy: str, to: str, severity: str, line: str) -> None:
+    told = Told(policy)
+    told.take()
+    told.now += 20 * MINUTE
+    assert told.take("a", 2, to, severity=severity) == [f"ops {to} a-2@ops"]
+    assert told.tick(5 * MINUTE) == [line]
+    assert told.tick(HOUR) == []
+
+
+OWN_STEP = """
+routes:
+  - {match: {severity: critical}, to: ops, escalate: {after: 15m, to: boss}}
+  - {match: {severity: warning}, to: ops, escalate: {after: 10m, to: ops}}
+"""
+
+
+def test_what_gets_worse_is_escalated_anew() -> None:
+    told = Told(OWN_STEP)
+    told.take()
+    assert told.tick(10 * MINUTE) == ["ops reminder a-1-escalation-1@ops"]
+    told.now += 10 * MINUTE
+    assert told.take("a", 2, "escalated", severity="critical") == ["ops escalated a-2@ops"]
+    assert told.tick(14 * MINUTE) == []
+    assert told.tick(MINUTE) == ["boss firing a-2@boss"]
+    assert told.tick(HOUR) == []
+
+
+def test_what_got_worse_too_late_is_escalated_from_the_first_telling() -> None:
+    told = Told(ONE_ROUTE)
+    told.take()
+    late = told.now - 2 * HOUR
+    assert told.take("a", 2, "escalated", severity="critical", event_time=late) == ["ops escalated stale"]
+    assert told.tick(5 * MINUTE) == ["boss firing a-2@boss"]
+
+
+def test_steps_taken_stay_taken_when_the_file_changes() -> None:
+    told = Told("default: {to: ops, escalate: [{after: 10m, to: boss}]}")
+    told.take()
+    told.tick(10 * MINUTE)
+    told.policy = policy_of("default: {to: ops, escalate: [{after: 5m, to: ops}, {after: 10m, to: boss}]}")
+    assert told.tick() == ["ops reminder a-1-escalation-2@ops"]
+    assert told.tick(HOUR) == []
 
 
 def test_escalation_of_what_nobody_was_told_waits() -> None:
@@ -254,6 +363,32 @@ def test_flapping_is_one_notice_then_quiet_then_settled() -> None:
     assert set(told.board.alerts) == {"a3"}
     assert told.take("a3", 2, "settled") == ["ops settled a3-2@ops"]
     assert told.take("a3", 3, "resolved") == ["ops resolved a3-3@ops"]
+
+
+def test_what_begins_to_flap_in_silence_is_told_when_that_ends() -> None:
+    told = Told()
+    told.take()
+    told.silences = [silence(MINUTE, site="roof")]
+    assert told.take("a", 2, "flapping", flapping=True) == ["ops flapping silenced"]
+    assert told.tick(2 * MINUTE) == ["ops flapping a-2@ops"]
+    assert told.tick(MINUTE) == []
+    told.silences = [silence(site="roof")]
+    assert told.take("a", 3, "settled") == ["ops settled silenced"]
+    assert told.tick(HOUR) == ["ops settled a-3@ops"]
+    assert told.tick(HOUR) == []
+
+
+def test_what_flaps_since_a_silence_is_told_with_its_next_alert() -> None:
+    told = Told()
+    told.silences = [silence(MINUTE, site="roof")]
+    told.take("a1")
+    assert told.take("a1", 2, "flapping", flapping=True) == ["ops flapping silenced"]
+    told.take("a1", 3, "resolved", flapping=True)
+    assert told.take("a2", flapping=True) == ["ops firing silenced"]
+    assert told.tick(2 * MINUTE) == ["ops flapping a2-1@ops"]
+    told.take("a2", 2, "resolved", flapping=True)
+    assert told.take("a3", flapping=True) == ["ops firing flapping"]
+    assert told.tick(HOUR) == []
 
 
 def test_settled_while_nothing_fires() -> None:
@@ -296,10 +431,103 @@ def test_a_storm_of_ends_is_one_digest_too() -> None:
     assert told.changes[-1].messages[0].summary == "resolved: 2 hot at site roof, 1 of 400 still"
 
 
+STORM = "default: ops\nstorm: {more_than: 2, within: 1m}"
+
+
+def listed(told: Told) -> list[str]:
+    return [f"{m.kind} {', '.join(a.alert_id for a in m.alerts)}" for m in told.changes[-1].messages]
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["", "after a restart"])
+@pytest.mark.parametrize("flapping", [False, True], ids=["", "flapping"])
+def test_an_end_in_a_storm_is_told_though_the_rule_fires_again(flapping: bool, restart: bool) -> None:
+    told = Told(STORM)
+    for n in range(4):
+        told.take(f"a{n}", device=f"s{n}")
+    told.tick(MINUTE)
+    for n in range(4):
+        told.take(f"a{n}", 2, "resolved", device=f"s{n}", flapping=flapping)
+    told.take("b3", device="s3", flapping=flapping)
+    if restart:
+        told.board = Board(reversed(told.board.alerts.values()), told.board.groups)
+    told.tick(MINUTE)
+    digest = next(m for m in told.changes[-1].messages if m.kind == "digest")
+    assert {a.alert_id for a in digest.alerts} - {"a0", "a1"} == {"a2", "a3"}
+    assert "a3" not in told.board.alerts
+    assert told.board.alerts["b3"].alert.active
+
+
+def test_all_alerts_of_one_device_in_a_storm_are_listed() -> None:
+    told = Told(STORM)
+    for n in range(3):
+        told.take(f"a{n}", device=f"s{n}")
+    for alert in ("a3", "b3", "c3"):
+        told.take(alert, device="s3")
+        if alert != "c3":
+            told.take(alert, 2, "resolved", device="s3")
+    told.tick(MINUTE)
+    assert listed(told) == ["digest a0, a1, a2, a3, b3, c3"]
+    assert set(told.board.alerts) == {"a0", "a1", "a2", "c3"}
+
+
+STATES = [
+    ("a webhook has each", "ops", ["digest a2, a3"]),
+    ("a state has the newest", "panel", ["digest a2"]),
+]
+
+
+@pytest.mark.parametrize(("receiver", "lines"), [s[1:] for s in STATES], ids=[s[0] for s in STATES])
+def test_an_end_does_not_overwrite_the_state_of_a_newer_alert(receiver: str, lines: list[str]) -> None:
+    told = Told(f"default: {receiver}\nstorm: {{more_than: 2, within: 1m}}")
+    for n in range(4):
+        told.take(f"a{n}", device=f"s{n}")
+    told.tick(2 * MINUTE)
+    for n in range(4):
+        told.take(f"a{n}", 2, "resolved", device=f"s{n}")
+    assert told.take("b3", device="s3") == [f"{receiver} firing b3-1@{receiver}"]
+    told.tick(MINUTE)
+    assert listed(told) == lines
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["in the same digest", "held back"])
+def test_of_a_state_an_end_is_left_out_only_for_what_is_told(held: bool) -> None:
+    told = Told("default: panel\nstorm: {more_than: 1, within: 1m}")
+    told.take("a1")
+    told.take("a2", device="s2")
+    told.take("a2", 2, "resolved", device="s2")
+    told.silences = [silence(device="s2")] if held else []
+    told.take("b2", device="s2")
+    told.tick(MINUTE)
+    assert listed(told) == ["digest a1, a2" if held else "digest a1, b2"]
+
+
+def test_a_tick_looks_only_at_alerts_whose_time_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told("default: {to: ops, repeat: 10m, escalate: {after: 5m, to: boss}}")
+    for n in range(3):
+        told.take(f"a{n}", device=f"s{n}")
+        told.now += MINUTE
+    looked: list[str] = []
+    monkeypatch.setattr("fleet.board.due", lambda so_far, given: looked.append(so_far.alert.alert_id) or [])
+    told.tick()
+    assert looked == []
+    told.tick(2 * MINUTE)
+    assert looked == ["a0"]
+
+
+def test_a_digest_for_a_receiver_that_left_the_file_is_noted() -> None:
+    told = Told("default: ops\nstorm: {more_than: 1, within: 1m}")
+    told.take("a0")
+    told.take("a1", device="s1")
+    told.take("a2", device="s2")
+    told.policy = policy_of("default: boss")
+    told.policy = told.policy.model_copy(update={"receivers": {"boss": told.policy.receivers["boss"]}})
+    assert told.tick(MINUTE) == ["ops firing no_receiver", "ops firing no_receiver"]
+    assert [held.alert.alert_id for held in told.changes[-1].held] == ["a1", "a2"]
+
+
 def test_after_a_restart_the_board_goes_on() -> None:
     import msgspec
 
-    from fleet.board import Board
     from fleet.standing import AlertSoFar
 
     told = Told("default: {to: [ops], repeat: 10m}")

@@ -73,7 +73,7 @@ class Fleet:
         assert len(named) == len(set(named)), "one decision a receiver"
         so_far = self.told.board.alerts.get(alert)
         if so_far is not None and so_far.alert.active and to != "resolved":
-            from fleet.dispatch import plans_of
+            from fleet.plan import plans_of
 
             assert set(named) >= set(plans_of(self.told.policy, so_far.alert))
         for line in lines:
@@ -90,6 +90,7 @@ STEP = st.one_of(
         st.integers(0, 9).map(lambda n: n == 9), st.integers(0, 9).map(lambda n: n == 9),
     ),
     st.tuples(st.just("tick"), st.integers(0, 400)),
+    st.tuples(st.just("pass"), st.integers(0, 400)),
     st.tuples(st.just("silence"), st.sampled_from(sorted(SITES)), st.integers(1, 600)),
     st.tuples(st.just("off"), st.sets(st.sampled_from(["ops", "boss"]))),
     st.tuples(st.just("acknowledge"), st.integers(1, 20)),
@@ -107,13 +108,29 @@ def restarted(told: Told) -> None:
     told.board = Board(rows, told.board.groups)
 
 
+def tick(told: Told, after: timedelta) -> None:
+    """Of each step of escalation whose time has come, everybody is told or held back from."""
+    from fleet.dispatch import overdue
+
+    told.now += after
+    steps = {so_far.alert.alert_id: overdue(so_far, told.given()) for so_far in told.board.alerts.values()}
+    told.tick()
+    changes = told.changes[-1]
+    named = {(alert.alert_id, m.receiver) for m in changes.messages for alert in m.alerts}
+    named |= {(held.alert.alert_id, held.hold.receiver) for held in changes.held}
+    assert {(alert, name) for alert, taken in steps.items() for step in taken for name in step.to} <= named
+    assert not any(overdue(so_far, told.given()) for so_far in told.board.alerts.values())
+
+
 def run(fleet: Fleet, step: tuple[Any, ...]) -> None:
     told = fleet.told
     match step:
         case ("transition", *of):
             fleet.transition(*of)
         case ("tick", seconds):
-            told.tick(timedelta(seconds=seconds))
+            tick(told, timedelta(seconds=seconds))
+        case ("pass", seconds):
+            told.now += timedelta(seconds=seconds)
         case ("silence", device, seconds):
             end = told.now + timedelta(seconds=seconds)
             told.silences = [*told.silences, Silence("s", (Matcher("device", device),), told.now, end, "ann", "")]
@@ -131,7 +148,10 @@ def test_nothing_is_dropped_without_a_cause(steps: list[tuple[Any, ...]]) -> Non
     fleet = Fleet()
     told = fleet.told
     for step in steps:
+        taken = {i: so_far.steps_taken for i, so_far in told.board.alerts.items()}
         run(fleet, step)
+        if step[0] != "tick":
+            assert all({*so_far.steps_taken} <= {*taken.get(i, ())} for i, so_far in told.board.alerts.items())
     for (rule, device), flaps in sorted(fleet.flapping.items()):
         if flaps:
             fleet.transition(rule, device, "settled", "warning", False, False)
@@ -144,7 +164,7 @@ def test_nothing_is_dropped_without_a_cause(steps: list[tuple[Any, ...]]) -> Non
     for _ in range(3):
         told.tick(timedelta(seconds=61))
 
-    from fleet.dispatch import plans_of
+    from fleet.plan import plans_of
 
     for so_far in told.board.alerts.values():
         assert so_far.alert.active, "what is over is gone"
