@@ -38,7 +38,9 @@ POLL_MS = 100
 TICK_SECONDS = 1.0
 """Between two looks at what time has changed: repeats, escalations, ends of silences, digests, requests, files."""
 TICK_SHARE = 10
-"""What time has changed takes long with very many alerts; it is then looked at so many times its own length apart."""
+TICK_LONGEST_SECONDS = 10.0
+"""What time has changed takes long with very many alerts; it is then looked at so many times its own length apart, and
+at least so often."""
 
 STUCK_SECONDS = 60.0
 """A decider that does nothing for so long is not well, and no heartbeat says that it is."""
@@ -134,7 +136,8 @@ class Dispatcher:
                 self._tick(board, timed)
                 look_at = began + TICK_SECONDS
                 if timed:
-                    tick_at = began + max(TICK_SECONDS, TICK_SHARE * (time.monotonic() - began))
+                    took = time.monotonic() - began
+                    tick_at = began + took + min(max(TICK_SECONDS, TICK_SHARE * took), TICK_LONGEST_SECONDS)
             self._backoff.well()
 
     def _given(self, board: Board) -> Circumstances:

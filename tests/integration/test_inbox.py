@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from connections.email import Email
 from connections.webhook import Webhook
-from fleet.notification import Delivered, Refused
+from fleet.notification import Delivered, Refused, Retry
 from fleet.receivers import EmailOptions, WebhookOptions
 from fleet.settings import Settings
 from stack.ports import Ports
@@ -71,8 +71,8 @@ def test_mails_come_in_threads(settings, arrived):
     escalated = notification("escalated", alert(2, severity="critical"))
     for told in (notification(), escalated, resolved(3), resolved(3)):
         assert mail.send(told) == Delivered("")
-    assert isinstance(mailer(settings, password=SecretStr("wrong")).send(notification()), Refused)
-    assert isinstance(mailer(settings, user="", password=SecretStr("")).send(notification()), Refused)
+    assert isinstance(mailer(settings, password=SecretStr("wrong")).send(notification()), Retry)
+    assert isinstance(mailer(settings, user="", password=SecretStr("")).send(notification()), Retry)
     found = arrived()["mail"]
     assert (found["received"], found["different"], found["in_a_thread"], found["alerts"]) == (4, 3, 2, 1)
     assert "wrong_thread" not in found
