@@ -7,7 +7,7 @@ NAMED := $(shell id -un >/dev/null 2>&1 || { $(NOBODY) true 2>/dev/null && echo 
 WEIR := $(NAMED) .venv/bin/weir
 .DEFAULT_GOAL := help
 export CLOCK_OF_WEIR := $(shell date +%s.%N)
-.PHONY: help env setup demo up down restart status logs clean generate check test test-all chaos bench-alerts lock lock-native
+.PHONY: help env setup demo up down restart status logs clean generate check test test-all chaos bench-alerts bench-latency lock lock-native
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t14
@@ -63,6 +63,9 @@ KILLS ?= 300
 SEED ?= 1
 chaos: setup ## The alert service killed KILLS times; what it said is compared with the rules run over the same log
 	@$(NAMED) .venv/bin/python -m tests.chaos.run --kills $(KILLS) --seed $(SEED)
+
+bench-latency: setup ## From a publish to the webhook: how long an alert takes, beside Spark Structured Streaming
+	@.venv/bin/python benchmarks/latency.py
 
 bench-alerts: setup ## Readings a second through the alert rules, beside Quix Streams, Bytewax and a plain loop
 	@.venv/bin/uv venv -q --allow-existing var/bench-peers

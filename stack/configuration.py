@@ -133,8 +133,7 @@ def write(
         (layout.data / "mosquitto").mkdir(exist_ok=True)
     if "grafana" in names:
         grafana.make_folders(layout)
-    if "inbox" in names:
-        inbox_certificate(layout, [LOOPBACK, "localhost"])
+    inbox_certificate(layout, [LOOPBACK, "localhost"])  # the dispatcher trusts it, whether the inbox runs or not
 
 
 def inbox_certificate(layout: Layout, hosts: Iterable[str]) -> tuple[str, str]:
