@@ -88,7 +88,7 @@ class Board:
         return next(iter(self._quality.get((type_name, device), {}).values()), "")
 
     def take(self, t: Transition, quality: bool, inhibitable: bool, given: Circumstances) -> None:
-        """One transition. What is known of the alert already, by its number, is not taken twice."""
+        """One transition, which was not taken before."""
         before = self.alerts.get(t.alert_id)
         so_far = taken(before, t, quality, inhibitable)
         if before is None:
@@ -207,11 +207,6 @@ class Board:
         self._put(so_far)
         self._act(so_far, acknowledged(so_far, given), given)
         return ""
-
-    def known_to(self, receiver: str) -> list[TellingAlert]:
-        """Active alerts that the receiver was told of."""
-        told = (s for s in self.alerts.values() if s.alert.active and s.standing(receiver).told is not None)
-        return [s.alert for s in told]
 
     def _act(
         self, so_far: AlertSoFar, decisions: list[Decision], given: Circumstances, steps: Sequence[Escalation] = ()

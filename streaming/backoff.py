@@ -2,8 +2,12 @@
 
 import logging
 import time
+from datetime import timedelta
 
 from streaming.service import BACKOFF_SECONDS
+
+RETRY_FIRST = timedelta(seconds=1)
+RETRY_LONGEST = timedelta(minutes=5)
 
 
 class Backoff:
@@ -27,3 +31,9 @@ class Backoff:
 
     def well(self) -> None:
         self.failures, self.problem = 0, ""
+
+
+def pause(failures: int, jitter: float, longest: timedelta = RETRY_LONGEST) -> timedelta:
+    """After so many failures in a row, from 1: doubled each time, less up to half of it. `jitter` is in [0, 1)."""
+    whole = min(RETRY_FIRST * 2 ** min(failures - 1, 20), longest)
+    return whole * (1 - jitter / 2)

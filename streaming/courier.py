@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from fleet.errors import Unavailable
 from fleet.notification import Delivered, Gone, Notification, Outcome, Receiver, Refused, Retry, TellingAlert
 from fleet.receivers import AlertmanagerOptions, ReceiverOptions
-from streaming.outbox import Outbox, Waiting, pause
+from streaming.backoff import pause
+from streaming.outbox import Outbox, Waiting
 
 BATCH = 50
 IDLE_SECONDS = 30.0

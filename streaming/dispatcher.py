@@ -11,15 +11,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from kafka.errors import KafkaError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from connections import kafka
 from connections.warehouse import Warehouse
 from fleet.board import Board
 from fleet.catalog import load_catalog
 from fleet.dispatch import Circumstances
-from fleet.errors import Unavailable, WeirError
+from fleet.errors import WeirError
 from fleet.receivers import Options, ReceiversFile
 from fleet.settings import Settings
 from streaming.backoff import Backoff
@@ -62,7 +60,7 @@ class Dispatcher:
         self.couriers: dict[str, Courier] = {}
         self._leaving: dict[str, Courier] = {}
         """Stopped, and maybe still sending."""
-        self.decided = self.failures = 0
+        self.decided = 0
         self.told: dict[str, int] = {}
         self.held: dict[str, int] = {}
         self._backoff = Backoff(log)
@@ -85,13 +83,7 @@ class Dispatcher:
         watch = Supervised("silences", lambda: self.silences.run(stop), stop)
         watch.thread.start()
         try:
-            while not stop.is_set():
-                try:
-                    self._follow(consumer, stop)
-                except (Unavailable, KafkaError) as error:
-                    self.failures += 1
-                    known = error if isinstance(error, Unavailable) else kafka.unavailable(self.settings, error)
-                    stop.wait(self._backoff.failed(str(known)))
+            self.transitions.keep(lambda: self._follow(consumer, stop), self._backoff, stop)
             log.info("stopped transitions=%d", self.decided)
         finally:
             consumer.close(autocommit=False)
@@ -246,7 +238,7 @@ class Dispatcher:
         except WeirError as error:
             states |= dict.fromkeys(("waiting", "dead_letters", "failing_receivers"))
             log.warning("the outbox cannot be looked at: %s", error)
-        counts = {"rejects": self.transitions.unreadable, "restarts": self.failures}
+        counts = {"rejects": self.transitions.unreadable, "restarts": self.transitions.failures}
         return Figures(states, counts, dict(self.transitions.positions))
 
     def collect(self) -> Iterator[Metric]:

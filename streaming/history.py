@@ -10,14 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-from kafka.errors import KafkaError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy import Connection, text
 
-from connections import kafka
 from connections.warehouse import Warehouse
 from fleet.catalog import load_catalog
-from fleet.errors import Unavailable, WeirError
+from fleet.errors import WeirError
 from fleet.settings import Settings
 from fleet.transition import Transition, row_of
 from streaming.backoff import Backoff
@@ -52,7 +50,7 @@ class History:
         self.transitions = TransitionLog(settings, self.warehouse, "history_offsets", log)
         self._gap: float | None = None
         self._gap_due = 0.0
-        self.written = self.failures = 0
+        self.written = 0
 
     def run(self, stop: threading.Event) -> None:
         consumer = self.transitions.open()
@@ -62,13 +60,7 @@ class History:
         health.registry.register(reporter)
         reporter.start(stop)
         try:
-            while not stop.is_set():
-                try:
-                    self._follow(consumer, stop)
-                except (Unavailable, KafkaError) as error:
-                    self.failures += 1
-                    known = error if isinstance(error, Unavailable) else kafka.unavailable(self.settings, error)
-                    stop.wait(self._backoff.failed(str(known)))
+            self.transitions.keep(lambda: self._follow(consumer, stop), self._backoff, stop)
             log.info("stopped transitions=%d", self.written)
         finally:
             consumer.close(autocommit=False)
@@ -98,7 +90,7 @@ class History:
             except WeirError as error:  # a database that is away is not known to have books that balance
                 self._gap = None
                 log.warning("the ledger cannot be looked at: %s", error)
-        counts = {"rejects": self.transitions.unreadable, "restarts": self.failures}
+        counts = {"rejects": self.transitions.unreadable, "restarts": self.transitions.failures}
         return Figures({"ledger_gap": self._gap}, counts, dict(self.transitions.positions))
 
     def collect(self) -> Iterator[Metric]:

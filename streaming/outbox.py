@@ -4,31 +4,27 @@ One transaction has the position in Kafka's log, the alerts' rows and the messag
 written down by itself, so that a message may be sent twice, with one id, and never not at all.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, text
 
 from connections.warehouse import Warehouse
-from fleet.board import Board, Changes, Held
+from fleet.board import Board, Changes
 from fleet.errors import Unavailable
 from fleet.notification import Notification, TellingAlert
 from fleet.silence import Silence
 from fleet.standing import AlertSoFar
 from fleet.storm import Group, GroupKey
+from streaming.notifications import held_row, note, row_of, slices
 
 _encode = msgspec.json.encode
 GROUP = ("receiver", "kind", "system", "type", "rule", "site")
 IDENTITY = "jsonb_build_array(alert->>'system', alert->>'type', alert->>'rule', alert->>'device')::text"
 """What a receiver takes for one thing (a topic, labels, a fingerprint): all of its alerts are told in order."""
-NOTED = (
-    "at", "outcome", "cause", "note", "receiver", "kind", "notification_id", "alert_id", "transition_id", "system",
-    "type", "rule", "device_id", "site", "severity", "summary", "attempts",
-)  # fmt: skip
-SLICE_BYTES = 4 * 1024 * 1024
 LOCK_SECONDS = 10.0
 FROZEN_SECONDS = 30.0
 """Deciding with the transaction open takes seconds at most, in the worst storm."""
@@ -97,7 +93,7 @@ class Outbox:
         for key in changes.groups:
             self._write_group(connection, key, board.groups.get(key))
         self.put(connection, changes.messages, now)
-        note(connection, [_held_row(held, now) for held in changes.held])
+        note(connection, [held_row(held, now) for held in changes.held])
 
     def _write_group(self, connection: Connection, key: GroupKey, group: Group | None) -> None:
         where = key._asdict()
@@ -165,7 +161,7 @@ class Outbox:
             connection.execute(SENT_TWICE_RATHER)
             connection.execute(text("DELETE FROM outbox WHERE id = :id"), {"id": message.id})
             _outdate(connection, message)
-            note(connection, [_row(message.notification, "sent", said, message.attempts + 1, now)])
+            note(connection, [row_of(message.notification, "sent", said, message.attempts + 1, now)])
             connection.execute(
                 text(
                     "UPDATE dispatch_receivers SET sent_at = :now, failing_since = NULL, problem = NULL"
@@ -188,7 +184,7 @@ class Outbox:
                 text("UPDATE outbox SET attempts = attempts + 1, problem = :why, dead_at = :now WHERE id = :id"),
                 {"why": why, "now": now, "id": message.id},
             )
-            note(connection, [_row(message.notification, "dead", why, message.attempts + 1, now)])
+            note(connection, [row_of(message.notification, "dead", why, message.attempts + 1, now)])
 
     def gone(self, receiver: str, why: str, now: datetime) -> None:
         """Switched off; what waits for it is dead."""
@@ -208,7 +204,7 @@ class Outbox:
             {"receiver": receiver, "now": now, "why": why},
         ).all()
         rows = [(msgspec.json.decode(n, type=Notification), attempts) for n, attempts in buried]
-        note(connection, [_row(n, "dead", why, attempts, now) for n, attempts in rows])
+        note(connection, [row_of(n, "dead", why, attempts, now) for n, attempts in rows])
 
     def bury_late(self, receiver: str, now: datetime) -> None:
         """What was decided before the decider knew that the receiver is switched off."""
@@ -385,60 +381,3 @@ def _failing(connection: Connection, receiver: str, why: str, now: datetime) -> 
         ),
         {"now": now, "why": why, "name": receiver},
     )
-
-
-def note(connection: Connection, rows: Sequence[dict[str, object]]) -> None:
-    names = ", ".join(NOTED)
-    for part in slices(rows):
-        connection.execute(
-            text(
-                f"INSERT INTO notifications ({names}) SELECT {names}"  # noqa: S608
-                " FROM jsonb_populate_recordset(NULL::notifications, CAST(:rows AS jsonb))"
-            ),
-            {"rows": part},
-        )
-
-
-def slices(rows: Iterable[object], most_bytes: int = SLICE_BYTES) -> Iterator[str]:
-    """JSON arrays of at most so many bytes, or of one row: PostgreSQL takes no jsonb beyond 256 MB, and a storm's would
-    stand in memory several times over."""
-    part, size = list[bytes](), 0
-    for row in map(_encode, rows):
-        if part and size + len(row) > most_bytes:
-            yield f"[{b','.join(part).decode()}]"
-            part, size = [], 0
-        part.append(row)
-        size += len(row)
-    if part:
-        yield f"[{b','.join(part).decode()}]"
-
-
-def _about(alert: TellingAlert | None) -> dict[str, object]:
-    names = ("alert_id", "transition_id", "system", "type", "rule", "site", "severity")
-    return {**{name: getattr(alert, name, "") for name in names}, "device_id": alert.device if alert else ""}
-
-
-def _held_row(held: Held, now: datetime) -> dict[str, object]:
-    hold = held.hold
-    return {
-        **_about(held.alert), "at": now, "outcome": "held", "cause": hold.cause, "note": hold.note, "kind": hold.kind,
-        "receiver": hold.receiver, "notification_id": "", "summary": held.alert.title, "attempts": 0,
-    }  # fmt: skip
-
-
-def _row(n: Notification, outcome: str, said: str, attempts: int, now: datetime) -> dict[str, object]:
-    alert = n.alerts[0] if len(n.alerts) == 1 and n.kind != "digest" else None
-    return {
-        **_about(alert), "at": now, "outcome": outcome, "cause": "", "note": said, "kind": n.kind,
-        "receiver": n.receiver, "notification_id": n.notification_id, "summary": n.summary, "attempts": attempts,
-    }  # fmt: skip
-
-
-RETRY_FIRST = timedelta(seconds=1)
-RETRY_LONGEST = timedelta(minutes=5)
-
-
-def pause(failures: int, jitter: float, longest: timedelta = RETRY_LONGEST) -> timedelta:
-    """After so many failures in a row, from 1: doubled each time, less up to half of it. `jitter` is in [0, 1)."""
-    whole = min(RETRY_FIRST * 2 ** min(failures - 1, 20), longest)
-    return whole * (1 - jitter / 2)

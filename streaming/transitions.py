@@ -5,10 +5,13 @@ has it.
 """
 
 import logging
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from kafka import TopicPartition
+from kafka.errors import KafkaError
 from sqlalchemy import Connection, text
 
 from connections import kafka
@@ -18,6 +21,7 @@ from fleet.channels import TRANSITIONS
 from fleet.errors import Unavailable
 from fleet.settings import Settings
 from fleet.transition import Transition, decode_transition
+from streaming.backoff import Backoff
 
 MAX_BATCHES = 1
 """Of about 8,192 records each."""
@@ -31,7 +35,7 @@ class TransitionLog:
         """`table` of the warehouse has the positions: history_offsets, dispatch_offsets."""
         self.settings, self.warehouse, self.table = settings, warehouse, table
         self.positions: dict[TopicPartition, int] = {}
-        self.unreadable = 0
+        self.unreadable = self.failures = 0
         self._log = log
 
     def open(self) -> Any:
@@ -40,6 +44,16 @@ class TransitionLog:
         consumer = kafka.consumer(self.settings, f"weir-{self.settings.role}", isolation_level="read_committed")
         self._batches = Batches(consumer)  # once for a consumer: it is changed for good
         return consumer
+
+    def keep(self, follow: Callable[[], None], backoff: Backoff, stop: threading.Event) -> None:
+        """`follow` until `stop`; again, after a pause, where Kafka or the database failed."""
+        while not stop.is_set():
+            try:
+                follow()
+            except (Unavailable, KafkaError) as error:
+                self.failures += 1
+                known = error if isinstance(error, Unavailable) else kafka.unavailable(self.settings, error)
+                stop.wait(backoff.failed(str(known)))
 
     def follow(self, consumer: Any) -> None:
         """From where the tables end. Raises Unavailable, KafkaError."""

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from connections.registry import Registry
 from connections.warehouse import Warehouse
 from fleet.catalog import Catalog, load_catalog
 from fleet.settings import CHECKOUT, Settings
+from stack.certificate import self_signed
 from stack.ports import Ports
 from stack.provision import provision_kafka
 from stack.stack import Stack
@@ -98,3 +100,18 @@ def weir(stack: Stack, own_types: Path, own_catalog: Catalog) -> Weir:
         return done
 
     return command
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """good, other (another host's) and over (not valid any more): certificate and key."""
+    folder = tmp_path_factory.mktemp("certificates")
+    made = {
+        "good": self_signed(["127.0.0.1"]),
+        "other": self_signed(["other.example"]),
+        "over": self_signed(["127.0.0.1"], datetime(2010, 1, 1, tzinfo=UTC)),
+    }
+    for name, (certificate, key) in made.items():
+        (folder / f"{name}.pem").write_text(certificate)
+        (folder / f"{name}.key").write_text(key)
+    return {name: (folder / f"{name}.pem", folder / f"{name}.key") for name in made}

@@ -2,7 +2,6 @@
 
 import socket
 import time
-from datetime import UTC, datetime
 
 import pytest
 
@@ -10,24 +9,8 @@ from connections.email import Email
 from fleet.errors import ConfigurationError
 from fleet.notification import Delivered, Refused, Retry
 from fleet.receivers import EmailOptions
-from stack.certificate import self_signed
 from tests.alerts_told import alert, notification, resolved
 from tests.integration.hostile_smtp import Behaviour, RawServer, SmtpServer
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """good, other (another host's) and over (not valid any more): certificate and key."""
-    folder = tmp_path_factory.mktemp("certificates")
-    made = {
-        "good": self_signed(["127.0.0.1"]),
-        "other": self_signed(["other.example"]),
-        "over": self_signed(["127.0.0.1"], datetime(2010, 1, 1, tzinfo=UTC)),
-    }
-    for name, (certificate, key) in made.items():
-        (folder / f"{name}.pem").write_text(certificate)
-        (folder / f"{name}.key").write_text(key)
-    return {name: (folder / f"{name}.pem", folder / f"{name}.key") for name in made}
 
 
 def mailer(port, **options):

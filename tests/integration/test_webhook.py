@@ -13,7 +13,6 @@ from fleet.errors import ConfigurationError
 from fleet.notification import Delivered, Gone, Refused, Retry
 from fleet.receivers import WebhookOptions
 from fleet.webhook_body import verify
-from stack.certificate import self_signed
 from tests.alerts_told import notification, resolved
 from tests.integration.hostile_http import HostileServer, answer, drip, endless, hang, raw
 
@@ -211,21 +210,6 @@ def test_the_address_that_counts_is_the_one_connected_to(server, monkeypatch):
 def test_link_local_where_it_is_allowed():
     got = webhook("http://169.254.1.1:9/", seconds=1, allow_link_local=True).send(notification())
     assert "allow_link_local" not in str(got)  # it was tried; what answers there is the network's affair
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """Names to (certificate, key): of 127.0.0.1, of another host, and one that is over."""
-    folder = tmp_path_factory.mktemp("certificates")
-    made = {
-        "good": self_signed(["127.0.0.1"]),
-        "other": self_signed(["other.example"]),
-        "over": self_signed(["127.0.0.1"], datetime(2010, 1, 1, tzinfo=UTC)),
-    }
-    for name, (certificate, key) in made.items():
-        (folder / f"{name}.pem").write_text(certificate)
-        (folder / f"{name}.key").write_text(key)
-    return {name: (folder / f"{name}.pem", folder / f"{name}.key") for name in made}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 from fleet.errors import Unavailable
 from fleet.notification import Delivered, Gone, Notification, Outcome, Refused, Retry, TellingAlert
 from fleet.receivers import AlertmanagerOptions, WebhookOptions
+from streaming.backoff import RETRY_LONGEST, pause
 from streaming.courier import Courier
-from streaming.outbox import RETRY_LONGEST, Waiting, pause
+from streaming.outbox import Waiting
 from streaming.requests import receivers_of
 from tests.unit.alert_log import START, transition
 

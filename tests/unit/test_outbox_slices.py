@@ -2,7 +2,7 @@
 
 import pytest
 
-from streaming.outbox import slices
+from streaming.notifications import slices
 
 SLICES = [
     ("nothing", [], []),
