@@ -34,6 +34,8 @@ from fleet.storm import Group, GroupKey, admitted, flushed, is_forgotten, key_of
 from fleet.summary import digest_summary, summary_of
 from fleet.transition import Transition
 
+LONGEST_COMMENT = 500
+"""Characters: it stands in one line of text messages and mails."""
 RuleAtSite = tuple[str, str, str, str]
 
 
@@ -195,13 +197,16 @@ class Board:
             and standing.digest in (None, key.kind)
         )
 
-    def acknowledge(self, alert_id: str, by: str, given: Circumstances) -> str:
+    def acknowledge(self, alert_id: str, by: str, comment: str, given: Circumstances) -> str:
         """What is wrong with that; empty when it is done."""
-        so_far = self.alerts.get(alert_id)
+        so_far, comment = self.alerts.get(alert_id), " ".join(comment.split())
         if so_far is None or not so_far.alert.active:
             return "it is not active"
+        if len(comment) > LONGEST_COMMENT:
+            return f"the comment has {len(comment)} characters, and {LONGEST_COMMENT} at most are passed on"
+        alert = msgspec.structs.replace(so_far.alert, acknowledged_by=by, acknowledged_comment=comment)
         so_far = msgspec.structs.replace(
-            so_far, alert=msgspec.structs.replace(so_far.alert, acknowledged_by=by),
+            so_far, alert=alert,
             acknowledged=so_far.alert.severity, acknowledgements=so_far.acknowledgements + 1,
         )  # fmt: skip
         self._put(so_far)

@@ -40,6 +40,8 @@ class TellingAlert(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     flapping: bool = False
     acknowledged_by: str | None = None
+    acknowledged_comment: str = ""
+    """What that person said of it, on one line."""
 
     @property
     def active(self) -> bool:

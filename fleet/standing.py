@@ -97,6 +97,7 @@ def taken(before: AlertSoFar | None, t: Transition, quality: bool, inhibitable: 
         since=to_datetime(t.since_us), starts_at=to_datetime(t.starts_at_us), event_time=event_time,
         resolved_at=resolved_at, reason=reason, flapping=t.flapping,
         acknowledged_by=before.alert.acknowledged_by if before and not risen else None,
+        acknowledged_comment=before.alert.acknowledged_comment if before and not risen else "",
     )  # fmt: skip
     if before is None:
         return AlertSoFar(alert=alert, quality=quality, inhibitable=inhibitable, capped=t.capped)

@@ -14,9 +14,16 @@ INTRODUCED = {
 def summary_of(kind: Kind, alert: TellingAlert) -> str:
     """`critical High Temperature at roof: s1 temperature 36.5`."""
     if kind == "acknowledged":
-        return f"acknowledged by {alert.acknowledged_by}: {_about(alert)}"
+        return f"acknowledged by {taken_on_by(alert)}: {_about(alert)}"
     severity = f"{alert.severity} " if alert.active else ""
     return f"{INTRODUCED.get(kind, '')}{severity}{_about(alert)}"
+
+
+def taken_on_by(alert: TellingAlert) -> str:
+    """`ann (on my way)`; empty where nobody has acknowledged it."""
+    if not alert.acknowledged_by:
+        return ""
+    return alert.acknowledged_by + (f" ({alert.acknowledged_comment})" if alert.acknowledged_comment else "")
 
 
 def _about(alert: TellingAlert) -> str:

@@ -16,7 +16,7 @@ def answered(request: Any, board: Board, given: Circumstances, outbox: Outbox, c
     """`done…`, or what is wrong with it."""
     match request.what:
         case "acknowledge":
-            return board.acknowledge(request.subject, request.by, given) or DONE
+            return board.acknowledge(request.subject, request.by, request.comment, given) or DONE
         case "resend":
             return _resend(request.subject, given, outbox, connection)
         case "test":

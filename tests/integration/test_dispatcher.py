@@ -227,6 +227,8 @@ def test_a_restart_goes_on_with_repeats_and_people(ground: Ground, weir: Weir) -
     wait_for(lambda: "p0-1@boss" in ground.boss.ids(), 10, ground.log)
     assert "done" in weir("alerts", "ack", "p0", "--by", "ann", "--comment", "on my way").stdout
     wait_for(lambda: "p0-acknowledged-1@boss" in ground.boss.ids(), 10, ground.log)
+    (told,) = [a.body["alerts"][0] for a in ground.boss.arrived if a.id == "p0-acknowledged-1@boss"]
+    assert (told["annotations"]["acknowledged_by"], told["annotations"]["acknowledged_comment"]) == ("ann", "on my way")
     wait_for(lambda: "acknowledged" in weir("alerts", "held", "--system", ground.system).stdout, 10, ground.log)
     numbers = [i for i in ground.ops.ids() if "reminder" in i]
     assert numbers == [f"p0-1-reminder-{n + 1}@ops" for n in range(len(numbers))]

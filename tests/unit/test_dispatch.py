@@ -227,6 +227,24 @@ def test_acknowledged_until_severity_rises() -> None:
     assert told.acknowledge("b") == ["it is not active"]
 
 
+def test_who_was_told_hears_who_took_it_on_and_why() -> None:
+    told = Told("default: {to: [ops], escalate: {after: 5m, to: boss}}")
+    told.take()
+    told.tick(5 * MINUTE)
+    assert len(told.acknowledge(comment=" on my\nway ")) == 2
+    for message in told.changes[-1].messages:
+        assert message.summary == "acknowledged by ann (on my way): High Temperature at roof: s1 t 36.5"
+        assert message.alerts[0].acknowledged_comment == "on my way"
+    assert told.acknowledge(comment="x" * 501) == ["the comment has 501 characters, and 500 at most are passed on"]
+    told.take("a", 2, "deescalated", severity="info")
+    told.take("a", 3, "resolved", severity="info")
+    assert told.changes[-1].messages[0].alerts[0].acknowledged_comment == "on my way"
+    told.take("b")
+    told.acknowledge("b", comment="again")
+    told.take("b", 2, "escalated", severity="critical")
+    assert told.changes[-1].messages[0].alerts[0].acknowledged_comment == "", "nobody has taken on what it is now"
+
+
 def test_repeats_count_from_the_last_telling() -> None:
     told = Told("default: {to: [ops], repeat: 10m}")
     told.take()
