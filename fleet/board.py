@@ -30,7 +30,7 @@ from fleet.dispatch import (
 from fleet.notification import Kind, Notification, TellingAlert
 from fleet.receivers import Escalation, ReceiversFile
 from fleet.standing import AlertSoFar, Identity, identity_of, taken
-from fleet.storm import Group, GroupKey, admitted, flushed, is_forgotten, key_of
+from fleet.storm import Group, GroupKey, admitted, awaited, flushed, is_forgotten, key_of
 from fleet.summary import digest_summary, summary_of
 from fleet.transition import Transition
 
@@ -71,6 +71,8 @@ class Board:
         self.groups = dict(groups or {})
         self.changes = Changes()
         self._by_rule: dict[RuleAtSite, dict[str, None]] = {}
+        self._waiting: dict[GroupKey, dict[str, None]] = {}
+        """Alerts that are to be told in a digest, wherever their devices are by now."""
         self._held: dict[str, None] = {}
         """Alerts of which something is held back."""
         self._changed: dict[str, None] = {}
@@ -165,25 +167,26 @@ class Board:
 
     def send_digest(self, key: GroupKey, known_devices: int | None, given: Circumstances) -> None:
         group = self.groups[key]
-        of_rule = [self.alerts[alert_id] for alert_id in self._by_rule.get(_rule_of(key), ())]
-        members = [s for s in of_rule if s.standing(key.receiver).digest == key.kind]
-        told = {s.alert.alert_id for s in members}
-        listed = [s.alert for s in of_rule if s.alert.alert_id in {*told, *group.before}]
+        members = [self.alerts[alert_id] for alert_id in self._waiting.get(key, ())]
+        before = [self.alerts[alert_id] for alert_id in group.before if alert_id in self.alerts]
+        listed = list({s.alert.alert_id: s.alert for s in (*before, *members)}.values())
         if getattr(given.policy.receivers.get(key.receiver), "kind", "") in STATEFUL:
             listed = [alert for alert in listed if not self._is_outdated(alert, key)]
         for so_far in members:
-            standing = msgspec.structs.replace(so_far.standing(key.receiver), digest=None)
+            standing = msgspec.structs.replace(so_far.standing(key.receiver), digest=None, digest_site="")
             self._put(msgspec.structs.replace(so_far, standings={**so_far.standings, key.receiver: standing}))
         self.groups[key] = flushed(group)
         self.changes.groups.add(key)
         if key.receiver not in given.policy.receivers:
             self.changes.held += [Held(s.alert, Hold(key.receiver, key.kind, "no_receiver")) for s in members]  # type: ignore[arg-type]
         elif listed:
-            active = sum(s.alert.active for s in of_rule)
+            at_site = self._by_rule.get(_rule_of(key), ())
+            active = sum(self.alerts[i].alert.active for i in {*at_site, *(alert.alert_id for alert in listed)})
             self._send(
                 Notification(
                     notification_id=group.digest_id, receiver=key.receiver, kind="digest", alerts=tuple(listed),
-                    summary=digest_summary(key.kind, listed, active, known_devices), created_at=given.now,
+                    summary=digest_summary(key.kind, key.rule, key.site, len(listed), active, known_devices),
+                    created_at=given.now,
                 )
             )  # fmt: skip
 
@@ -194,7 +197,7 @@ class Board:
         return (
             latest.alert.alert_id != alert.alert_id
             and standing.told is not None
-            and standing.digest in (None, key.kind)
+            and (standing.digest is None or key in awaited(latest))
         )
 
     def acknowledge(self, alert_id: str, by: str, comment: str, given: Circumstances) -> str:
@@ -243,7 +246,7 @@ class Board:
                     )
                 )  # fmt: skip
                 return so_far
-            standing = msgspec.structs.replace(standing, digest=tell.kind)
+            standing = msgspec.structs.replace(standing, digest=tell.kind, digest_site=alert.site)
         self.changes.held.append(Held(alert, Hold(tell.receiver, tell.kind, "storm")))
         return msgspec.structs.replace(so_far, standings={**so_far.standings, tell.receiver: standing})
 
@@ -262,7 +265,16 @@ class Board:
             self._held[alert.alert_id] = None
         else:
             self._held.pop(alert.alert_id, None)
-        if (known := self.alerts.get(alert.alert_id)) is None or known.alert.site != alert.site:
+        known = self.alerts.get(alert.alert_id)
+        waits_for = awaited(so_far)
+        for key in awaited(known) if known is not None else ():
+            if key not in waits_for:
+                self._waiting[key].pop(alert.alert_id)
+                if not self._waiting[key]:
+                    del self._waiting[key]
+        for key in waits_for:
+            self._waiting.setdefault(key, {})[alert.alert_id] = None
+        if known is None or known.alert.site != alert.site:
             if known is not None:
                 self._by_rule[_rule_of(known.alert)].pop(alert.alert_id)
             self._by_rule.setdefault(_rule_of(alert), {})[alert.alert_id] = None

@@ -1,7 +1,5 @@
 """One line that says it all: for a subject, a chat, a phone's screen."""
 
-from collections.abc import Sequence
-
 from fleet.alert_labels import values_of
 from fleet.notification import Kind, TellingAlert
 
@@ -31,12 +29,11 @@ def _about(alert: TellingAlert) -> str:
     return f"{alert.title} at {alert.site}: {alert.device}{' ' + values if values else ''}"
 
 
-def digest_summary(kind: str, alerts: Sequence[TellingAlert], active: int, known: int | None) -> str:
+def digest_summary(kind: str, rule: str, site: str, listed: int, active: int, known: int | None) -> str:
     """`312 of 400 silent at site a`; of those that are over, `resolved: 12 silent at site a, 300 of 400 still`."""
-    first = alerts[0]
-    what = f"{first.rule.replace('_', ' ')} at {first.site if first.site.startswith('site') else 'site ' + first.site}"
+    what = f"{rule.replace('_', ' ')} at {site if site.startswith('site') else 'site ' + site}"
     of_all = f"{active} of {max(known, active)}" if known else str(active)
     if kind == "resolved":
-        return f"resolved: {len(alerts)} {what}" + (f", {of_all} still" if active else "")
+        return f"resolved: {listed} {what}" + (f", {of_all} still" if active else "")
     prefix = {"reminder": "still ", "acknowledged": "acknowledged: "}.get(kind, "")
     return f"{prefix}{of_all} {what}"

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from fleet.board import Board
 from fleet.plan import plans_of
 from fleet.silence import Matcher, Silence
-from fleet.standing import taken
+from fleet.standing import AlertSoFar, taken
 from tests.unit.alert_log import START, Told, policy_of, transition
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -452,6 +453,11 @@ def test_a_storm_of_ends_is_one_digest_too() -> None:
 STORM = "default: ops\nstorm: {more_than: 2, within: 1m}"
 
 
+def restarted(board: Board) -> Board:
+    rows = msgspec.json.decode(msgspec.json.encode(list(board.alerts.values())), type=list[AlertSoFar])
+    return Board(rows, board.groups)
+
+
 def listed(told: Told) -> list[str]:
     return [f"{m.kind} {', '.join(a.alert_id for a in m.alerts)}" for m in told.changes[-1].messages]
 
@@ -486,6 +492,38 @@ def test_all_alerts_of_one_device_in_a_storm_are_listed() -> None:
     told.tick(MINUTE)
     assert listed(told) == ["digest a0, a1, a2, a3, b3, c3"]
     assert set(told.board.alerts) == {"a0", "a1", "a2", "c3"}
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["", "after a restart"])
+@pytest.mark.parametrize("receiver", ["ops", "panel"], ids=["a webhook", "a state"])
+def test_who_moves_while_a_digest_is_to_come_is_told_in_it_once(receiver: str, restart: bool) -> None:
+    told = Told(f"default: {receiver}\nstorm: {{more_than: 2, within: 1m}}")
+    for n in range(4):
+        told.take(f"a{n}", device=f"s{n}")
+    assert told.take("a2", 2, "escalated", severity="critical", site="yard", device="s2") == [
+        f"{receiver} escalated storm"
+    ]
+    if restart:
+        told.board = restarted(told.board)
+    told.tick(MINUTE)
+    assert listed(told) == ["digest a0, a1, a2, a3"]
+    (digest,) = told.changes[-1].messages
+    assert [a.site for a in digest.alerts] == ["roof", "roof", "yard", "roof"]
+    assert digest.summary == "4 of 400 hot at site roof"
+    assert told.tick(HOUR) == []
+    assert told.take("a2", 3, "resolved", site="yard", device="s2") == [f"{receiver} resolved a2-3@{receiver}"]
+    assert "a2" not in told.board.alerts
+
+
+def test_who_moves_into_a_storm_of_its_new_site_is_in_the_first_digest_only() -> None:
+    told = Told(STORM)
+    for n in range(4):
+        told.take(f"a{n}", device=f"s{n}")
+        told.take(f"b{n}", device=f"t{n}", site="yard")
+    told.take("a3", 2, "escalated", severity="critical", site="yard", device="s3")
+    told.tick(MINUTE)
+    assert listed(told) == ["digest a0, a1, a2, a3", "digest b0, b1, b2, b3"]
+    assert told.tick(HOUR) == []
 
 
 STATES = [
@@ -544,16 +582,11 @@ def test_a_digest_for_a_receiver_that_left_the_file_is_noted() -> None:
 
 
 def test_after_a_restart_the_board_goes_on() -> None:
-    import msgspec
-
-    from fleet.standing import AlertSoFar
-
     told = Told("default: {to: [ops], repeat: 10m}")
     told.take()
     told.take("q", rule="stuck", quality=True)
     told.take("h", rule="cold")
-    rows = [msgspec.json.encode(so_far) for so_far in told.board.alerts.values()]
-    told.board = Board([msgspec.json.decode(row, type=AlertSoFar) for row in rows], told.board.groups)
+    told.board = restarted(told.board)
     assert sorted(told.tick(10 * MINUTE)) == ["ops reminder inhibited", "ops reminder q-1-reminder-1@ops"]
     assert told.take("q", 2, "resolved", rule="stuck", quality=True) == ["ops resolved q-2@ops"]
     assert told.tick() == ["ops firing h-1@ops"]

@@ -29,6 +29,7 @@ class Fleet:
     """Alerts as the rules would have them: one at a time of each rule and device."""
 
     told: Told = field(default_factory=lambda: Told(POLICY))
+    sites: dict[str, str] = field(default_factory=lambda: dict(SITES))
     firing: dict[tuple[str, str], tuple[str, int, str]] = field(default_factory=dict)
     flapping: dict[tuple[str, str], bool] = field(default_factory=dict)
     last: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
@@ -65,7 +66,7 @@ class Fleet:
             self.firing[key] = (alert, number, severity)
         age = timedelta(hours=2) if late else timedelta(0)
         lines = self.told.take(
-            alert, number, to, rule=rule, device=device, site=SITES[device], severity=severity, flapping=flaps,
+            alert, number, to, rule=rule, device=device, site=self.sites[device], severity=severity, flapping=flaps,
             capped=capped, quality=rule == QUALITY, event_time=self.told.now - age,
         )  # fmt: skip
         assert lines, "nothing was said of a transition"
@@ -94,6 +95,7 @@ STEP = st.one_of(
     st.tuples(st.just("silence"), st.sampled_from(sorted(SITES)), st.integers(1, 600)),
     st.tuples(st.just("off"), st.sets(st.sampled_from(["ops", "boss"]))),
     st.tuples(st.just("acknowledge"), st.integers(1, 20)),
+    st.tuples(st.just("move"), st.sampled_from(sorted(SITES)), st.sampled_from(sorted(set(SITES.values())))),
     st.tuples(st.just("restart")),
 )  # fmt: skip
 
@@ -136,6 +138,8 @@ def run(fleet: Fleet, step: tuple[Any, ...]) -> None:
             told.silences = [*told.silences, Silence("s", (Matcher("device", device),), told.now, end, "ann", "")]
         case ("off", receivers):
             told.off = frozenset(receivers)
+        case ("move", device, site):
+            fleet.sites[device] = site
         case ("acknowledge", number):
             told.acknowledge(f"a{number}")
         case _:
