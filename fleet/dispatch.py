@@ -1,7 +1,7 @@
 """Whom to tell of an alert, and what is held back from whom and why. No I/O: data and `now` in, decisions out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
@@ -99,25 +99,33 @@ def _decided(
     so_far: AlertSoFar, kind: Kind, stale: bool, receiver: str, plan: Plan | None, given: Circumstances
 ) -> Decision:
     standing = so_far.standing(receiver)
-    if kind == "resolved":
-        # An end is told to whoever knows of the beginning, in silence too: it closes what they have open.
-        # Of a receiver that is switched off it becomes a dead letter, with which it is told when that is on again.
-        if standing.told is None:
-            return Hold(receiver, kind, "never_told")
-        if not (plan.send_resolved if plan else standing.send_resolved):
-            return Hold(receiver, kind, "no_resolved")
-        return Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
+    if kind == "resolved" or (kind == "settled" and not so_far.alert.active):
+        return _ended(so_far, kind, receiver, plan, standing)
     if so_far.capped:
         return Hold(receiver, kind, "capped")
     if stale:
         return Hold(receiver, kind, "stale")
-    if kind == "settled" and not standing.knows_flapping:
-        if not so_far.alert.active:
-            return Hold(receiver, kind, "never_told")
-        kind = "firing" if standing.told is None else kind
+    if kind == "settled" and not standing.knows_flapping and standing.told is None:
+        kind = "firing"
     if found := hindrance(so_far, kind, receiver, given):
         return Hold(receiver, kind, *found)
     return Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
+
+
+def _ended(so_far: AlertSoFar, kind: Kind, receiver: str, plan: Plan | None, standing: Standing) -> Decision:
+    """An end, of an alert or of flapping while nothing fires, is told to whoever knows of the beginning, in silence
+    too: it closes what they have open. Of a receiver that is switched off it becomes a dead letter, with which it is
+    told when that is on again."""
+    tell = Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
+    settles = standing.knows_flapping and not so_far.alert.flapping
+    if kind == "settled":
+        return tell if settles else Hold(receiver, kind, "never_told")
+    ends = plan.send_resolved if plan else standing.send_resolved
+    if standing.told is not None and ends:
+        return tell
+    if settles:  # held back since; it takes the rule for one that flaps
+        return replace(tell, kind="settled")
+    return Hold(receiver, kind, "never_told" if standing.told is None else "no_resolved")
 
 
 def reconsider(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:

@@ -115,7 +115,7 @@ def test_what_is_held_back(cause: str, begin: Callable[[], tuple[Told, list[str]
     assert lines == [f"{receiver}firing {cause}"]
     assert told.tick() == []
     end = "no_route" if cause == "no_route" else "never_told"
-    assert told.take("a", 2, "resolved") == [f"{receiver}resolved {end}"]
+    assert told.take("a", 2, "resolved", flapping=cause == "flapping") == [f"{receiver}resolved {end}"]
     assert told.tick(2 * HOUR) == []
 
 
@@ -417,6 +417,65 @@ def test_settled_while_nothing_fires() -> None:
     assert told.take("a1", 3, "flapping", flapping=True) == ["ops flapping a1-3@ops"]
     assert told.take("a1", 4, "settled") == ["ops settled a1-4@ops"]
     assert told.board.alerts == {}
+
+
+HELD_BY = [
+    ("silenced", "", lambda told: setattr(told, "silences", [silence(site="roof")])),
+    ("maintenance", "maintenance: [{cron: '5 12 * * *', duration: 1h}]", lambda told: None),
+    ("inhibited", "", lambda told: told.take("q", rule="stuck", quality=True)),
+    ("switched_off", "", lambda told: setattr(told, "off", frozenset({"ops"}))),
+]
+
+
+@pytest.mark.parametrize(("policy", "begin"), [h[1:] for h in HELD_BY], ids=[h[0] for h in HELD_BY])
+def test_the_end_of_flapping_is_told_while_nothing_fires(policy: str, begin: Callable[[Told], object]) -> None:
+    """As any end, whatever holds back what begins."""
+    told = Told(f"default: ops\n{policy}")
+    told.take("a1")
+    told.take("a1", 2, "flapping", flapping=True)
+    told.take("a1", 3, "resolved", flapping=True)
+    told.tick(6 * MINUTE)
+    begin(told)
+    assert told.take("a1", 4, "settled", event_time=START - HOUR) == ["ops settled a1-4@ops"]
+    assert "a1" not in told.board.alerts
+    told.off, told.silences = frozenset(), []
+    assert told.tick(2 * HOUR) == []
+
+
+def test_the_end_of_flapping_is_told_of_what_somebody_had_taken_on() -> None:
+    told = Told()
+    told.take("a1")
+    told.take("a1", 2, "flapping", flapping=True)
+    told.acknowledge("a1")
+    told.take("a1", 3, "resolved", flapping=True)
+    assert told.take("a1", 4, "settled") == ["ops settled a1-4@ops"]
+
+
+@pytest.mark.parametrize(("cause", "policy", "begin"), HELD_BY, ids=[h[0] for h in HELD_BY])
+def test_the_end_of_flapping_that_was_held_back_is_told_with_the_alerts(
+    cause: str, policy: str, begin: Callable[[Told], object]
+) -> None:
+    """Of an alert that is quiet because its rule flaps only that was told."""
+    told = Told(f"default: ops\n{policy}")
+    told.take("a1")
+    told.take("a1", 2, "flapping", flapping=True)
+    told.take("a1", 3, "resolved", flapping=True)
+    told.take("a2", flapping=True)
+    told.tick(6 * MINUTE)
+    begin(told)
+    assert told.take("a2", 2, "settled") == [f"ops settled {cause}"]
+    assert told.take("a2", 3, "resolved") == ["ops settled a2-3@ops"]
+    told.off, told.silences = frozenset(), []
+    assert told.tick(2 * HOUR) == []
+
+
+def test_the_end_of_flapping_reaches_who_wants_no_ends_of_alerts() -> None:
+    told = Told("default: {to: [ops], send_resolved: false}")
+    told.take()
+    told.take("a", 2, "flapping", flapping=True)
+    told.silences = [silence(site="roof")]
+    assert told.take("a", 3, "settled") == ["ops settled silenced"]
+    assert told.take("a", 4, "resolved") == ["ops settled a-4@ops"]
 
 
 def test_a_storm_is_one_digest() -> None:
