@@ -31,7 +31,7 @@ from fleet.notification import Kind, Notification, TellingAlert
 from fleet.receivers import Escalation, ReceiversFile
 from fleet.standing import AlertSoFar, Identity, identity_of, taken
 from fleet.storm import Group, GroupKey, admitted, awaited, flushed, is_forgotten, key_of
-from fleet.summary import digest_summary, summary_of
+from fleet.summary import active_summary, digest_summary, summary_of
 from fleet.transition import Transition
 
 LONGEST_COMMENT = 500
@@ -94,12 +94,13 @@ class Board:
     def take(self, t: Transition, quality: bool, inhibitable: bool, given: Circumstances) -> None:
         """One transition, which was not taken before."""
         before = self.alerts.get(t.alert_id)
-        so_far = taken(before, t, quality, inhibitable)
+        stale = is_stale(t, given)
+        so_far = taken(before, t, quality, inhibitable, stale)
         if before is None:
             so_far = self._inherited(so_far)
         self._put(so_far)
         kind: Kind = t.to  # type: ignore[assignment]
-        self._act(so_far, decide(so_far, kind, is_stale(t, given), given), given)
+        self._act(so_far, decide(so_far, kind, stale, given), given)
 
     def _inherited(self, so_far: AlertSoFar) -> AlertSoFar:
         """While a rule flaps, each of its alerts takes over from the one before who knows of that."""
@@ -117,8 +118,7 @@ class Board:
         if given.policy is not self._policy:
             self._policy = given.policy
             self._changed = dict.fromkeys(self.alerts)
-            for so_far in list(self.alerts.values()):
-                self._replan(so_far, given)
+            self._replan(given)
         for alert_id in list(self._held):
             self._reconsider(self.alerts[alert_id], given)
         for alert_id in self._due(given):
@@ -131,11 +131,37 @@ class Board:
                 del self.groups[key]
                 self.changes.groups.add(key)
 
-    def _replan(self, so_far: AlertSoFar, given: Circumstances) -> None:
-        if (planned := replanned(so_far, given)) is not so_far:
-            self._put(planned)
-        if decisions := newly_planned(planned, given):
-            self._act(planned, decisions, given)
+    def _replan(self, given: Circumstances) -> None:
+        """Who is new to the file, or to a route, is told of what is active: one alert as it is told to others, several
+        in one message."""
+        news: dict[str, dict[str, Tell]] = {}
+        for so_far in list(self.alerts.values()):
+            if (planned := replanned(so_far, given)) is not so_far:
+                self._put(planned)
+            decisions = newly_planned(planned, given)
+            if holds := [decision for decision in decisions if isinstance(decision, Hold)]:
+                self._act(planned, holds, given)
+            for tell in decisions:
+                if isinstance(tell, Tell):
+                    news.setdefault(tell.receiver, {})[so_far.alert.alert_id] = tell
+        for receiver, tells in news.items():
+            self._catch_up(receiver, tells, given)
+
+    def _catch_up(self, receiver: str, tells: dict[str, Tell], given: Circumstances) -> None:
+        if len(tells) == 1:
+            ((alert_id, tell),) = tells.items()
+            self._act(self.alerts[alert_id], [tell], given)
+            return
+        for alert_id, tell in tells.items():
+            self._put(after(self.alerts[alert_id], [tell], given))
+        listed = tuple(self.alerts[alert_id].alert for alert_id in tells)
+        first = next(iter(tells.values()))
+        self._send(
+            Notification(
+                notification_id=f"active-{first.notification_id}", receiver=receiver, kind="digest", alerts=listed,
+                summary=active_summary(listed), created_at=given.now,
+            )
+        )  # fmt: skip
 
     def _reconsider(self, so_far: AlertSoFar, given: Circumstances) -> None:
         if decisions := reconsider(so_far, given):

@@ -208,13 +208,14 @@ def replanned(so_far: AlertSoFar, given: Circumstances) -> AlertSoFar:
 
 
 def newly_planned(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
-    """For receivers that keep a state, and that the file has since the alert was told to others."""
+    """For receivers to which the file's routes bring an active alert only since it changed."""
     known = any(standing.told or standing.held for standing in so_far.standings.values())
-    if not known or not so_far.alert.active or so_far.capped:
+    unrouted = not so_far.standings and not so_far.stale
+    if not (known or unrouted) or not so_far.alert.active or so_far.capped:
         return []
     decisions: list[Decision] = []
     for receiver in plans_of(given.policy, so_far.alert):
-        if receiver not in so_far.standings and given.policy.receivers[receiver].kind in STATEFUL:
+        if receiver not in so_far.standings:
             found = hindrance(so_far, "firing", receiver, given)
             number = f"{so_far.alert.transition_id}@{receiver}"
             decisions.append(Hold(receiver, "firing", *found) if found else Tell(receiver, "firing", number))

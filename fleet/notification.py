@@ -10,7 +10,8 @@ Kind = Literal[
     "firing", "escalated", "deescalated", "resolved", "flapping", "settled", "acknowledged", "reminder", "digest",
     "heartbeat", "test",
 ]  # fmt: skip
-"""Transitions by their own name. reminder: still active after the route's `repeat`. digest: a storm, told once.
+"""Transitions by their own name. reminder: still active after the route's `repeat`. digest: several alerts at
+once, of a storm or of what was active when a receiver came into the file.
 heartbeat: Weir lives, sent at its interval to receivers that want it. test: asked for by an operator."""
 
 

@@ -278,21 +278,60 @@ def test_repeats_of_a_changed_file_reach_alerts_under_way(old: str, new: str, mi
     assert told.tick(minutes * MINUTE) == ([line] if line else [])
 
 
+BOTH = "default: [ops, boss]"
 NEWCOMERS = [
-    ("a state is told what is active", "panel", ["panel firing a-1@panel"]),
-    ("a message is not", "boss", []),
+    ("a state", "default: ops", "default: [ops, panel]", ["panel firing a-1@panel"]),
+    ("a message", "default: ops", BOTH, ["boss firing a-1@boss"]),
+    ("instead of the one before", "default: ops", "default: boss", ["boss firing a-1@boss"]),
+    ("who knows already", BOTH, "default: ops", []),
+    ("nobody was to hear of it", "routes: [{match: {site: yard}, to: ops}]", "default: boss", ["boss firing a-1@boss"]),
 ]
 
 
-@pytest.mark.parametrize(("receiver", "lines"), [n[1:] for n in NEWCOMERS], ids=[n[0] for n in NEWCOMERS])
-def test_a_receiver_that_comes_later(receiver: str, lines: list[str]) -> None:
-    told = Told()
+@pytest.mark.parametrize("restart", [False, True], ids=["", "over a restart"])
+@pytest.mark.parametrize(("old", "new", "lines"), [n[1:] for n in NEWCOMERS], ids=[n[0] for n in NEWCOMERS])
+def test_who_is_new_to_the_file_is_told_of_what_is_active(old: str, new: str, lines: list[str], restart: bool) -> None:
+    """Once; not of what was over, or too old for anybody."""
+    told = Told(old)
     told.take()
+    told.take("over", device="s3")
+    told.take("over", 2, "resolved", device="s3")
     told.tick()
     told.take("late", device="s2", event_time=START - 2 * HOUR)
-    told.policy = policy_of(f"default: {receiver}")
+    told.policy = policy_of(new)
+    if restart:
+        told.board = restarted(told.board)
     assert told.tick() == lines
-    assert told.tick(HOUR) == []
+    for text in (old, new):
+        told.policy = policy_of(text)
+        assert told.tick(HOUR) == []
+
+
+def test_several_that_are_active_are_one_message_to_who_is_new() -> None:
+    told = Told("default: ops")
+    for n in range(30):
+        told.take(f"a{n:02}", device=f"s{n}")
+        told.now += MINUTE
+    told.take("b", rule="no_light", site="yard")
+    told.acknowledge("a00")
+    told.tick()
+    told.policy = policy_of("default: {to: [ops, boss], repeat: 2h}")
+    assert told.tick() == ["boss digest active-a01-1@boss", "boss firing acknowledged"]
+    (digest,) = told.changes[-1].messages
+    assert digest.summary == "30 active: 29 hot at site roof, 1 no light at site yard"
+    assert [a.alert_id for a in digest.alerts] == [*(f"a{n:02}" for n in range(1, 30)), "b"]
+    assert told.take("a05", 2, "resolved", device="s5") == ["ops resolved a05-2@ops", "boss resolved a05-2@boss"]
+    assert "boss reminder b-1-reminder-1@boss" in told.tick(2 * HOUR)
+
+
+def test_who_is_new_hears_after_a_silence_of_what_it_held_back() -> None:
+    told = Told("default: ops")
+    told.take()
+    told.take("b", device="s2")
+    told.silences = [silence(MINUTE, device="s1")]
+    told.policy = policy_of(BOTH)
+    assert told.tick() == ["boss firing b-1@boss", "boss firing silenced"]
+    assert told.tick(2 * MINUTE) == ["boss firing a-1@boss"]
 
 
 def test_escalation_goes_step_by_step_until_somebody_acknowledges() -> None:
@@ -636,7 +675,7 @@ def test_a_digest_for_a_receiver_that_left_the_file_is_noted() -> None:
     told.take("a2", device="s2")
     told.policy = policy_of("default: boss")
     told.policy = told.policy.model_copy(update={"receivers": {"boss": told.policy.receivers["boss"]}})
-    assert told.tick(MINUTE) == ["ops firing no_receiver", "ops firing no_receiver"]
+    assert told.tick(MINUTE) == ["boss digest active-a0-1@boss", "ops firing no_receiver", "ops firing no_receiver"]
     assert [held.alert.alert_id for held in told.changes[-1].held] == ["a1", "a2"]
 
 
