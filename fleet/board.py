@@ -5,13 +5,11 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
 from fleet.dispatch import (
     STATEFUL,
-    Circumstances,
     Decision,
     Hold,
     Tell,
@@ -20,27 +18,23 @@ from fleet.dispatch import (
     decide,
     due,
     forgotten,
-    is_stale,
     newly_planned,
     next_due,
     overdue,
     reconsider,
     replanned,
 )  # fmt: skip
+from fleet.hindrance import Circumstances, is_stale
 from fleet.notification import Kind, Notification, TellingAlert
 from fleet.receivers import Escalation, ReceiversFile
-from fleet.standing import AlertSoFar, Identity, identity_of, taken
+from fleet.standing import AlertSoFar, identity_of, taken
 from fleet.storm import Group, GroupKey, admitted, awaited, flushed, is_forgotten, key_of
 from fleet.summary import active_summary, digest_summary, summary_of
 from fleet.transition import Transition
+from fleet.under_way import UnderWay
 
 LONGEST_COMMENT = 500
 """Characters: it stands in one line of text messages and mails."""
-RuleAtSite = tuple[str, str, str, str]
-
-
-def _rule_of(about: TellingAlert | GroupKey) -> RuleAtSite:
-    return (about.system, about.type, about.rule, about.site)
 
 
 @dataclass(frozen=True)
@@ -67,29 +61,20 @@ class Changes:
 
 class Board:
     def __init__(self, alerts: Iterable[AlertSoFar] = (), groups: dict[GroupKey, Group] | None = None):
-        self.alerts: dict[str, AlertSoFar] = {}
+        self._under_way = UnderWay()
+        self.alerts = self._under_way.by_id
+        self.inhibiting = self._under_way.inhibiting
         self.groups = dict(groups or {})
         self.changes = Changes()
-        self._by_rule: dict[RuleAtSite, dict[str, None]] = {}
-        self._waiting: dict[GroupKey, dict[str, None]] = {}
-        """Alerts that are to be told in a digest, wherever their devices are by now."""
-        self._held: dict[str, None] = {}
-        """Alerts of which something is held back."""
         self._changed: dict[str, None] = {}
         """Since the last tick: when something is due next is not known of these."""
         self._next: dict[str, datetime] = {}
         self._calendar: list[tuple[datetime, str]] = []
         """A heap of `_next`, and of what was there before it changed."""
         self._policy: ReceiversFile | None = None
-        self._by_identity: dict[Identity, str] = {}
-        self._quality: dict[tuple[str, str], dict[str, str]] = {}
         for so_far in sorted(alerts, key=lambda known: (known.alert.starts_at, known.alert.active)):
             self._put(so_far)
         self.changes = Changes()
-
-    def inhibiting(self, type_name: str, device: str) -> str:
-        """The rule of a firing quality alert of that device."""
-        return next(iter(self._quality.get((type_name, device), {}).values()), "")
 
     def take(self, t: Transition, quality: bool, inhibitable: bool, given: Circumstances) -> None:
         """One transition, which was not taken before."""
@@ -104,7 +89,7 @@ class Board:
 
     def _inherited(self, so_far: AlertSoFar) -> AlertSoFar:
         """While a rule flaps, each of its alerts takes over from the one before who knows of that."""
-        of_old = self.alerts.get(self._by_identity.get(so_far.identity, ""))
+        of_old = self._under_way.latest(so_far.identity)
         if of_old is None or of_old.alert.active:
             return so_far
         knowing = {name: s for name, s in of_old.standings.items() if s.knows_flapping}
@@ -119,7 +104,7 @@ class Board:
             self._policy = given.policy
             self._changed = dict.fromkeys(self.alerts)
             self._replan(given)
-        for alert_id in list(self._held):
+        for alert_id in list(self._under_way.held):
             self._reconsider(self.alerts[alert_id], given)
         for alert_id in self._due(given):
             so_far = self.alerts[alert_id]
@@ -193,7 +178,7 @@ class Board:
 
     def send_digest(self, key: GroupKey, known_devices: int | None, given: Circumstances) -> None:
         group = self.groups[key]
-        members = [self.alerts[alert_id] for alert_id in self._waiting.get(key, ())]
+        members = self._under_way.waiting(key)
         before = [self.alerts[alert_id] for alert_id in group.before if alert_id in self.alerts]
         listed = list({s.alert.alert_id: s.alert for s in (*before, *members)}.values())
         if getattr(given.policy.receivers.get(key.receiver), "kind", "") in STATEFUL:
@@ -206,25 +191,23 @@ class Board:
         if key.receiver not in given.policy.receivers:
             self.changes.held += [Held(s.alert, Hold(key.receiver, key.kind, "no_receiver")) for s in members]  # type: ignore[arg-type]
         elif listed:
-            at_site = self._by_rule.get(_rule_of(key), ())
-            active = sum(self.alerts[i].alert.active for i in {*at_site, *(alert.alert_id for alert in listed)})
+            firing = {s.alert.alert_id for s in self._under_way.at_site(key) if s.alert.active}
+            firing |= {alert.alert_id for alert in listed if alert.active}
             self._send(
                 Notification(
                     notification_id=group.digest_id, receiver=key.receiver, kind="digest", alerts=tuple(listed),
-                    summary=digest_summary(key.kind, key.rule, key.site, len(listed), active, known_devices),
+                    summary=digest_summary(key.kind, key.rule, key.site, len(listed), len(firing), known_devices),
                     created_at=given.now,
                 )
             )  # fmt: skip
 
     def _is_outdated(self, alert: TellingAlert, key: GroupKey) -> bool:
         """The receiver knows a newer alert of that rule and device already, or will by this digest."""
-        latest = self.alerts[self._by_identity.get(identity_of(alert), alert.alert_id)]
+        latest = self._under_way.latest(identity_of(alert))
+        if latest is None or latest.alert.alert_id == alert.alert_id:
+            return False
         standing = latest.standing(key.receiver)
-        return (
-            latest.alert.alert_id != alert.alert_id
-            and standing.told is not None
-            and (standing.digest is None or key in awaited(latest))
-        )
+        return standing.told is not None and (standing.digest is None or key in awaited(latest))
 
     def acknowledge(self, alert_id: str, by: str, comment: str, given: Circumstances) -> str:
         """What is wrong with that; empty when it is done."""
@@ -280,59 +263,23 @@ class Board:
         self.changes.messages.append(message)
 
     def _put(self, so_far: AlertSoFar) -> None:
-        alert = so_far.alert
-        self.changes.alerts.add(alert.alert_id)
-        if so_far.quality and alert.active:
-            self._quality.setdefault((alert.type, alert.device), {})[alert.alert_id] = alert.rule
-        elif not alert.active:
-            self._forget_quality(alert)
-        self._changed[alert.alert_id] = None
-        if any(standing.held for standing in so_far.standings.values()):
-            self._held[alert.alert_id] = None
-        else:
-            self._held.pop(alert.alert_id, None)
-        known = self.alerts.get(alert.alert_id)
-        waits_for = awaited(so_far)
-        for key in awaited(known) if known is not None else ():
-            if key not in waits_for:
-                self._waiting[key].pop(alert.alert_id)
-                if not self._waiting[key]:
-                    del self._waiting[key]
-        for key in waits_for:
-            self._waiting.setdefault(key, {})[alert.alert_id] = None
-        if known is None or known.alert.site != alert.site:
-            if known is not None:
-                self._by_rule[_rule_of(known.alert)].pop(alert.alert_id)
-            self._by_rule.setdefault(_rule_of(alert), {})[alert.alert_id] = None
-        if alert.alert_id not in self.alerts:
-            self._by_identity[so_far.identity] = alert.alert_id
-        self.alerts[alert.alert_id] = so_far
-
-    def _is_latest(self, so_far: AlertSoFar) -> bool:
-        """Of its rule and device."""
-        return self._by_identity.get(so_far.identity) == so_far.alert.alert_id
-
-    def _forget_quality(self, alert: TellingAlert) -> None:
-        firing = self._quality.get((alert.type, alert.device), {})
-        if firing.pop(alert.alert_id, None) and not firing:
-            del self._quality[alert.type, alert.device]
+        self.changes.alerts.add(so_far.alert.alert_id)
+        self._changed[so_far.alert.alert_id] = None
+        self._under_way.put(so_far)
 
     def _drop(self, so_far: AlertSoFar) -> None:
-        alert_id, rule = so_far.alert.alert_id, _rule_of(so_far.alert)
-        self._forget_quality(so_far.alert)
-        indexes: tuple[dict[str, Any], ...] = (self.alerts, self._held, self._changed, self._next, self._by_rule[rule])
-        for index in indexes:
-            index.pop(alert_id, None)
-        if not self._by_rule[rule]:
-            del self._by_rule[rule]
+        alert_id = so_far.alert.alert_id
         self.changes.alerts.add(alert_id)
-        if self._is_latest(so_far):
-            del self._by_identity[so_far.identity]
+        self._changed.pop(alert_id, None)
+        self._next.pop(alert_id, None)
+        self._under_way.drop(so_far)
 
     def taken_down(self) -> Changes:
         """What is to be written since the last time; alerts that are over leave the board."""
         for alert_id in self.changes.alerts:
-            if (so_far := self.alerts.get(alert_id)) is not None and so_far.is_over(self._is_latest(so_far)):
-                self._drop(so_far)
+            if (so_far := self.alerts.get(alert_id)) is not None:
+                latest = self._under_way.latest(so_far.identity)
+                if so_far.is_over(latest is so_far):
+                    self._drop(so_far)
         changes, self.changes = self.changes, Changes()
         return changes

@@ -1,20 +1,16 @@
 """Whom to tell of an alert, and what is held back from whom and why. No I/O: data and `now` in, decisions out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import cached_property
 
 import msgspec
 
-from fleet.alert_labels import labels_of
-from fleet.maintenance import Maintenance
+from fleet.hindrance import Circumstances, hindrance
 from fleet.notification import Kind
 from fleet.plan import Plan, plan_of, plans_of, steps_of
 from fleet.receivers import Escalation, ReceiversFile
-from fleet.silence import Silence
 from fleet.standing import PASSING, AlertSoFar, Cause, Standing, rank
-from fleet.transition import Transition
 
 STATEFUL = ("alertmanager", "mqtt")
 """Kinds of receivers that keep one state of a rule and device: what comes last is what they show."""
@@ -38,51 +34,6 @@ class Hold:
 
 
 Decision = Tell | Hold
-
-
-@dataclass(frozen=True)
-class Circumstances:
-    now: datetime
-    policy: ReceiversFile
-    silences: Sequence[Silence] = ()
-    switched_off: frozenset[str] = frozenset()
-    inhibiting: Callable[[str, str], str] = lambda type_name, device: ""
-    """The rule of a firing `quality` alert of that device; empty: none fires."""
-    began_at: datetime | None = None
-    """When Weir first told anybody of anything: what is much older was for nobody."""
-
-    @cached_property
-    def windows(self) -> list[Maintenance]:
-        """Of maintenance, that are open now."""
-        return [window for window in self.policy.maintenance if window.ends(self.now)]
-
-
-def is_stale(t: Transition, given: Circumstances) -> bool:
-    max_age_us = given.policy.max_age // timedelta(microseconds=1)
-    if t.detected_at_us - t.event_time_us > max_age_us:
-        return True
-    return given.began_at is not None and t.detected_at_us < given.began_at.timestamp() * 1e6 - max_age_us
-
-
-def hindrance(so_far: AlertSoFar, kind: Kind, receiver: str, given: Circumstances) -> tuple[Cause, str] | None:
-    """What keeps an alert, as it is now, from being told to a receiver, and a word on which."""
-    alert = so_far.alert
-    if receiver in given.switched_off:
-        return "switched_off", ""
-    labels = labels_of(alert)
-    for silence in given.silences:
-        if silence.covers(labels, given.now):
-            return "silenced", silence.silence_id
-    for window in given.windows:
-        if window.match.takes(alert):
-            return "maintenance", window.name or window.cron
-    if so_far.inhibitable and not so_far.quality and (rule := given.inhibiting(alert.type, alert.device)):
-        return "inhibited", rule
-    if so_far.acknowledged is not None and kind != "acknowledged":
-        return "acknowledged", alert.acknowledged_by or ""
-    if alert.flapping and kind != "flapping":
-        return "flapping", ""
-    return None
 
 
 def decide(so_far: AlertSoFar, kind: Kind, stale: bool, given: Circumstances) -> list[Decision]:

@@ -17,13 +17,11 @@ from fleet.board import Board, Changes
 from fleet.errors import Unavailable
 from fleet.notification import Notification, TellingAlert
 from fleet.silence import Silence
-from fleet.standing import AlertSoFar
-from fleet.storm import Group, GroupKey
+from streaming.board_rows import read_board, write_board
 from streaming.dead_letters import bury, outdate
 from streaming.notifications import IDENTITY, held_row, note, row_of, slices
 
 _encode = msgspec.json.encode
-GROUP = ("receiver", "kind", "system", "type", "rule", "site")
 LOCK_SECONDS = 10.0
 FROZEN_SECONDS = 30.0
 """Deciding with the transaction open takes seconds at most, in the worst storm."""
@@ -56,12 +54,7 @@ class Outbox:
                 ),
                 {"now": now},
             ).one()
-            alerts = connection.execute(text("SELECT so_far::text FROM dispatch_alerts")).scalars()
-            groups = connection.execute(text(f"SELECT {', '.join(GROUP)}, so_far::text FROM dispatch_groups"))  # noqa: S608
-            board = Board(
-                [msgspec.json.decode(found, type=AlertSoFar) for found in alerts],
-                {GroupKey(*g[:-1]): msgspec.json.decode(g[-1], type=Group) for g in groups},
-            )
+            board = read_board(connection)
         self.epoch = row.epoch
         return board, row.began_at
 
@@ -75,38 +68,9 @@ class Outbox:
             raise Unavailable("another dispatcher has taken over; only one is to run")
 
     def write(self, connection: Connection, board: Board, changes: Changes, now: datetime) -> None:
-        alerts = [board.alerts[i] for i in changes.alerts if i in board.alerts]
-        gone = [i for i in changes.alerts if i not in board.alerts]
-        if alerts:
-            connection.execute(
-                text(
-                    "INSERT INTO dispatch_alerts SELECT row->'alert'->>'alert_id', row"
-                    " FROM jsonb_array_elements(CAST(:rows AS jsonb)) row"
-                    " ON CONFLICT (alert_id) DO UPDATE SET so_far = excluded.so_far"
-                ),
-                {"rows": _encode(alerts).decode()},
-            )
-        if gone:
-            connection.execute(text("DELETE FROM dispatch_alerts WHERE alert_id = ANY(:gone)"), {"gone": gone})
-        for key in changes.groups:
-            self._write_group(connection, key, board.groups.get(key))
+        write_board(connection, board, changes)
         self.put(connection, changes.messages, now)
         note(connection, [held_row(held, now) for held in changes.held])
-
-    def _write_group(self, connection: Connection, key: GroupKey, group: Group | None) -> None:
-        where = key._asdict()
-        if group is None:
-            same = " AND ".join(f"{name} = :{name}" for name in GROUP)
-            connection.execute(text(f"DELETE FROM dispatch_groups WHERE {same}"), where)  # noqa: S608
-            return
-        values = ", ".join(f":{name}" for name in GROUP)
-        connection.execute(
-            text(
-                f"INSERT INTO dispatch_groups VALUES ({values}, CAST(:so_far AS jsonb))"  # noqa: S608
-                f" ON CONFLICT ({', '.join(GROUP)}) DO UPDATE SET so_far = excluded.so_far"
-            ),
-            {**where, "so_far": _encode(group).decode()},
-        )
 
     def put(self, connection: Connection, messages: Sequence[Notification], now: datetime) -> None:
         for rows in slices(messages):

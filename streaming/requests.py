@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from fleet.board import Board
-from fleet.dispatch import Circumstances
+from fleet.hindrance import Circumstances
 from fleet.notification import Notification
 from streaming.dead_letters import SUPERSEDED, of_dead, revive
 from streaming.outbox import Outbox

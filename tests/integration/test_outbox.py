@@ -12,8 +12,8 @@ from connections.warehouse import Warehouse
 from etl.retention import expire
 from fleet.board import Board, Changes
 from fleet.catalog import load_catalog
-from fleet.dispatch import Circumstances
 from fleet.errors import Unavailable
+from fleet.hindrance import Circumstances
 from fleet.receivers_file import load_receivers
 from fleet.settings import Settings
 from fleet.standing import AlertSoFar, Standing

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fleet.board import Board, Changes
-from fleet.dispatch import Circumstances
+from fleet.hindrance import Circumstances
 from fleet.receivers import ReceiversFile
 from fleet.receivers_file import load_receivers
 from fleet.silence import Silence
