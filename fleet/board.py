@@ -226,7 +226,7 @@ class Board:
         return ""
 
     def _act(
-        self, so_far: AlertSoFar, decisions: list[Decision], given: Circumstances, steps: Sequence[Escalation] = ()
+        self, so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstances, steps: Sequence[Escalation] = ()
     ) -> AlertSoFar:  # fmt: skip
         so_far = after(so_far, decisions, given, steps)
         for decision in decisions:
