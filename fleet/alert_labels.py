@@ -26,6 +26,7 @@ def annotations_of(alert: TellingAlert) -> dict[str, str]:
         "values": values_of(alert),
         "reason": alert.reason or "",
         "acknowledged_by": alert.acknowledged_by or "",
+        "acknowledged_comment": alert.acknowledged_comment,
         "flapping": "true" if alert.flapping else "",
     }
     return {name: text for name, text in told.items() if text}

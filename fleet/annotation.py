@@ -6,6 +6,7 @@ from html import escape
 
 from fleet.alert_labels import values_of
 from fleet.notification import TellingAlert
+from fleet.summary import taken_on_by
 
 TAGGED = ("system", "type", "rule", "severity", "device", "site")
 LONGEST_TAG = 100
@@ -27,7 +28,10 @@ def annotation_of(alert: TellingAlert, summary: str) -> Annotation:
     begin, end = _ms(alert.starts_at), _ms(alert.resolved_at) if alert.resolved_at else None
     tags = [identity_tag(alert), "weir", *(f"{name}:{getattr(alert, name)}"[:LONGEST_TAG] for name in TAGGED)]
     state = f"over ({alert.reason})" if end else "active"
-    text = "<br>".join(escape(line) for line in (summary, f"{alert.title}: {state}, {values_of(alert)}"))
+    lines = [summary, f"{alert.title}: {state}, {values_of(alert)}"]
+    if (by := taken_on_by(alert)) and by not in summary:  # later texts replace the one that told it
+        lines.append(f"acknowledged by {by}")
+    text = "<br>".join(escape(line) for line in lines)
     return Annotation(begin, end if end is None else max(begin, end), tuple(tags), text)
 
 

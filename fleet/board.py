@@ -5,13 +5,11 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
 from fleet.dispatch import (
     STATEFUL,
-    Circumstances,
     Decision,
     Hold,
     Tell,
@@ -20,25 +18,23 @@ from fleet.dispatch import (
     decide,
     due,
     forgotten,
-    is_stale,
     newly_planned,
     next_due,
     overdue,
     reconsider,
     replanned,
 )  # fmt: skip
+from fleet.hindrance import Circumstances, is_stale
 from fleet.notification import Kind, Notification, TellingAlert
 from fleet.receivers import Escalation, ReceiversFile
-from fleet.standing import AlertSoFar, Identity, identity_of, taken
-from fleet.storm import Group, GroupKey, admitted, flushed, is_forgotten, key_of
-from fleet.summary import digest_summary, summary_of
+from fleet.standing import AlertSoFar, identity_of, taken
+from fleet.storm import Group, GroupKey, admitted, awaited, flushed, is_forgotten, key_of
+from fleet.summary import active_summary, digest_summary, summary_of
 from fleet.transition import Transition
+from fleet.under_way import UnderWay
 
-RuleAtSite = tuple[str, str, str, str]
-
-
-def _rule_of(about: TellingAlert | GroupKey) -> RuleAtSite:
-    return (about.system, about.type, about.rule, about.site)
+LONGEST_COMMENT = 500
+"""Characters: it stands in one line of text messages and mails."""
 
 
 @dataclass(frozen=True)
@@ -65,41 +61,35 @@ class Changes:
 
 class Board:
     def __init__(self, alerts: Iterable[AlertSoFar] = (), groups: dict[GroupKey, Group] | None = None):
-        self.alerts: dict[str, AlertSoFar] = {}
+        self._under_way = UnderWay()
+        self.alerts = self._under_way.by_id
+        self.inhibiting = self._under_way.inhibiting
         self.groups = dict(groups or {})
         self.changes = Changes()
-        self._by_rule: dict[RuleAtSite, dict[str, None]] = {}
-        self._held: dict[str, None] = {}
-        """Alerts of which something is held back."""
         self._changed: dict[str, None] = {}
         """Since the last tick: when something is due next is not known of these."""
         self._next: dict[str, datetime] = {}
         self._calendar: list[tuple[datetime, str]] = []
         """A heap of `_next`, and of what was there before it changed."""
         self._policy: ReceiversFile | None = None
-        self._by_identity: dict[Identity, str] = {}
-        self._quality: dict[tuple[str, str], dict[str, str]] = {}
         for so_far in sorted(alerts, key=lambda known: (known.alert.starts_at, known.alert.active)):
             self._put(so_far)
         self.changes = Changes()
 
-    def inhibiting(self, type_name: str, device: str) -> str:
-        """The rule of a firing quality alert of that device."""
-        return next(iter(self._quality.get((type_name, device), {}).values()), "")
-
     def take(self, t: Transition, quality: bool, inhibitable: bool, given: Circumstances) -> None:
         """One transition, which was not taken before."""
         before = self.alerts.get(t.alert_id)
-        so_far = taken(before, t, quality, inhibitable)
+        stale = is_stale(t, given)
+        so_far = taken(before, t, quality, inhibitable, stale)
         if before is None:
             so_far = self._inherited(so_far)
         self._put(so_far)
         kind: Kind = t.to  # type: ignore[assignment]
-        self._act(so_far, decide(so_far, kind, is_stale(t, given), given), given)
+        self._act(so_far, decide(so_far, kind, stale, given), given)
 
     def _inherited(self, so_far: AlertSoFar) -> AlertSoFar:
         """While a rule flaps, each of its alerts takes over from the one before who knows of that."""
-        of_old = self.alerts.get(self._by_identity.get(so_far.identity, ""))
+        of_old = self._under_way.latest(so_far.identity)
         if of_old is None or of_old.alert.active:
             return so_far
         knowing = {name: s for name, s in of_old.standings.items() if s.knows_flapping}
@@ -113,9 +103,8 @@ class Board:
         if given.policy is not self._policy:
             self._policy = given.policy
             self._changed = dict.fromkeys(self.alerts)
-            for so_far in list(self.alerts.values()):
-                self._replan(so_far, given)
-        for alert_id in list(self._held):
+            self._replan(given)
+        for alert_id in list(self._under_way.held):
             self._reconsider(self.alerts[alert_id], given)
         for alert_id in self._due(given):
             so_far = self.alerts[alert_id]
@@ -127,11 +116,37 @@ class Board:
                 del self.groups[key]
                 self.changes.groups.add(key)
 
-    def _replan(self, so_far: AlertSoFar, given: Circumstances) -> None:
-        if (planned := replanned(so_far, given)) is not so_far:
-            self._put(planned)
-        if decisions := newly_planned(planned, given):
-            self._act(planned, decisions, given)
+    def _replan(self, given: Circumstances) -> None:
+        """Who is new to the file, or to a route, is told of what is active: one alert as it is told to others, several
+        in one message."""
+        news: dict[str, dict[str, Tell]] = {}
+        for so_far in list(self.alerts.values()):
+            if (planned := replanned(so_far, given)) is not so_far:
+                self._put(planned)
+            decisions = newly_planned(planned, given)
+            if holds := [decision for decision in decisions if isinstance(decision, Hold)]:
+                self._act(planned, holds, given)
+            for tell in decisions:
+                if isinstance(tell, Tell):
+                    news.setdefault(tell.receiver, {})[so_far.alert.alert_id] = tell
+        for receiver, tells in news.items():
+            self._catch_up(receiver, tells, given)
+
+    def _catch_up(self, receiver: str, tells: dict[str, Tell], given: Circumstances) -> None:
+        if len(tells) == 1:
+            ((alert_id, tell),) = tells.items()
+            self._act(self.alerts[alert_id], [tell], given)
+            return
+        for alert_id, tell in tells.items():
+            self._put(after(self.alerts[alert_id], [tell], given))
+        listed = tuple(self.alerts[alert_id].alert for alert_id in tells)
+        first = next(iter(tells.values()))
+        self._send(
+            Notification(
+                notification_id=f"active-{first.notification_id}", receiver=receiver, kind="digest", alerts=listed,
+                summary=active_summary(listed), created_at=given.now,
+            )
+        )  # fmt: skip
 
     def _reconsider(self, so_far: AlertSoFar, given: Circumstances) -> None:
         if decisions := reconsider(so_far, given):
@@ -163,45 +178,47 @@ class Board:
 
     def send_digest(self, key: GroupKey, known_devices: int | None, given: Circumstances) -> None:
         group = self.groups[key]
-        of_rule = [self.alerts[alert_id] for alert_id in self._by_rule.get(_rule_of(key), ())]
-        members = [s for s in of_rule if s.standing(key.receiver).digest == key.kind]
-        told = {s.alert.alert_id for s in members}
-        listed = [s.alert for s in of_rule if s.alert.alert_id in {*told, *group.before}]
+        members = self._under_way.waiting(key)
+        before = [self.alerts[alert_id] for alert_id in group.before if alert_id in self.alerts]
+        listed = list({s.alert.alert_id: s.alert for s in (*before, *members)}.values())
         if getattr(given.policy.receivers.get(key.receiver), "kind", "") in STATEFUL:
             listed = [alert for alert in listed if not self._is_outdated(alert, key)]
         for so_far in members:
-            standing = msgspec.structs.replace(so_far.standing(key.receiver), digest=None)
+            standing = msgspec.structs.replace(so_far.standing(key.receiver), digest=None, digest_site="")
             self._put(msgspec.structs.replace(so_far, standings={**so_far.standings, key.receiver: standing}))
         self.groups[key] = flushed(group)
         self.changes.groups.add(key)
         if key.receiver not in given.policy.receivers:
             self.changes.held += [Held(s.alert, Hold(key.receiver, key.kind, "no_receiver")) for s in members]  # type: ignore[arg-type]
         elif listed:
-            active = sum(s.alert.active for s in of_rule)
+            firing = {s.alert.alert_id for s in self._under_way.at_site(key) if s.alert.active}
+            firing |= {alert.alert_id for alert in listed if alert.active}
             self._send(
                 Notification(
                     notification_id=group.digest_id, receiver=key.receiver, kind="digest", alerts=tuple(listed),
-                    summary=digest_summary(key.kind, listed, active, known_devices), created_at=given.now,
+                    summary=digest_summary(key.kind, key.rule, key.site, len(listed), len(firing), known_devices),
+                    created_at=given.now,
                 )
             )  # fmt: skip
 
     def _is_outdated(self, alert: TellingAlert, key: GroupKey) -> bool:
         """The receiver knows a newer alert of that rule and device already, or will by this digest."""
-        latest = self.alerts[self._by_identity.get(identity_of(alert), alert.alert_id)]
+        latest = self._under_way.latest(identity_of(alert))
+        if latest is None or latest.alert.alert_id == alert.alert_id:
+            return False
         standing = latest.standing(key.receiver)
-        return (
-            latest.alert.alert_id != alert.alert_id
-            and standing.told is not None
-            and standing.digest in (None, key.kind)
-        )
+        return standing.told is not None and (standing.digest is None or key in awaited(latest))
 
-    def acknowledge(self, alert_id: str, by: str, given: Circumstances) -> str:
+    def acknowledge(self, alert_id: str, by: str, comment: str, given: Circumstances) -> str:
         """What is wrong with that; empty when it is done."""
-        so_far = self.alerts.get(alert_id)
+        so_far, comment = self.alerts.get(alert_id), " ".join(comment.split())
         if so_far is None or not so_far.alert.active:
             return "it is not active"
+        if len(comment) > LONGEST_COMMENT:
+            return f"the comment has {len(comment)} characters, and {LONGEST_COMMENT} at most are passed on"
+        alert = msgspec.structs.replace(so_far.alert, acknowledged_by=by, acknowledged_comment=comment)
         so_far = msgspec.structs.replace(
-            so_far, alert=msgspec.structs.replace(so_far.alert, acknowledged_by=by),
+            so_far, alert=alert,
             acknowledged=so_far.alert.severity, acknowledgements=so_far.acknowledgements + 1,
         )  # fmt: skip
         self._put(so_far)
@@ -209,7 +226,7 @@ class Board:
         return ""
 
     def _act(
-        self, so_far: AlertSoFar, decisions: list[Decision], given: Circumstances, steps: Sequence[Escalation] = ()
+        self, so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstances, steps: Sequence[Escalation] = ()
     ) -> AlertSoFar:  # fmt: skip
         so_far = after(so_far, decisions, given, steps)
         for decision in decisions:
@@ -238,7 +255,7 @@ class Board:
                     )
                 )  # fmt: skip
                 return so_far
-            standing = msgspec.structs.replace(standing, digest=tell.kind)
+            standing = msgspec.structs.replace(standing, digest=tell.kind, digest_site=alert.site)
         self.changes.held.append(Held(alert, Hold(tell.receiver, tell.kind, "storm")))
         return msgspec.structs.replace(so_far, standings={**so_far.standings, tell.receiver: standing})
 
@@ -246,50 +263,23 @@ class Board:
         self.changes.messages.append(message)
 
     def _put(self, so_far: AlertSoFar) -> None:
-        alert = so_far.alert
-        self.changes.alerts.add(alert.alert_id)
-        if so_far.quality and alert.active:
-            self._quality.setdefault((alert.type, alert.device), {})[alert.alert_id] = alert.rule
-        elif not alert.active:
-            self._forget_quality(alert)
-        self._changed[alert.alert_id] = None
-        if any(standing.held for standing in so_far.standings.values()):
-            self._held[alert.alert_id] = None
-        else:
-            self._held.pop(alert.alert_id, None)
-        if (known := self.alerts.get(alert.alert_id)) is None or known.alert.site != alert.site:
-            if known is not None:
-                self._by_rule[_rule_of(known.alert)].pop(alert.alert_id)
-            self._by_rule.setdefault(_rule_of(alert), {})[alert.alert_id] = None
-        if alert.alert_id not in self.alerts:
-            self._by_identity[so_far.identity] = alert.alert_id
-        self.alerts[alert.alert_id] = so_far
-
-    def _is_latest(self, so_far: AlertSoFar) -> bool:
-        """Of its rule and device."""
-        return self._by_identity.get(so_far.identity) == so_far.alert.alert_id
-
-    def _forget_quality(self, alert: TellingAlert) -> None:
-        firing = self._quality.get((alert.type, alert.device), {})
-        if firing.pop(alert.alert_id, None) and not firing:
-            del self._quality[alert.type, alert.device]
+        self.changes.alerts.add(so_far.alert.alert_id)
+        self._changed[so_far.alert.alert_id] = None
+        self._under_way.put(so_far)
 
     def _drop(self, so_far: AlertSoFar) -> None:
-        alert_id, rule = so_far.alert.alert_id, _rule_of(so_far.alert)
-        self._forget_quality(so_far.alert)
-        indexes: tuple[dict[str, Any], ...] = (self.alerts, self._held, self._changed, self._next, self._by_rule[rule])
-        for index in indexes:
-            index.pop(alert_id, None)
-        if not self._by_rule[rule]:
-            del self._by_rule[rule]
+        alert_id = so_far.alert.alert_id
         self.changes.alerts.add(alert_id)
-        if self._is_latest(so_far):
-            del self._by_identity[so_far.identity]
+        self._changed.pop(alert_id, None)
+        self._next.pop(alert_id, None)
+        self._under_way.drop(so_far)
 
     def taken_down(self) -> Changes:
         """What is to be written since the last time; alerts that are over leave the board."""
         for alert_id in self.changes.alerts:
-            if (so_far := self.alerts.get(alert_id)) is not None and so_far.is_over(self._is_latest(so_far)):
-                self._drop(so_far)
+            if (so_far := self.alerts.get(alert_id)) is not None:
+                latest = self._under_way.latest(so_far.identity)
+                if so_far.is_over(latest is so_far):
+                    self._drop(so_far)
         changes, self.changes = self.changes, Changes()
         return changes

@@ -1,20 +1,16 @@
 """Whom to tell of an alert, and what is held back from whom and why. No I/O: data and `now` in, decisions out."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import cached_property
 
 import msgspec
 
-from fleet.alert_labels import labels_of
-from fleet.maintenance import Maintenance
+from fleet.hindrance import Circumstances, hindrance
 from fleet.notification import Kind
 from fleet.plan import Plan, plan_of, plans_of, steps_of
 from fleet.receivers import Escalation, ReceiversFile
-from fleet.silence import Silence
 from fleet.standing import PASSING, AlertSoFar, Cause, Standing, rank
-from fleet.transition import Transition
 
 STATEFUL = ("alertmanager", "mqtt")
 """Kinds of receivers that keep one state of a rule and device: what comes last is what they show."""
@@ -40,51 +36,6 @@ class Hold:
 Decision = Tell | Hold
 
 
-@dataclass(frozen=True)
-class Circumstances:
-    now: datetime
-    policy: ReceiversFile
-    silences: Sequence[Silence] = ()
-    switched_off: frozenset[str] = frozenset()
-    inhibiting: Callable[[str, str], str] = lambda type_name, device: ""
-    """The rule of a firing `quality` alert of that device; empty: none fires."""
-    began_at: datetime | None = None
-    """When Weir first told anybody of anything: what is much older was for nobody."""
-
-    @cached_property
-    def windows(self) -> list[Maintenance]:
-        """Of maintenance, that are open now."""
-        return [window for window in self.policy.maintenance if window.ends(self.now)]
-
-
-def is_stale(t: Transition, given: Circumstances) -> bool:
-    max_age_us = given.policy.max_age // timedelta(microseconds=1)
-    if t.detected_at_us - t.event_time_us > max_age_us:
-        return True
-    return given.began_at is not None and t.detected_at_us < given.began_at.timestamp() * 1e6 - max_age_us
-
-
-def hindrance(so_far: AlertSoFar, kind: Kind, receiver: str, given: Circumstances) -> tuple[Cause, str] | None:
-    """What keeps an alert, as it is now, from being told to a receiver, and a word on which."""
-    alert = so_far.alert
-    if receiver in given.switched_off:
-        return "switched_off", ""
-    labels = labels_of(alert)
-    for silence in given.silences:
-        if silence.covers(labels, given.now):
-            return "silenced", silence.silence_id
-    for window in given.windows:
-        if window.match.takes(alert):
-            return "maintenance", window.name or window.cron
-    if so_far.inhibitable and not so_far.quality and (rule := given.inhibiting(alert.type, alert.device)):
-        return "inhibited", rule
-    if so_far.acknowledged is not None and kind != "acknowledged":
-        return "acknowledged", alert.acknowledged_by or ""
-    if alert.flapping and kind != "flapping":
-        return "flapping", ""
-    return None
-
-
 def decide(so_far: AlertSoFar, kind: Kind, stale: bool, given: Circumstances) -> list[Decision]:
     """On a transition; `so_far` is the alert after it. Who was told once hears of all that follows, whatever the routes
     say by now. One decision a receiver; at least one."""
@@ -99,25 +50,33 @@ def _decided(
     so_far: AlertSoFar, kind: Kind, stale: bool, receiver: str, plan: Plan | None, given: Circumstances
 ) -> Decision:
     standing = so_far.standing(receiver)
-    if kind == "resolved":
-        # An end is told to whoever knows of the beginning, in silence too: it closes what they have open.
-        # Of a receiver that is switched off it becomes a dead letter, with which it is told when that is on again.
-        if standing.told is None:
-            return Hold(receiver, kind, "never_told")
-        if not (plan.send_resolved if plan else standing.send_resolved):
-            return Hold(receiver, kind, "no_resolved")
-        return Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
+    if kind == "resolved" or (kind == "settled" and not so_far.alert.active):
+        return _ended(so_far, kind, receiver, plan, standing)
     if so_far.capped:
         return Hold(receiver, kind, "capped")
     if stale:
         return Hold(receiver, kind, "stale")
-    if kind == "settled" and not standing.knows_flapping:
-        if not so_far.alert.active:
-            return Hold(receiver, kind, "never_told")
-        kind = "firing" if standing.told is None else kind
+    if kind == "settled" and not standing.knows_flapping and standing.told is None:
+        kind = "firing"
     if found := hindrance(so_far, kind, receiver, given):
         return Hold(receiver, kind, *found)
     return Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
+
+
+def _ended(so_far: AlertSoFar, kind: Kind, receiver: str, plan: Plan | None, standing: Standing) -> Decision:
+    """An end, of an alert or of flapping while nothing fires, is told to whoever knows of the beginning, in silence
+    too: it closes what they have open. Of a receiver that is switched off it becomes a dead letter, with which it is
+    told when that is on again."""
+    tell = Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
+    settles = standing.knows_flapping and not so_far.alert.flapping
+    if kind == "settled":
+        return tell if settles else Hold(receiver, kind, "never_told")
+    ends = plan.send_resolved if plan else standing.send_resolved
+    if standing.told is not None and ends:
+        return tell
+    if settles:  # held back since; it takes the rule for one that flaps
+        return replace(tell, kind="settled")
+    return Hold(receiver, kind, "never_told" if standing.told is None else "no_resolved")
 
 
 def reconsider(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
@@ -200,13 +159,14 @@ def replanned(so_far: AlertSoFar, given: Circumstances) -> AlertSoFar:
 
 
 def newly_planned(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
-    """For receivers that keep a state, and that the file has since the alert was told to others."""
+    """For receivers to which the file's routes bring an active alert only since it changed."""
     known = any(standing.told or standing.held for standing in so_far.standings.values())
-    if not known or not so_far.alert.active or so_far.capped:
+    unrouted = not so_far.standings and not so_far.stale
+    if not (known or unrouted) or not so_far.alert.active or so_far.capped:
         return []
     decisions: list[Decision] = []
     for receiver in plans_of(given.policy, so_far.alert):
-        if receiver not in so_far.standings and given.policy.receivers[receiver].kind in STATEFUL:
+        if receiver not in so_far.standings:
             found = hindrance(so_far, "firing", receiver, given)
             number = f"{so_far.alert.transition_id}@{receiver}"
             decisions.append(Hold(receiver, "firing", *found) if found else Tell(receiver, "firing", number))

@@ -14,6 +14,7 @@ from jinja2 import Environment
 
 from fleet.alert_labels import values_of
 from fleet.notification import Notification, TellingAlert
+from fleet.summary import taken_on_by
 
 MOST_ALERTS = 200
 """Named in one mail; of more it says how many."""
@@ -104,7 +105,7 @@ def _rows(alert: TellingAlert) -> list[tuple[str, str]]:
         ("fired", _time(alert.starts_at)),
         ("resolved", f"{_time(alert.resolved_at)}, {alert.reason or 'recovered'}" if alert.resolved_at else ""),
         ("flapping", "it changes to and fro" if alert.flapping else ""),
-        ("acknowledged by", alert.acknowledged_by or ""),
+        ("acknowledged by", taken_on_by(alert)),
         *sorted(alert.annotations.items()),
         ("alert", alert.alert_id),
     ]

@@ -10,7 +10,8 @@ Kind = Literal[
     "firing", "escalated", "deescalated", "resolved", "flapping", "settled", "acknowledged", "reminder", "digest",
     "heartbeat", "test",
 ]  # fmt: skip
-"""Transitions by their own name. reminder: still active after the route's `repeat`. digest: a storm, told once.
+"""Transitions by their own name. reminder: still active after the route's `repeat`. digest: several alerts at
+once, of a storm or of what was active when a receiver came into the file.
 heartbeat: Weir lives, sent at its interval to receivers that want it. test: asked for by an operator."""
 
 
@@ -40,6 +41,8 @@ class TellingAlert(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     flapping: bool = False
     acknowledged_by: str | None = None
+    acknowledged_comment: str = ""
+    """What that person said of it, on one line."""
 
     @property
     def active(self) -> bool:

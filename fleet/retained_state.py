@@ -26,6 +26,7 @@ def state_of(alert: TellingAlert) -> bytes:
         "reason": alert.reason,
         "flapping": alert.flapping,
         "acknowledged_by": alert.acknowledged_by,
+        "acknowledged_comment": alert.acknowledged_comment or None,
         "values": alert.values,
         "alert_id": alert.alert_id,
         "transition_id": alert.transition_id,

@@ -30,6 +30,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of PASSING: what keeps it from being told how the alert is now."""
     digest: str | None = None
     """The kind of the digest in which it will be told."""
+    digest_site: str = ""
+    """Of that digest: the device may have moved since. Empty in rows that are older than this: the alert's."""
     knows_flapping: bool = False
     send_resolved: bool = True
     repeat_seconds: float | None = None
@@ -54,6 +56,8 @@ class AlertSoFar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     quality: bool = False
     inhibitable: bool = True
     capped: bool = False
+    stale: bool = False
+    """All that is known of it was old when it was detected: it is news for nobody."""
     acknowledged: str | None = None
     """The severity at which somebody took it on."""
     acknowledgements: int = 0
@@ -79,7 +83,9 @@ class AlertSoFar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.standings.get(receiver) or Standing()
 
 
-def taken(before: AlertSoFar | None, t: Transition, quality: bool, inhibitable: bool) -> AlertSoFar:
+def taken(
+    before: AlertSoFar | None, t: Transition, quality: bool, inhibitable: bool, stale: bool = False
+) -> AlertSoFar:
     """The alert after a transition, nobody told of it yet."""
     severities = before.alert.severities if before else ()
     event_time = to_datetime(t.event_time_us)
@@ -97,12 +103,14 @@ def taken(before: AlertSoFar | None, t: Transition, quality: bool, inhibitable: 
         since=to_datetime(t.since_us), starts_at=to_datetime(t.starts_at_us), event_time=event_time,
         resolved_at=resolved_at, reason=reason, flapping=t.flapping,
         acknowledged_by=before.alert.acknowledged_by if before and not risen else None,
+        acknowledged_comment=before.alert.acknowledged_comment if before and not risen else "",
     )  # fmt: skip
     if before is None:
-        return AlertSoFar(alert=alert, quality=quality, inhibitable=inhibitable, capped=t.capped)
+        return AlertSoFar(alert=alert, quality=quality, inhibitable=inhibitable, capped=t.capped, stale=stale)
     changed = msgspec.structs.replace(
-        before, alert=alert, quality=quality, inhibitable=inhibitable, capped=before.capped or t.capped
-    )
+        before, alert=alert, quality=quality, inhibitable=inhibitable, capped=before.capped or t.capped,
+        stale=before.stale and stale,
+    )  # fmt: skip
     if before.alert.active and rank(t.severity) > rank(before.alert.severity):
         changed = msgspec.structs.replace(changed, steps_taken=())
     return anew(changed) if risen else changed

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from fleet.notification import Kind, TellingAlert
+from fleet.notification import TellingAlert
 from fleet.receivers import Storm
+from fleet.standing import AlertSoFar
 
 
 class GroupKey(NamedTuple):
@@ -18,8 +19,17 @@ class GroupKey(NamedTuple):
     site: str
 
 
-def key_of(receiver: str, kind: Kind, alert: TellingAlert) -> GroupKey:
+def key_of(receiver: str, kind: str, alert: TellingAlert) -> GroupKey:
     return GroupKey(receiver, kind, alert.system, alert.type, alert.rule, alert.site)
+
+
+def awaited(so_far: AlertSoFar) -> list[GroupKey]:
+    """The digests in which the alert is to be told."""
+    return [
+        key_of(receiver, standing.digest, so_far.alert)._replace(site=standing.digest_site or so_far.alert.site)
+        for receiver, standing in so_far.standings.items()
+        if standing.digest
+    ]
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

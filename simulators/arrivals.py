@@ -43,6 +43,8 @@ class Arrivals:
         self._hook_ids, self._mail_ids, self._threads = _Ids(), _Ids(), _Ids()
         self._last_hooks: deque[dict[str, Any]] = deque(maxlen=LAST)
         self._last_mails: deque[dict[str, Any]] = deque(maxlen=LAST)
+        self._single: dict[str, dict[str, Any] | None] = {"webhook": None, "mail": None}
+        """The last about one alert, which a storm's digests would drive out of the last few."""
 
     def hook(self, headers: Mapping[str, str], body: bytes, now: datetime) -> tuple[int, str]:
         """The HTTP status, and what is wrong. `headers` in small letters."""
@@ -61,7 +63,9 @@ class Arrivals:
             self._hooks["received"] += 1
             if self._hook_ids.add(headers["webhook-id"]):
                 self._hooks[str(told["status"])] += 1
-            self._last_hooks.append({"id": headers["webhook-id"], "body": told})
+            self._last_hooks.append(hook := {"id": headers["webhook-id"], "body": told})
+            if _is_of_one_alert(told):
+                self._single["webhook"] = hook
         return 200, ""
 
     def mail(self, to: list[str], content: bytes, encrypted: bool) -> None:
@@ -74,25 +78,38 @@ class Arrivals:
                 self._mails["in_a_thread" if first else "first_or_alone"] += 1
                 if problem := thread_problem(own, first, str(mail["In-Reply-To"] or "")):
                     self._mails[problem] += 1
-            if found := _OF_AN_ALERT.match(own):
-                self._threads.add(found["alert"])
-            self._last_mails.append({
+            self._last_mails.append(last := {
                 "to": to, "subject": str(mail["Subject"]), "message_id": own, "references": first,
                 "encrypted": encrypted, "text": text.get_content() if text else "",
             })  # fmt: skip
+            if found := _OF_AN_ALERT.match(own):
+                self._threads.add(found["alert"])
+                self._single["mail"] = last
 
     def told(self) -> dict[str, Any]:
         """`different`: without those that came again. `wrong_thread` should never be there."""
         with self._lock:
             return {
-                "webhook": {**self._hooks, "different": self._hook_ids.count, "last": list(self._last_hooks)},
+                "webhook": {
+                    **self._hooks,
+                    "different": self._hook_ids.count,
+                    "last": list(self._last_hooks),
+                    "single": self._single["webhook"],
+                },
                 "mail": {
                     **self._mails,
                     "different": self._mail_ids.count,
                     "alerts": self._threads.count,
                     "last": list(self._last_mails),
+                    "single": self._single["mail"],
                 },
             }
+
+
+def _is_of_one_alert(body: Mapping[str, Any]) -> bool:
+    alerts, common = body.get("alerts"), body.get("commonAnnotations")
+    kind = common.get("kind") if isinstance(common, dict) else None
+    return isinstance(alerts, list) and len(alerts) == 1 and kind != "digest"
 
 
 def thread_problem(own: str, first: str, reply_to: str) -> str:

@@ -16,8 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from connections.warehouse import Warehouse
 from fleet.board import Board
 from fleet.catalog import load_catalog
-from fleet.dispatch import Circumstances
 from fleet.errors import WeirError
+from fleet.hindrance import Circumstances
 from fleet.receivers import Options, ReceiversFile
 from fleet.settings import Settings
 from streaming.backoff import Backoff

@@ -14,6 +14,8 @@ NOTED = (
     "at", "outcome", "cause", "note", "receiver", "kind", "notification_id", "alert_id", "transition_id", "system",
     "type", "rule", "device_id", "site", "severity", "summary", "attempts",
 )  # fmt: skip
+IDENTITY = "jsonb_build_array(alert->>'system', alert->>'type', alert->>'rule', alert->>'device')::text"
+"""What a receiver takes for one thing (a topic, labels, a fingerprint): all of its alerts are told in order."""
 SLICE_BYTES = 4 * 1024 * 1024
 
 

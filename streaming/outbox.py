@@ -17,18 +17,14 @@ from fleet.board import Board, Changes
 from fleet.errors import Unavailable
 from fleet.notification import Notification, TellingAlert
 from fleet.silence import Silence
-from fleet.standing import AlertSoFar
-from fleet.storm import Group, GroupKey
-from streaming.notifications import held_row, note, row_of, slices
+from streaming.board_rows import read_board, write_board
+from streaming.dead_letters import bury, outdate
+from streaming.notifications import IDENTITY, held_row, note, row_of, slices
 
 _encode = msgspec.json.encode
-GROUP = ("receiver", "kind", "system", "type", "rule", "site")
-IDENTITY = "jsonb_build_array(alert->>'system', alert->>'type', alert->>'rule', alert->>'device')::text"
-"""What a receiver takes for one thing (a topic, labels, a fingerprint): all of its alerts are told in order."""
 LOCK_SECONDS = 10.0
 FROZEN_SECONDS = 30.0
 """Deciding with the transaction open takes seconds at most, in the worst storm."""
-SUPERSEDED = "superseded: it was told of a later state since"
 SENT_TWICE_RATHER = text("SET LOCAL synchronous_commit = off")
 """That something was sent need not be on disk before the next is sent: after a power cut it is sent again."""
 
@@ -58,12 +54,7 @@ class Outbox:
                 ),
                 {"now": now},
             ).one()
-            alerts = connection.execute(text("SELECT so_far::text FROM dispatch_alerts")).scalars()
-            groups = connection.execute(text(f"SELECT {', '.join(GROUP)}, so_far::text FROM dispatch_groups"))  # noqa: S608
-            board = Board(
-                [msgspec.json.decode(found, type=AlertSoFar) for found in alerts],
-                {GroupKey(*g[:-1]): msgspec.json.decode(g[-1], type=Group) for g in groups},
-            )
+            board = read_board(connection)
         self.epoch = row.epoch
         return board, row.began_at
 
@@ -77,38 +68,9 @@ class Outbox:
             raise Unavailable("another dispatcher has taken over; only one is to run")
 
     def write(self, connection: Connection, board: Board, changes: Changes, now: datetime) -> None:
-        alerts = [board.alerts[i] for i in changes.alerts if i in board.alerts]
-        gone = [i for i in changes.alerts if i not in board.alerts]
-        if alerts:
-            connection.execute(
-                text(
-                    "INSERT INTO dispatch_alerts SELECT row->'alert'->>'alert_id', row"
-                    " FROM jsonb_array_elements(CAST(:rows AS jsonb)) row"
-                    " ON CONFLICT (alert_id) DO UPDATE SET so_far = excluded.so_far"
-                ),
-                {"rows": _encode(alerts).decode()},
-            )
-        if gone:
-            connection.execute(text("DELETE FROM dispatch_alerts WHERE alert_id = ANY(:gone)"), {"gone": gone})
-        for key in changes.groups:
-            self._write_group(connection, key, board.groups.get(key))
+        write_board(connection, board, changes)
         self.put(connection, changes.messages, now)
         note(connection, [held_row(held, now) for held in changes.held])
-
-    def _write_group(self, connection: Connection, key: GroupKey, group: Group | None) -> None:
-        where = key._asdict()
-        if group is None:
-            same = " AND ".join(f"{name} = :{name}" for name in GROUP)
-            connection.execute(text(f"DELETE FROM dispatch_groups WHERE {same}"), where)  # noqa: S608
-            return
-        values = ", ".join(f":{name}" for name in GROUP)
-        connection.execute(
-            text(
-                f"INSERT INTO dispatch_groups VALUES ({values}, CAST(:so_far AS jsonb))"  # noqa: S608
-                f" ON CONFLICT ({', '.join(GROUP)}) DO UPDATE SET so_far = excluded.so_far"
-            ),
-            {**where, "so_far": _encode(group).decode()},
-        )
 
     def put(self, connection: Connection, messages: Sequence[Notification], now: datetime) -> None:
         for rows in slices(messages):
@@ -159,8 +121,11 @@ class Outbox:
     def sent(self, message: Waiting, said: str, now: datetime) -> None:
         with self.warehouse.transaction() as connection:
             connection.execute(SENT_TWICE_RATHER)
-            connection.execute(text("DELETE FROM outbox WHERE id = :id"), {"id": message.id})
-            _outdate(connection, message)
+            deleted = connection.execute(
+                text("DELETE FROM outbox WHERE id = :id RETURNING identities"), {"id": message.id}
+            ).one_or_none()
+            if deleted is not None:
+                outdate(connection, message.id, message.notification, deleted.identities)
             note(connection, [row_of(message.notification, "sent", said, message.attempts + 1, now)])
             connection.execute(
                 text(
@@ -193,18 +158,7 @@ class Outbox:
                 text("UPDATE dispatch_receivers SET gone_at = :now, problem = :why WHERE name = :name"),
                 {"name": receiver, "now": now, "why": why},
             )
-            self.bury(connection, receiver, why, now)
-
-    def bury(self, connection: Connection, receiver: str, why: str, now: datetime) -> None:
-        buried = connection.execute(
-            text(
-                "UPDATE outbox SET dead_at = :now, problem = :why WHERE receiver = :receiver AND dead_at IS NULL"
-                " RETURNING notification::text, attempts"
-            ),
-            {"receiver": receiver, "now": now, "why": why},
-        ).all()
-        rows = [(msgspec.json.decode(n, type=Notification), attempts) for n, attempts in buried]
-        note(connection, [row_of(n, "dead", why, attempts, now) for n, attempts in rows])
+            bury(connection, receiver, why, now)
 
     def bury_late(self, receiver: str, now: datetime) -> None:
         """What was decided before the decider knew that the receiver is switched off."""
@@ -214,7 +168,7 @@ class Outbox:
                 {"name": receiver},
             ).one_or_none()
             if off is not None:
-                self.bury(connection, receiver, off.problem or "switched off", now)
+                bury(connection, receiver, off.problem or "switched off", now)
 
     def failing(self, receiver: str, why: str, now: datetime) -> None:
         with self.warehouse.transaction() as connection:
@@ -267,7 +221,7 @@ class Outbox:
             {"names": list(kinds)},
         ).scalars()
         for name in list(others):
-            self.bury(connection, name, "the file of receivers no longer has it", now)
+            bury(connection, name, "the file of receivers no longer has it", now)
         connection.execute(text("DELETE FROM dispatch_receivers WHERE name <> ALL(:names)"), {"names": list(kinds)})
         return self.switched_off(connection)
 
@@ -301,39 +255,6 @@ class Outbox:
             {"id": request_id, "answer": answer, "now": now},
         )
 
-    def revive(self, connection: Connection, where: str, value: str, now: datetime) -> tuple[int, int]:
-        """Dead letters of a receiver, or one by its notification's id, are due again, without the alerts of which the
-        receiver was told later. Returns how many, and how many stay dead since nothing else is in them."""
-        column = {"receiver": "receiver", "id": "notification_id"}[where]
-        which = f"dead_at IS NOT NULL AND {column} = :value"
-        outdated = connection.execute(
-            text(
-                f"UPDATE outbox SET problem = :why WHERE {which} AND notification->'alerts' <> '[]' AND NOT EXISTS"  # noqa: S608
-                " (SELECT 1 FROM jsonb_array_elements(notification->'alerts') a"
-                " WHERE a->>'alert_id' <> ALL(later_told)) RETURNING id"
-            ),
-            {"value": value, "why": SUPERSEDED},
-        ).scalars()
-        stay = list(outdated)
-        revived = connection.execute(
-            text(
-                "UPDATE outbox SET dead_at = NULL, due_at = :now, tried_since = :now, attempts = 0, later_told = '{}',"  # noqa: S608
-                " notification = jsonb_set(notification, '{alerts}', (SELECT coalesce(jsonb_agg(a), '[]')"
-                " FROM jsonb_array_elements(notification->'alerts') a WHERE a->>'alert_id' <> ALL(later_told)))"
-                f" WHERE {which} AND id <> ALL(:stay)"
-            ),
-            {"value": value, "now": now, "stay": stay},
-        )
-        return int(revived.rowcount), len(stay)
-
-    def of_dead(self, connection: Connection, notification_id: str) -> str | None:
-        """The receiver of a dead letter; None: there is no such letter."""
-        found = connection.execute(
-            text("SELECT receiver FROM outbox WHERE dead_at IS NOT NULL AND notification_id = :id"),
-            {"id": notification_id},
-        )
-        return found.scalar_one_or_none()
-
     def switch_on(self, connection: Connection, receiver: str, now: datetime) -> bool:
         """What waits for it is due, whatever it wished. Returns whether it is one of the file's."""
         connection.execute(
@@ -353,24 +274,6 @@ class Outbox:
             " AS failing_receivers"
         )
         return row
-
-
-def _outdate(connection: Connection, sent: Waiting) -> None:
-    """Dead letters from before it tell the past of its alerts."""
-    connection.execute(
-        text(
-            "UPDATE outbox o SET later_told = o.later_told || found.ids FROM (SELECT d.id, array_agg(about) AS ids"
-            " FROM unnest(CAST(:ids AS text[])) about JOIN outbox d ON d.dead_at IS NOT NULL"
-            " AND d.notification->'alerts' @> jsonb_build_array(jsonb_build_object('alert_id', about))"
-            " WHERE d.receiver = :receiver AND d.id < :id AND about <> ALL(d.later_told) GROUP BY d.id) found"
-            " WHERE o.id = found.id"
-        ),
-        {
-            "ids": [alert.alert_id for alert in sent.notification.alerts],
-            "receiver": sent.notification.receiver,
-            "id": sent.id,
-        },
-    )
 
 
 def _failing(connection: Connection, receiver: str, why: str, now: datetime) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from fleet.board import Board
-from fleet.dispatch import Circumstances
+from fleet.hindrance import Circumstances
 from fleet.notification import Notification
-from streaming.outbox import SUPERSEDED, Outbox
+from streaming.dead_letters import SUPERSEDED, of_dead, revive
+from streaming.outbox import Outbox
 
 DONE = "done"
 
@@ -16,7 +17,7 @@ def answered(request: Any, board: Board, given: Circumstances, outbox: Outbox, c
     """`done…`, or what is wrong with it."""
     match request.what:
         case "acknowledge":
-            return board.acknowledge(request.subject, request.by, given) or DONE
+            return board.acknowledge(request.subject, request.by, request.comment, given) or DONE
         case "resend":
             return _resend(request.subject, given, outbox, connection)
         case "test":
@@ -45,20 +46,20 @@ def _resend(subject: str, given: Circumstances, outbox: Outbox, connection: Conn
         return _resend_one(subject, given, outbox, connection)
     if not outbox.switch_on(connection, name, given.now):
         return _no_receiver(name, given)
-    count, outdated = outbox.revive(connection, "receiver", name, given.now)
+    count, outdated = revive(connection, "receiver", name, given.now)
     stay = f"; {outdated} stay, {SUPERSEDED}" if outdated else ""
     return f"{DONE}: {count} messages are sent again{stay}"
 
 
 def _resend_one(subject: str, given: Circumstances, outbox: Outbox, connection: Connection) -> str:
-    receiver = outbox.of_dead(connection, subject)
+    receiver = of_dead(connection, subject)
     if receiver is None:
         return f"no dead letter {subject!r}; `weir alerts dead` lists them"
     if receiver not in given.policy.receivers:
         return _no_receiver(receiver, given)
     if receiver in outbox.switched_off(connection):
         return f"{receiver} is switched off; `weir alerts resend --receiver {receiver}` switches it on and sends all"
-    _, outdated = outbox.revive(connection, "id", subject, given.now)
+    _, outdated = revive(connection, "id", subject, given.now)
     return f"{subject!r} stays where it is, {SUPERSEDED}" if outdated else DONE
 
 

@@ -162,10 +162,11 @@ def test_receiver(
 
 def ack(
     alert_id: AlertId,
-    comment: Annotated[str, typer.Option(help="Why, or what is being done.")] = "",
+    comment: Annotated[str, typer.Option(help="Why, or what is being done; it is passed on.")] = "",
     by: By = "operator",
 ) -> None:
-    """Take an alert on: no repeats and no escalation, until it gets worse. Who was told of it is told that."""
+    """Take an alert on: no repeats and no escalation, until it gets worse. Who was told of it is told by whom, and the
+    comment."""
     from fleet.errors import ConfigurationError
 
     warehouse = _warehouse()

@@ -15,6 +15,7 @@ from weir._demo_books import Offsets
 POLL_SECONDS = 1.0
 CHECKED = {"webhook": "webhook", "mail": "email"}
 """Of the inbox's page, the part → the kind of receiver that it checks."""
+NO_COUNTS = ("last", "single")
 WRONG = ("refused", "wrong_thread")
 
 
@@ -83,9 +84,16 @@ def told(settings: Settings, since: datetime, before: Mapping[str, Any]) -> dict
     ]
     different += [f"{part}: {of[name]} {name}" for part, of in arrived.items() for name in WRONG if of.get(name)]
     different += [f"{name}: {of['dead']} dead letters" for name, of in receivers.items() if of["dead"]]
-    samples = {part: after[part]["last"][-1] for part in CHECKED if after[part]["last"]}
-    return {"receivers": receivers, "held": causes, "arrived": arrived, "different": different, "samples": samples}
+    return {
+        "receivers": receivers, "held": causes, "arrived": arrived, "different": different, "samples": samples(after),
+    }  # fmt: skip
+
+
+def samples(arrived: Mapping[str, Any]) -> dict[str, Any]:
+    """Of each part of the inbox a message that is about one alert; where there was none, the last."""
+    found = {part: arrived[part]["single"] or next(reversed(arrived[part]["last"]), None) for part in CHECKED}
+    return {part: sample for part, sample in found.items() if sample}
 
 
 def _new(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, int]:
-    return {name: n - before.get(name, 0) for name, n in after.items() if name != "last"}
+    return {name: n - before.get(name, 0) for name, n in after.items() if name not in NO_COUNTS}

@@ -1,6 +1,6 @@
-"""From transitions to receivers: killed at random, a receiver that hangs, the database away, over a restart."""
+"""From transitions to receivers: killed, a receiver that hangs, the database away, over a restart."""
 
-import random
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -8,21 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from connections import kafka
 from connections.warehouse import Warehouse
 from fleet.channels import TRANSITIONS
+from fleet.errors import WeirError
 from fleet.settings import Settings
 from fleet.transition import Transition, encode_transition
 from stack.stack import Stack
 from tests.integration.conftest import Weir
 from tests.integration.inbox import Inbox
 from tests.integration.processes import Process, wait_for
+from weir.main import build
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 SettingsFor = Callable[[str], Settings]
-KILLS = 6
+KILLED_AFTER = (0, 6, 1, 3)
+"""So many messages have arrived since the start, when it is killed with others under way."""
+LATENCIES = 50
 
 
 class Ground:
@@ -49,7 +54,11 @@ class Ground:
             f"routes:\n  - {{match: {{system: {self.system}}}, to: {to}{route}}}\n{more}"
         )
 
-    def say(self, alert: str, number: int, to: str, **more: Any) -> str:
+    def say(self, alert: str, number: int, to: str, **more: Any) -> None:
+        self.begin_to_say(alert, number, to, **more).get(timeout=60)
+
+    def begin_to_say(self, alert: str, number: int, to: str, **more: Any) -> Any:
+        """Returns what to wait for."""
         now = time.time_ns() // 1000
         t = Transition(**{
             "transition_id": f"{alert}-{number}", "alert_id": alert, "rule": "hot", "device": alert, "site": "roof",
@@ -58,15 +67,18 @@ class Ground:
             "flapping": False, "title": "High Temperature", "annotations": {}, "labels": {}, "event_time_us": now,
             "detected_at_us": now, "since_us": now, "starts_at_us": now, "partition": 0, "offset": number, **more,
         })  # fmt: skip
-        self.producer.send(TRANSITIONS, encode_transition(t), alert.encode()).get(timeout=60)
         self.told.append(t.transition_id)
-        return t.transition_id
+        return self.producer.send(TRANSITIONS, encode_transition(t), alert.encode())
 
     def all_to(self, inbox: Inbox, name: str) -> Callable[[], bool]:
         return lambda: set(inbox.ids()) >= {f"{t}@{name}" for t in self.told}
 
     def missing(self, inbox: Inbox, name: str) -> Callable[[], str]:
         return lambda: f"{sorted({f'{t}@{name}' for t in self.told} - set(inbox.ids()))[:20]}\n{self.log()}"
+
+    def dead(self) -> set[str]:
+        rows = self.reader.rows("SELECT notification_id AS id FROM outbox WHERE dead_at IS NOT NULL")
+        return {row["id"] for row in rows}
 
     def log(self) -> str:
         return self.process.log.read_text()[-3000:]
@@ -90,6 +102,25 @@ def ground(settings_for: SettingsFor, tmp_path: Path, request: pytest.FixtureReq
     ground.close()
 
 
+Alerts = Callable[..., str]
+
+
+@pytest.fixture
+def alerts(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Alerts:
+    """`weir alerts …` in this process, which has its libraries loaded: what it says, or what is wrong."""
+    for name in [name for name in os.environ if name.startswith("WEIR_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WEIR_HOME", str(stack.layout.home))
+
+    def command(*arguments: str) -> str:
+        result = CliRunner().invoke(build(), ["alerts", *arguments])
+        if result.exception is not None and not isinstance(result.exception, WeirError):
+            raise result.exception
+        return str(result.exception or result.stdout)
+
+    return command
+
+
 def in_order(ids: list[str]) -> bool:
     last: dict[str, int] = {}
     for each in ids:
@@ -103,21 +134,25 @@ def in_order(ids: list[str]) -> bool:
 def test_kill_9_loses_no_message_and_makes_no_new_id(ground: Ground) -> None:
     ground.rules("storm: {more_than: 1000}\n")
     ground.process.start().ready()
-    chance = random.Random(7)
-    alive = 0
-    for _ in range(KILLS):
-        for _ in range(12):
-            alert = f"k{alive}"
-            alive += 1
-            ground.say(alert, 1, "firing")
-            if alive > 4:
-                ground.say(f"k{alive - 4}", 2, "escalated")
-            if alive > 8:
-                ground.say(f"k{alive - 8}", 3, "resolved")
-            time.sleep(chance.uniform(0, 0.05))
+    begun = 0
+
+    def say_some() -> None:
+        nonlocal begun
+        for _ in range(6):
+            ground.say(f"k{begun}", 1, "firing")
+            if begun >= 4:
+                ground.say(f"k{begun - 4}", 2, "escalated")
+            if begun >= 8:
+                ground.say(f"k{begun - 8}", 3, "resolved")
+            begun += 1
+
+    for many in KILLED_AFTER:
+        enough = len(ground.ops.arrived) + many
+        say_some()
+        wait_for(lambda enough=enough: len(ground.ops.arrived) >= enough, 30, ground.log, every=0.001)  # type: ignore[misc]
+        say_some()
         ground.process.kill()
         ground.process.start()
-        time.sleep(chance.uniform(0.3, 3.5))
     for inbox, name in ((ground.ops, "ops"), (ground.boss, "boss")):
         wait_for(ground.all_to(inbox, name), 60, ground.missing(inbox, name))
         assert set(inbox.ids()) == {f"{t}@{name}" for t in ground.told}, "no id that is new"
@@ -138,13 +173,12 @@ def test_kill_9_loses_no_message_and_makes_no_new_id(ground: Ground) -> None:
     )  # fmt: skip
 
     took = []
-    for n in range(200):
+    for n in range(LATENCIES):
         began = time.time()
         ground.say(f"l{n}", 1, "firing")
-        wait_for(lambda n=n: f"l{n}-1@ops" in ground.ops.asked[-3:], 5, ground.log, every=0.0005)  # type: ignore[misc]
+        wait_for(lambda n=n: f"l{n}-1@ops" in ground.ops.ids()[-3:], 5, ground.log, every=0.0005)  # type: ignore[misc]
         took.append(1000 * (ground.ops.arrived[-1].at - began))
-    took.sort()
-    print(f"transition sent to webhook received: p50 {statistics.median(took):.1f} ms, p99 {took[197]:.1f} ms")
+    print(f"transition sent to webhook received: p50 {statistics.median(took):.1f} ms, slowest {max(took):.1f} ms")
     assert statistics.median(took) < 200
 
 
@@ -164,88 +198,101 @@ def test_one_receiver_hangs_and_the_other_hears_all(ground: Ground) -> None:
     wait_for(lambda: ground.process.metric('weir_dispatcher_receiver_failing{receiver="ops"}') == 0, 30, ground.log)
 
 
-def test_what_a_receiver_refuses_is_kept_and_sent_again(ground: Ground, weir: Weir) -> None:
+def test_what_a_receiver_refuses_is_kept_and_sent_again(ground: Ground, weir: Weir, alerts: Alerts) -> None:
     ground.ops.answer = lambda message: 400 if message.startswith("r0-1") else 200
     ground.process.start().ready()
     ground.say("r0", 1, "firing")
     ground.say("r0", 2, "escalated")
     wait_for(lambda: "r0-2@ops" in ground.ops.ids(), 20, ground.log)
     assert "r0-1@ops" not in ground.ops.ids()
-    dead = weir("alerts", "dead").stdout
-    assert "r0-1@ops" in dead
+    assert "r0-1@ops" in alerts("dead")
     ground.ops.answer = lambda _message: 200
     assert "superseded" in weir("alerts", "resend", "r0-1@ops", code=1).stderr
-    assert "superseded" in weir("alerts", "dead").stdout
+    assert "superseded" in alerts("dead")
     ground.ops.answer = lambda message: 400 if message.startswith("r3") else 200
     ground.say("r3", 1, "firing")
-    wait_for(lambda: "r3-1@ops" in weir("alerts", "dead").stdout, 20, ground.log)
+    wait_for(lambda: "r3-1@ops" in ground.dead(), 20, ground.log)
     ground.ops.answer = lambda _message: 200
-    assert "done" in weir("alerts", "resend", "r3-1@ops").stdout
+    assert "done" in alerts("resend", "r3-1@ops")
     wait_for(lambda: "r3-1@ops" in ground.ops.ids(), 20, ground.log)
-    assert "no dead letter" in weir("alerts", "resend", "r3-1@ops", code=1).stderr
+    assert "no dead letter" in alerts("resend", "r3-1@ops")
 
     ground.ops.answer = lambda _message: 410
     ground.say("r1", 1, "firing")
-    wait_for(lambda: "gone" in weir("alerts", "receivers").stdout, 20, ground.log)
+    wait_for(lambda: "r1-1@ops" in ground.dead(), 20, ground.log)
+    assert "gone" in alerts("receivers")
     ground.say("r2", 1, "firing")
     wait_for(lambda: "r2-1@boss" in ground.boss.ids(), 20, ground.log)
-    assert "switched_off" in weir("alerts", "held", "--system", ground.system).stdout
-    assert '"cause": "switched_off"' in weir("alerts", "held", "--receiver", "ops", "--json").stdout
+    assert "switched_off" in alerts("held", "--system", ground.system)
+    assert '"cause": "switched_off"' in alerts("held", "--receiver", "ops", "--json")
     ground.ops.answer = lambda _message: 200
-    weir("alerts", "resend", "--receiver", "ops")
+    assert "done: 1 messages" in alerts("resend", "--receiver", "ops")
     wait_for(lambda: {"r1-1@ops", "r2-1@ops"} <= set(ground.ops.ids()), 20, ground.log)
-    weir("alerts", "test-receiver", "boss")
-    wait_for(lambda: any(i.startswith("test-") for i in ground.boss.ids()), 20, ground.log)
+    assert "has arrived" in alerts("test-receiver", "boss")
+    assert ground.boss.ids()[-1].startswith("test-")
 
 
 def test_the_database_is_away_for_a_while(ground: Ground, stack: Stack) -> None:
     ground.process.start().ready()
     ground.say("d0", 1, "firing")
     wait_for(ground.all_to(ground.ops, "ops"), 20, ground.log)
+    wait_for(ground.all_to(ground.boss, "boss"), 20, ground.log)
     stack.supervisor.stop_program("postgres")
     try:
         ground.say("d0", 2, "escalated")
         ground.say("d1", 1, "firing")
         wait_for(lambda: "warehouse" in ground.process.readiness(), 30, ground.log)
+        assert {*ground.ops.asked, *ground.boss.asked} == {"d0-1@ops", "d0-1@boss"}
     finally:
         stack.restart("postgres")
-    wait_for(ground.all_to(ground.ops, "ops"), 60, ground.missing(ground.ops, "ops"))
-    wait_for(ground.all_to(ground.boss, "boss"), 60, ground.missing(ground.boss, "boss"))
-    assert in_order(ground.ops.ids())
-    assert ground.ops.ids() == [f"{t}@ops" for t in ground.told] or len(set(ground.ops.ids())) == len(ground.told)
+    for inbox, name in ((ground.ops, "ops"), (ground.boss, "boss")):
+        wait_for(ground.all_to(inbox, name), 60, ground.missing(inbox, name))
+        assert set(inbox.ids()) == {f"{t}@{name}" for t in ground.told}
+        assert in_order(inbox.ids())
     ground.process.ready()
 
 
-def test_a_restart_goes_on_with_repeats_and_people(ground: Ground, weir: Weir) -> None:
-    ground.rules("", route=", repeat: 2s, escalate: {after: 5s, to: boss}", to="ops")
+def test_a_restart_goes_on_with_repeats_and_people(ground: Ground, alerts: Alerts) -> None:
+    ground.rules("", route=", repeat: 1s, escalate: {after: 3s, to: boss}", to="ops")
     ground.process.start().ready()
     ground.say("p0", 1, "firing")
     wait_for(lambda: "p0-1-reminder-1@ops" in ground.ops.ids(), 10, ground.log)
     ground.process.kill()
+    known = len([i for i in ground.ops.ids() if "reminder" in i])
     ground.process.start().ready()
-    wait_for(lambda: "p0-1-reminder-2@ops" in ground.ops.ids(), 10, ground.log)
+    wait_for(lambda: f"p0-1-reminder-{known + 1}@ops" in ground.ops.ids(), 10, ground.log)
     wait_for(lambda: "p0-1@boss" in ground.boss.ids(), 10, ground.log)
-    assert "done" in weir("alerts", "ack", "p0", "--by", "ann", "--comment", "on my way").stdout
+    assert "done" in alerts("ack", "p0", "--by", "ann", "--comment", "on my way")
     wait_for(lambda: "p0-acknowledged-1@boss" in ground.boss.ids(), 10, ground.log)
-    wait_for(lambda: "acknowledged" in weir("alerts", "held", "--system", ground.system).stdout, 10, ground.log)
+    (told,) = [a.body["alerts"][0] for a in ground.boss.arrived if a.id == "p0-acknowledged-1@boss"]
+    assert (told["annotations"]["acknowledged_by"], told["annotations"]["acknowledged_comment"]) == ("ann", "on my way")
+    wait_for(lambda: '"cause": "acknowledged"' in alerts("held", "--system", ground.system, "--json"), 10, ground.log)
     numbers = [i for i in ground.ops.ids() if "reminder" in i]
     assert numbers == [f"p0-1-reminder-{n + 1}@ops" for n in range(len(numbers))]
     ground.say("p0", 2, "resolved")
     wait_for(lambda: {"p0-2@ops", "p0-2@boss"} <= {*ground.ops.ids(), *ground.boss.ids()}, 10, ground.log)
 
 
-def test_a_wrong_file_changes_nothing(ground: Ground) -> None:
+def test_a_wrong_file_changes_nothing_and_a_changed_one_reaches_what_is_active(ground: Ground) -> None:
+    ground.rules("", to="ops")
     ground.process.start().ready()
     good = ground.file.read_text()
     ground.file.write_text(good.replace("routes", "roots"))
     wait_for(lambda: "did you mean 'routes'" in ground.log(), 10, ground.log)
     ground.say("w0", 1, "firing")
-    wait_for(ground.all_to(ground.ops, "ops"), 20, ground.log)
-    ground.file.write_text(good.replace("to: [ops, boss]", "to: boss"))
-    wait_for(lambda: ground.log().count("receivers=ops,boss") >= 2, 10, ground.log)
     ground.say("w1", 1, "firing")
-    wait_for(lambda: "w1-1@boss" in ground.boss.ids(), 20, ground.log)
-    assert "w1-1@ops" not in ground.ops.asked
+    wait_for(ground.all_to(ground.ops, "ops"), 20, ground.log)
+    assert ground.boss.asked == []
+    ground.file.write_text(good.replace("to: ops", "to: boss"))
+    wait_for(lambda: ground.boss.arrived, 10, ground.log)
+    (active,) = ground.boss.arrived
+    assert active.id in ("active-w0-1@boss", "active-w1-1@boss")
+    assert {each["labels"]["device"] for each in active.body["alerts"]} == {"w0", "w1"}
+    ground.say("w2", 1, "firing")
+    wait_for(lambda: "w2-1@boss" in ground.boss.ids(), 20, ground.log)
+    assert ground.boss.ids() == [active.id, "w2-1@boss"]
+    assert ground.reader.rows("SELECT 1 FROM outbox WHERE receiver = 'ops'") == []
+    assert "w2-1@ops" not in ground.ops.asked
 
 
 def test_a_receiver_that_hangs_and_is_changed_holds_up_nobody(ground: Ground) -> None:
@@ -267,10 +314,16 @@ def test_a_receiver_that_hangs_and_is_changed_holds_up_nobody(ground: Ground) ->
 
 
 def test_a_storm_is_one_message(ground: Ground) -> None:
-    ground.rules("storm: {more_than: 3, within: 4s}\n", to="ops")
+    ground.rules("storm: {more_than: 3, within: 2s}\n", to="ops")
     ground.process.start().ready()
-    for n in range(50):
-        ground.say(f"s{n}", 1, "firing")
-    wait_for(lambda: any(i.startswith("digest-") for i in ground.ops.ids()), 20, ground.log)
+    names = {f"s{n}" for n in range(50)}
+    for sent in [ground.begin_to_say(name, 1, "firing") for name in sorted(names)]:
+        sent.get(timeout=60)
+
+    def told() -> set[str]:
+        return {each["labels"]["device"] for a in ground.ops.arrived for each in a.body["alerts"]}
+
+    wait_for(lambda: told() == names, 20, ground.log)
     digests = [a for a in ground.ops.arrived if a.id.startswith("digest-")]
     assert len(digests[0].body["alerts"]) >= 20
+    assert len(ground.ops.ids()) <= 10

@@ -12,11 +12,12 @@ from connections.warehouse import Warehouse
 from etl.retention import expire
 from fleet.board import Board, Changes
 from fleet.catalog import load_catalog
-from fleet.dispatch import Circumstances
 from fleet.errors import Unavailable
+from fleet.hindrance import Circumstances
 from fleet.receivers_file import load_receivers
 from fleet.settings import Settings
 from fleet.standing import AlertSoFar, Standing
+from streaming.dead_letters import revive
 from streaming.outbox import Outbox
 from streaming.requests import answered
 from tests.alerts_told import alert, notification
@@ -80,7 +81,8 @@ def test_what_is_kept_alive_is_what_was_told(tables: Tables, standing: Any, seve
     assert [each.severity for each in tables.outbox.known_to("ops")] == severities
 
 
-FIRING, OVER, OTHER = alert(1, alert_id="a"), alert(2, alert_id="a", resolved_at=now()), alert(1, alert_id="b")
+FIRING, OVER = alert(1, alert_id="a"), alert(2, alert_id="a", resolved_at=now())
+OTHER, NEWER = alert(1, alert_id="b", device="s2"), alert(1, alert_id="c")
 RESENT = [
     ("nothing came later", [FIRING], [], (1, 0), ["a-1"]),
     ("its end was told", [FIRING], [OVER], (0, 1), []),
@@ -88,6 +90,9 @@ RESENT = [
     ("a digest without what was told later", [FIRING, OTHER], [OVER], (1, 0), ["b-1"]),
     ("a digest of which all was told later", [FIRING, OTHER], [OVER, OTHER], (0, 1), []),
     ("a test is about nothing", [], [OTHER], (1, 0), []),
+    ("a newer alert of that rule and device", [FIRING], [NEWER], (0, 1), []),
+    ("the end of an older alert", [OVER], [NEWER], (0, 1), []),
+    ("a digest without what is older than another alert", [FIRING, OTHER], [NEWER], (1, 0), ["b-1"]),
 ]
 
 
@@ -102,10 +107,57 @@ def test_what_is_sent_again_is_no_news_of_the_past(
         tables.put(notification("digest", *later, receiver="ops", notification_id="later@ops"))
         tables.outbox.sent(tables.due()[0], "200", now())
     with tables.warehouse.transaction() as connection:
-        assert tables.outbox.revive(connection, "id", "dead@ops", now()) == came
+        assert revive(connection, "id", "dead@ops", now()) == came
     assert [a.transition_id for m in tables.due() for a in m.notification.alerts] == alerts
     assert len(tables.due()) == came[0]
     assert len(tables.rows("SELECT 1 FROM outbox WHERE problem LIKE 'superseded%'")) == came[1]
+
+
+APART = [
+    ("the end of an older alert", [OVER], [NEWER], (1, 0)),
+    ("its own end was told", [FIRING], [OVER], (0, 1)),
+]
+
+
+@pytest.mark.parametrize("kind", ["email", "grafana"])
+@pytest.mark.parametrize(("dead", "later", "came"), [a[1:] for a in APART], ids=[a[0] for a in APART])
+def test_who_shows_each_alert_by_itself_is_sent_the_end_of_an_older_one(
+    tables: Tables, kind: str, dead: Any, later: Any, came: tuple[int, int]
+) -> None:
+    with tables.warehouse.transaction() as connection:
+        tables.outbox.receivers(connection, {"ops": kind}, now())
+    test_what_is_sent_again_is_no_news_of_the_past(tables, dead, later, came, [dead[0].transition_id] * came[0])
+
+
+def test_a_dead_letter_never_outdates_what_came_after_it(tables: Tables) -> None:
+    tables.put(notification("firing", FIRING, receiver="ops"), notification("firing", NEWER, receiver="ops"))
+    first, second = tables.due()
+    tables.outbox.dead(second, "400", now())
+    tables.outbox.sent(first, "200", now())
+    with tables.warehouse.transaction() as connection:
+        assert revive(connection, "receiver", "ops", now()) == (1, 0)
+
+
+def test_what_a_receiver_takes_for_one_thing_is_told_in_order_over_a_restart(tables: Tables) -> None:
+    """The end of an alert that is put off holds up the next alert of its rule and device, and nothing else."""
+    began = now()
+    tables.put(notification("resolved", OVER, receiver="ops"))
+    tables.outbox.later(tables.due()[0], "503", began + timedelta(minutes=1), began)
+    tables.put(notification("firing", NEWER, receiver="ops"), notification("firing", OTHER, receiver="ops"))
+    tables.put(notification("firing", NEWER, receiver="boss"))
+    successor = Outbox(tables.warehouse)
+    successor.take_over(began)
+
+    def due(receiver: str, after: timedelta) -> list[str]:
+        return [m.notification.notification_id for m in successor.due(receiver, began + after, 50)]
+
+    assert due("ops", timedelta(seconds=30)) == ["b-1@ops"]
+    assert due("boss", timedelta(seconds=30)) == ["c-1@boss"]
+    assert successor.next_due("ops", began + timedelta(seconds=30)) == began + timedelta(minutes=1)
+    assert due("ops", timedelta(minutes=1)) == ["a-2@ops", "c-1@ops", "b-1@ops"]
+    at_once, *_ = successor.due("ops", began + timedelta(minutes=1), 50)
+    successor.sent(at_once, "200", began + timedelta(minutes=1))
+    assert due("ops", timedelta(minutes=1)) == ["c-1@ops", "b-1@ops"]
 
 
 def test_all_that_is_dead_is_sent_again_in_its_order(tables: Tables) -> None:
@@ -113,7 +165,7 @@ def test_all_that_is_dead_is_sent_again_in_its_order(tables: Tables) -> None:
     for message in tables.due():
         tables.outbox.dead(message, "400", now())
     with tables.warehouse.transaction() as connection:
-        assert tables.outbox.revive(connection, "receiver", "ops", now()) == (2, 0)
+        assert revive(connection, "receiver", "ops", now()) == (2, 0)
     for message, expected in zip(tables.due(), ("a-1@ops", "a-2@ops"), strict=True):
         assert message.notification.notification_id == expected
         tables.outbox.sent(message, "200", now())

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fleet.board import Board, Changes
-from fleet.dispatch import Circumstances
+from fleet.hindrance import Circumstances
 from fleet.receivers import ReceiversFile
 from fleet.receivers_file import load_receivers
 from fleet.silence import Silence
@@ -66,8 +66,8 @@ class Told:
             self.board.send_digest(key, 400, self.given())
         return self._lines()
 
-    def acknowledge(self, alert: str = "a", by: str = "ann") -> list[str]:
-        problem = self.board.acknowledge(alert, by, self.given())
+    def acknowledge(self, alert: str = "a", by: str = "ann", comment: str = "") -> list[str]:
+        problem = self.board.acknowledge(alert, by, comment, self.given())
         return [problem] if problem else self._lines()
 
     def _lines(self) -> list[str]:

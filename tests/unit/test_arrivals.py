@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from fleet.mail import mail_of
 from fleet.webhook_body import body_of, signed
-from simulators.arrivals import Arrivals, thread_problem
-from tests.alerts_told import notification
+from simulators.arrivals import LAST, Arrivals, thread_problem
+from tests.alerts_told import alert, empty, notification
+from weir._demo_told import samples
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 SECRET = "whsec_" + "b2xk" * 8
@@ -40,3 +42,35 @@ def test_bodies_are_checked(body, status):
     got, wrong = Arrivals(SECRET).hook(signed("id", NOW, body, [SECRET]), body, NOW)
     assert got == status
     assert bool(wrong) is (status != 200)
+
+
+ONE = notification("firing", alert())
+DIGESTS = [
+    notification("digest", alert(device="s1"), alert(device="s2"), notification_id=f"digest-{n}@r")
+    for n in range(LAST + 1)
+]
+STORM_OF_ONE = notification("digest", alert(), notification_id="digest-one@r")
+
+
+@pytest.mark.parametrize(
+    ("messages", "sample"),
+    [
+        ([ONE, *DIGESTS], ONE),
+        ([ONE, STORM_OF_ONE, empty("heartbeat")], ONE),
+        (DIGESTS, DIGESTS[-1]),
+        ([STORM_OF_ONE], STORM_OF_ONE),
+        ([], None),
+    ],
+    ids=["one before a storm", "a heartbeat and a small digest after it", "digests only", "a small one", "nothing"],
+)
+def test_the_demo_shows_a_message_about_one_alert_if_there_was_one(messages, sample):
+    arrivals = Arrivals(SECRET)
+    for each in messages:
+        body = body_of(each)
+        assert arrivals.hook(signed(each.notification_id, NOW, body, [SECRET]), body, NOW) == (200, "")
+        arrivals.mail(["ann@x.example"], mail_of(each, "weir@x.example", ["ann@x.example"]).as_bytes(), True)
+    found = samples(arrivals.told())
+    assert set(found) == (set() if sample is None else {"webhook", "mail"})
+    if sample is not None:
+        assert found["webhook"]["id"] == sample.notification_id
+        assert found["mail"]["message_id"] == mail_of(sample, "weir@x.example", ["ann@x.example"])["Message-ID"]

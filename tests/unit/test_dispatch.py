@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from fleet.board import Board
 from fleet.plan import plans_of
 from fleet.silence import Matcher, Silence
-from fleet.standing import taken
+from fleet.standing import AlertSoFar, taken
 from tests.unit.alert_log import START, Told, policy_of, transition
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -114,7 +115,7 @@ def test_what_is_held_back(cause: str, begin: Callable[[], tuple[Told, list[str]
     assert lines == [f"{receiver}firing {cause}"]
     assert told.tick() == []
     end = "no_route" if cause == "no_route" else "never_told"
-    assert told.take("a", 2, "resolved") == [f"{receiver}resolved {end}"]
+    assert told.take("a", 2, "resolved", flapping=cause == "flapping") == [f"{receiver}resolved {end}"]
     assert told.tick(2 * HOUR) == []
 
 
@@ -227,6 +228,24 @@ def test_acknowledged_until_severity_rises() -> None:
     assert told.acknowledge("b") == ["it is not active"]
 
 
+def test_who_was_told_hears_who_took_it_on_and_why() -> None:
+    told = Told("default: {to: [ops], escalate: {after: 5m, to: boss}}")
+    told.take()
+    told.tick(5 * MINUTE)
+    assert len(told.acknowledge(comment=" on my\nway ")) == 2
+    for message in told.changes[-1].messages:
+        assert message.summary == "acknowledged by ann (on my way): High Temperature at roof: s1 t 36.5"
+        assert message.alerts[0].acknowledged_comment == "on my way"
+    assert told.acknowledge(comment="x" * 501) == ["the comment has 501 characters, and 500 at most are passed on"]
+    told.take("a", 2, "deescalated", severity="info")
+    told.take("a", 3, "resolved", severity="info")
+    assert told.changes[-1].messages[0].alerts[0].acknowledged_comment == "on my way"
+    told.take("b")
+    told.acknowledge("b", comment="again")
+    told.take("b", 2, "escalated", severity="critical")
+    assert told.changes[-1].messages[0].alerts[0].acknowledged_comment == "", "nobody has taken on what it is now"
+
+
 def test_repeats_count_from_the_last_telling() -> None:
     told = Told("default: {to: [ops], repeat: 10m}")
     told.take()
@@ -259,21 +278,60 @@ def test_repeats_of_a_changed_file_reach_alerts_under_way(old: str, new: str, mi
     assert told.tick(minutes * MINUTE) == ([line] if line else [])
 
 
+BOTH = "default: [ops, boss]"
 NEWCOMERS = [
-    ("a state is told what is active", "panel", ["panel firing a-1@panel"]),
-    ("a message is not", "boss", []),
+    ("a state", "default: ops", "default: [ops, panel]", ["panel firing a-1@panel"]),
+    ("a message", "default: ops", BOTH, ["boss firing a-1@boss"]),
+    ("instead of the one before", "default: ops", "default: boss", ["boss firing a-1@boss"]),
+    ("who knows already", BOTH, "default: ops", []),
+    ("nobody was to hear of it", "routes: [{match: {site: yard}, to: ops}]", "default: boss", ["boss firing a-1@boss"]),
 ]
 
 
-@pytest.mark.parametrize(("receiver", "lines"), [n[1:] for n in NEWCOMERS], ids=[n[0] for n in NEWCOMERS])
-def test_a_receiver_that_comes_later(receiver: str, lines: list[str]) -> None:
-    told = Told()
+@pytest.mark.parametrize("restart", [False, True], ids=["", "over a restart"])
+@pytest.mark.parametrize(("old", "new", "lines"), [n[1:] for n in NEWCOMERS], ids=[n[0] for n in NEWCOMERS])
+def test_who_is_new_to_the_file_is_told_of_what_is_active(old: str, new: str, lines: list[str], restart: bool) -> None:
+    """Once; not of what was over, or too old for anybody."""
+    told = Told(old)
     told.take()
+    told.take("over", device="s3")
+    told.take("over", 2, "resolved", device="s3")
     told.tick()
     told.take("late", device="s2", event_time=START - 2 * HOUR)
-    told.policy = policy_of(f"default: {receiver}")
+    told.policy = policy_of(new)
+    if restart:
+        told.board = restarted(told.board)
     assert told.tick() == lines
-    assert told.tick(HOUR) == []
+    for text in (old, new):
+        told.policy = policy_of(text)
+        assert told.tick(HOUR) == []
+
+
+def test_several_that_are_active_are_one_message_to_who_is_new() -> None:
+    told = Told("default: ops")
+    for n in range(30):
+        told.take(f"a{n:02}", device=f"s{n}")
+        told.now += MINUTE
+    told.take("b", rule="no_light", site="yard")
+    told.acknowledge("a00")
+    told.tick()
+    told.policy = policy_of("default: {to: [ops, boss], repeat: 2h}")
+    assert told.tick() == ["boss digest active-a01-1@boss", "boss firing acknowledged"]
+    (digest,) = told.changes[-1].messages
+    assert digest.summary == "30 active: 29 hot at site roof, 1 no light at site yard"
+    assert [a.alert_id for a in digest.alerts] == [*(f"a{n:02}" for n in range(1, 30)), "b"]
+    assert told.take("a05", 2, "resolved", device="s5") == ["ops resolved a05-2@ops", "boss resolved a05-2@boss"]
+    assert "boss reminder b-1-reminder-1@boss" in told.tick(2 * HOUR)
+
+
+def test_who_is_new_hears_after_a_silence_of_what_it_held_back() -> None:
+    told = Told("default: ops")
+    told.take()
+    told.take("b", device="s2")
+    told.silences = [silence(MINUTE, device="s1")]
+    told.policy = policy_of(BOTH)
+    assert told.tick() == ["boss firing b-1@boss", "boss firing silenced"]
+    assert told.tick(2 * MINUTE) == ["boss firing a-1@boss"]
 
 
 def test_escalation_goes_step_by_step_until_somebody_acknowledges() -> None:
@@ -400,6 +458,65 @@ def test_settled_while_nothing_fires() -> None:
     assert told.board.alerts == {}
 
 
+HELD_BY = [
+    ("silenced", "", lambda told: setattr(told, "silences", [silence(site="roof")])),
+    ("maintenance", "maintenance: [{cron: '5 12 * * *', duration: 1h}]", lambda told: None),
+    ("inhibited", "", lambda told: told.take("q", rule="stuck", quality=True)),
+    ("switched_off", "", lambda told: setattr(told, "off", frozenset({"ops"}))),
+]
+
+
+@pytest.mark.parametrize(("policy", "begin"), [h[1:] for h in HELD_BY], ids=[h[0] for h in HELD_BY])
+def test_the_end_of_flapping_is_told_while_nothing_fires(policy: str, begin: Callable[[Told], object]) -> None:
+    """As any end, whatever holds back what begins."""
+    told = Told(f"default: ops\n{policy}")
+    told.take("a1")
+    told.take("a1", 2, "flapping", flapping=True)
+    told.take("a1", 3, "resolved", flapping=True)
+    told.tick(6 * MINUTE)
+    begin(told)
+    assert told.take("a1", 4, "settled", event_time=START - HOUR) == ["ops settled a1-4@ops"]
+    assert "a1" not in told.board.alerts
+    told.off, told.silences = frozenset(), []
+    assert told.tick(2 * HOUR) == []
+
+
+def test_the_end_of_flapping_is_told_of_what_somebody_had_taken_on() -> None:
+    told = Told()
+    told.take("a1")
+    told.take("a1", 2, "flapping", flapping=True)
+    told.acknowledge("a1")
+    told.take("a1", 3, "resolved", flapping=True)
+    assert told.take("a1", 4, "settled") == ["ops settled a1-4@ops"]
+
+
+@pytest.mark.parametrize(("cause", "policy", "begin"), HELD_BY, ids=[h[0] for h in HELD_BY])
+def test_the_end_of_flapping_that_was_held_back_is_told_with_the_alerts(
+    cause: str, policy: str, begin: Callable[[Told], object]
+) -> None:
+    """Of an alert that is quiet because its rule flaps only that was told."""
+    told = Told(f"default: ops\n{policy}")
+    told.take("a1")
+    told.take("a1", 2, "flapping", flapping=True)
+    told.take("a1", 3, "resolved", flapping=True)
+    told.take("a2", flapping=True)
+    told.tick(6 * MINUTE)
+    begin(told)
+    assert told.take("a2", 2, "settled") == [f"ops settled {cause}"]
+    assert told.take("a2", 3, "resolved") == ["ops settled a2-3@ops"]
+    told.off, told.silences = frozenset(), []
+    assert told.tick(2 * HOUR) == []
+
+
+def test_the_end_of_flapping_reaches_who_wants_no_ends_of_alerts() -> None:
+    told = Told("default: {to: [ops], send_resolved: false}")
+    told.take()
+    told.take("a", 2, "flapping", flapping=True)
+    told.silences = [silence(site="roof")]
+    assert told.take("a", 3, "settled") == ["ops settled silenced"]
+    assert told.take("a", 4, "resolved") == ["ops settled a-4@ops"]
+
+
 def test_a_storm_is_one_digest() -> None:
     told = Told("default: ops\nstorm: {more_than: 3, within: 1m}")
     lines = [told.take(f"a{n:03}", device=f"s{n}")[0] for n in range(312)]
@@ -432,6 +549,11 @@ def test_a_storm_of_ends_is_one_digest_too() -> None:
 
 
 STORM = "default: ops\nstorm: {more_than: 2, within: 1m}"
+
+
+def restarted(board: Board) -> Board:
+    rows = msgspec.json.decode(msgspec.json.encode(list(board.alerts.values())), type=list[AlertSoFar])
+    return Board(rows, board.groups)
 
 
 def listed(told: Told) -> list[str]:
@@ -468,6 +590,38 @@ def test_all_alerts_of_one_device_in_a_storm_are_listed() -> None:
     told.tick(MINUTE)
     assert listed(told) == ["digest a0, a1, a2, a3, b3, c3"]
     assert set(told.board.alerts) == {"a0", "a1", "a2", "c3"}
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["", "after a restart"])
+@pytest.mark.parametrize("receiver", ["ops", "panel"], ids=["a webhook", "a state"])
+def test_who_moves_while_a_digest_is_to_come_is_told_in_it_once(receiver: str, restart: bool) -> None:
+    told = Told(f"default: {receiver}\nstorm: {{more_than: 2, within: 1m}}")
+    for n in range(4):
+        told.take(f"a{n}", device=f"s{n}")
+    assert told.take("a2", 2, "escalated", severity="critical", site="yard", device="s2") == [
+        f"{receiver} escalated storm"
+    ]
+    if restart:
+        told.board = restarted(told.board)
+    told.tick(MINUTE)
+    assert listed(told) == ["digest a0, a1, a2, a3"]
+    (digest,) = told.changes[-1].messages
+    assert [a.site for a in digest.alerts] == ["roof", "roof", "yard", "roof"]
+    assert digest.summary == "4 of 400 hot at site roof"
+    assert told.tick(HOUR) == []
+    assert told.take("a2", 3, "resolved", site="yard", device="s2") == [f"{receiver} resolved a2-3@{receiver}"]
+    assert "a2" not in told.board.alerts
+
+
+def test_who_moves_into_a_storm_of_its_new_site_is_in_the_first_digest_only() -> None:
+    told = Told(STORM)
+    for n in range(4):
+        told.take(f"a{n}", device=f"s{n}")
+        told.take(f"b{n}", device=f"t{n}", site="yard")
+    told.take("a3", 2, "escalated", severity="critical", site="yard", device="s3")
+    told.tick(MINUTE)
+    assert listed(told) == ["digest a0, a1, a2, a3", "digest b0, b1, b2, b3"]
+    assert told.tick(HOUR) == []
 
 
 STATES = [
@@ -521,21 +675,16 @@ def test_a_digest_for_a_receiver_that_left_the_file_is_noted() -> None:
     told.take("a2", device="s2")
     told.policy = policy_of("default: boss")
     told.policy = told.policy.model_copy(update={"receivers": {"boss": told.policy.receivers["boss"]}})
-    assert told.tick(MINUTE) == ["ops firing no_receiver", "ops firing no_receiver"]
+    assert told.tick(MINUTE) == ["boss digest active-a0-1@boss", "ops firing no_receiver", "ops firing no_receiver"]
     assert [held.alert.alert_id for held in told.changes[-1].held] == ["a1", "a2"]
 
 
 def test_after_a_restart_the_board_goes_on() -> None:
-    import msgspec
-
-    from fleet.standing import AlertSoFar
-
     told = Told("default: {to: [ops], repeat: 10m}")
     told.take()
     told.take("q", rule="stuck", quality=True)
     told.take("h", rule="cold")
-    rows = [msgspec.json.encode(so_far) for so_far in told.board.alerts.values()]
-    told.board = Board([msgspec.json.decode(row, type=AlertSoFar) for row in rows], told.board.groups)
+    told.board = restarted(told.board)
     assert sorted(told.tick(10 * MINUTE)) == ["ops reminder inhibited", "ops reminder q-1-reminder-1@ops"]
     assert told.take("q", 2, "resolved", rule="stuck", quality=True) == ["ops resolved q-2@ops"]
     assert told.tick() == ["ops firing h-1@ops"]

@@ -53,7 +53,7 @@ HOSTILE = [
 def test_what_devices_say_ends_no_header_and_is_no_html(text):
     changed = alert(
         device=text, site=text, title=text, annotations={text: text}, labels={text: text}, values={text: 1.0},
-        reason=text, acknowledged_by=text,
+        reason=text, acknowledged_by=text, acknowledged_comment=text,
     )  # fmt: skip
     for told in (notification("firing", changed, summary=text), notification("digest", changed, changed, summary=text)):
         mail = read(told)

@@ -1,0 +1,59 @@
+"""What keeps an alert from being told, as things are now. No I/O."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+
+from fleet.alert_labels import labels_of
+from fleet.maintenance import Maintenance
+from fleet.notification import Kind
+from fleet.receivers import ReceiversFile
+from fleet.silence import Silence
+from fleet.standing import AlertSoFar, Cause
+from fleet.transition import Transition
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    now: datetime
+    policy: ReceiversFile
+    silences: Sequence[Silence] = ()
+    switched_off: frozenset[str] = frozenset()
+    inhibiting: Callable[[str, str], str] = lambda type_name, device: ""
+    """The rule of a firing `quality` alert of that device; empty: none fires."""
+    began_at: datetime | None = None
+    """When Weir first told anybody of anything: what is much older was for nobody."""
+
+    @cached_property
+    def windows(self) -> list[Maintenance]:
+        """Of maintenance, that are open now."""
+        return [window for window in self.policy.maintenance if window.ends(self.now)]
+
+
+def is_stale(t: Transition, given: Circumstances) -> bool:
+    max_age_us = given.policy.max_age // timedelta(microseconds=1)
+    if t.detected_at_us - t.event_time_us > max_age_us:
+        return True
+    return given.began_at is not None and t.detected_at_us < given.began_at.timestamp() * 1e6 - max_age_us
+
+
+def hindrance(so_far: AlertSoFar, kind: Kind, receiver: str, given: Circumstances) -> tuple[Cause, str] | None:
+    """What keeps an alert, as it is now, from being told to a receiver, and a word on which."""
+    alert = so_far.alert
+    if receiver in given.switched_off:
+        return "switched_off", ""
+    labels = labels_of(alert)
+    for silence in given.silences:
+        if silence.covers(labels, given.now):
+            return "silenced", silence.silence_id
+    for window in given.windows:
+        if window.match.takes(alert):
+            return "maintenance", window.name or window.cron
+    if so_far.inhibitable and not so_far.quality and (rule := given.inhibiting(alert.type, alert.device)):
+        return "inhibited", rule
+    if so_far.acknowledged is not None and kind != "acknowledged":
+        return "acknowledged", alert.acknowledged_by or ""
+    if alert.flapping and kind != "flapping":
+        return "flapping", ""
+    return None
