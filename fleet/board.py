@@ -165,8 +165,8 @@ class Board:
         group = self.groups[key]
         of_rule = [self.alerts[alert_id] for alert_id in self._by_rule.get(_rule_of(key), ())]
         members = [s for s in of_rule if s.standing(key.receiver).digest == key.kind]
-        told = {s.alert.alert_id for s in members}
-        listed = [s.alert for s in of_rule if s.alert.alert_id in {*told, *group.before}]
+        wanted = {*group.before, *(s.alert.alert_id for s in members)}
+        listed = [s.alert for s in of_rule if s.alert.alert_id in wanted]
         if getattr(given.policy.receivers.get(key.receiver), "kind", "") in STATEFUL:
             listed = [alert for alert in listed if not self._is_outdated(alert, key)]
         for so_far in members:
