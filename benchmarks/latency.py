@@ -47,9 +47,8 @@ WARM_UP_SECONDS = 10
 RECEIVERS = """
 receivers:
   bench: {{kind: webhook, url: "{url}"}}
-routes:
-  - receivers: [bench]
-    send_resolved: true
+default: [bench]
+storm: {{more_than: 1000}}
 """
 
 Crossing = tuple[str, int]

@@ -120,7 +120,7 @@ def _reach(remote: str) -> "SparkSession":
 def _start(settings: Settings, application: str) -> "SparkSession":
     # The JVM and Spark's workers take these from the environment; without the second, workers run whatever python3
     # stands first in PATH, which has no pyarrow.
-    os.environ["JAVA_HOME"] = str(_java_home(settings))
+    java_home = str(_java_home(settings))
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if settings.spark_master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
@@ -139,7 +139,7 @@ def _start(settings: Settings, application: str) -> "SparkSession":
     if settings.spark_jars:
         builder = builder.config("spark.jars", settings.spark_jars)
     try:
-        with _quiet():
+        with _quiet(), _java_home_of(java_home):
             spark = builder.getOrCreate()
     except PySparkException as error:
         raise Unavailable(f"Spark does not start on {settings.spark_master}: {error}") from error
@@ -156,6 +156,20 @@ def _java_home(settings: Settings) -> Path:
             f"Spark needs Java 17 or 21, and WEIR_JAVA_HOME is {found or 'not set'}; run `make setup`"
         )
     return Path(found)
+
+
+@contextlib.contextmanager
+def _java_home_of(java_home: str) -> Iterator[None]:
+    """For the launcher alone: `make setup` in the same process goes by the JAVA_HOME of the host."""
+    before = os.environ.get("JAVA_HOME")
+    os.environ["JAVA_HOME"] = java_home
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["JAVA_HOME"]
+        else:
+            os.environ["JAVA_HOME"] = before
 
 
 @contextlib.contextmanager

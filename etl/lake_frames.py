@@ -1,6 +1,6 @@
 """Data files of the lake as Arrow tables and Spark frames, with what the files promise checked."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC
 from functools import reduce
@@ -57,13 +57,14 @@ def _for_spark(urls: list[str]) -> list[str]:
 def arrow_tables(lake: Lake, spec: DeviceType, partition: PartitionFiles) -> Iterator[pa.Table]:
     """Each file as a table with the type's present columns.
 
-    Raises DataError where a file is not what its manifest and its place say: unreadable, other columns or types,
-    another number of rows, or times outside the partition.
+    A metric that no reading of a file carried may be missing in it, and is null: the type may have got it later. Raises
+    DataError where a file is not what its manifest and its place say: unreadable, other columns or types, another
+    number of rows, or times outside the partition.
     """
     schema = arrow_schema(columns(spec))
     for file in partition.files:
         table = _read(lake, file)
-        _check_columns(table.schema, schema, file, current=file.version == spec.version)
+        _check_columns(table.schema, schema, file, file.version == spec.version, _carried(table))
         _check_times(table, partition.partition, file)
         arrays = [table[f.name] if f.name in table.column_names else pa.nulls(table.num_rows, f.type) for f in schema]
         yield pa.Table.from_arrays(arrays, schema=schema)
@@ -109,17 +110,26 @@ def _check_rows(found: int, lake: Lake, file: DataFile) -> None:
         raise DataError(f"{lake.url(file.path)} has {found:,} rows, its manifest says {file.rows:,}")
 
 
-def _check_columns(found: pa.Schema, wanted: pa.Schema, file: DataFile, current: bool) -> None:
+def _check_columns(
+    found: pa.Schema, wanted: pa.Schema, file: DataFile, current: bool, carried: Container[str] = ()
+) -> None:
     for field in wanted:
         place = found.get_field_index(field.name)
         if place < 0:
-            if current or field.type != pa.float64():
+            if field.type != pa.float64() or field.name in carried:
                 raise DataError(f"{file.path}: column {field.name!r} is missing")
         elif found.field(place).type != field.type:
             raise DataError(f"{file.path}: column {field.name!r} is {found.field(place).type}, expected {field.type}")
     extra = sorted(set(found.names) - set(wanted.names))
     if extra and current:
         raise DataError(f"{file.path}: column {extra[0]!r} is none of version {file.version} of the type")
+
+
+def _carried(table: pa.Table) -> set[str]:
+    """The metrics that some reading brought, as a value or null."""
+    if "carried" not in table.column_names or not pa.types.is_list(table.schema.field("carried").type):
+        return set()  # told by name, as every missing column
+    return set(pc.unique(pc.list_flatten(table["carried"])).to_pylist())
 
 
 def _check_times(table: pa.Table, partition: Partition, file: DataFile) -> None:

@@ -41,7 +41,7 @@ class Member:
 
     def __init__(self, settings: Settings, group: str, topics: Iterable[str], **options: Any):
         """`options`: more of kafka-python's for the consumer. Raises Unavailable, Refused."""
-        self.settings, self.group = settings, group
+        self.settings, self.group, self.topics = settings, group, tuple(topics)
         self.consumer = kafka.consumer(
             settings, f"weir-{group}", group,
             group_instance_id=kafka.instance_id(settings, group),
@@ -50,7 +50,7 @@ class Member:
         )  # fmt: skip
         self.batches = Batches(self.consumer)
         self._rebalances = _Rebalances()
-        self.consumer.subscribe(list(topics), listener=self._rebalances)
+        self.consumer.subscribe(list(self.topics), listener=self._rebalances)
 
     def poll(self, milliseconds: int) -> Polled:
         """Raises what `told` raises."""
@@ -64,6 +64,7 @@ class Member:
         """What a poll of the consumer gives. Raises Unavailable, or Refused where another has taken this member's
         name."""
         self._give_back_what_was_parked()
+        self._ask_for_topics_unknown()
         self._join_again_where_forgotten()
         try:
             return call()
@@ -89,6 +90,13 @@ class Member:
         fetcher = self.consumer._fetcher
         if not fetcher._next_partition_records:
             fetcher._next_partition_records = None
+
+    def _ask_for_topics_unknown(self) -> None:
+        """kafka-python 3.0.12 forgets that it must ask about topics subscribed to while an earlier question is under
+        way. As the group's leader it then assigns none of their partitions, until it asks by itself after 5 minutes."""
+        cluster = self.consumer._coordinator._cluster
+        if not cluster.need_update and any(cluster.partitions_for_topic(topic) is None for topic in self.topics):
+            cluster.request_update()
 
     def _join_again_where_forgotten(self) -> None:
         """kafka-python 3.0.12 can take itself for joined with no partition and no heartbeats under way: seen at one of

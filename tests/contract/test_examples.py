@@ -10,12 +10,12 @@ from fleet.spec import DeviceType
 CATALOG = load_catalog(CHECKOUT / "fleet" / "types")
 
 
-@pytest.mark.parametrize("spec", CATALOG, ids=list(CATALOG.types))
+@pytest.mark.parametrize("spec", list(CATALOG), ids=list(CATALOG.types))
 def test_examples_behave_as_they_say(spec: DeviceType) -> None:
     assert failures(spec) == []
 
 
-@pytest.mark.parametrize("spec", CATALOG, ids=list(CATALOG.types))
+@pytest.mark.parametrize("spec", list(CATALOG), ids=list(CATALOG.types))
 def test_an_example_that_is_wrong_is_told(spec: DeviceType) -> None:
     good, bad = spec.examples.good[0], spec.examples.bad[0]
     wrong = good.model_copy(update={"values": dict.fromkeys(good.values, -1.0)})

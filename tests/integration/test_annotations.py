@@ -129,7 +129,11 @@ def test_what_an_answer_means(answer, outcome, says):
     assert says in got.why
 
 
-@pytest.mark.parametrize("act", [hang, raw(b""), raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n[")], ids=str)
+@pytest.mark.parametrize(
+    "act",
+    [hang, raw(b""), raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n[")],
+    ids=["hangs", "says nothing", "stops"],
+)
 def test_one_that_is_ill(act):
     with HostileServer({"/api/annotations?tags=alert%3A" + ALERT_ID + "&limit=10": act}) as server:
         assert isinstance(grafana(server.url("/")).send(notification()), Retry)

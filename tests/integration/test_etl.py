@@ -241,6 +241,16 @@ def test_older_versions_lack_newer_metrics(job: Job, lake: SmallLake) -> None:
     assert [tuple(r.values()) for r in rows] == [("humidity", 2, 2), ("uv_index", 1, 2)]
 
 
+def test_a_metric_added_within_a_version_is_null_in_older_files(job: Job, lake: SmallLake) -> None:
+    weather = job.catalog.type("weather_station")
+    old = weather.model_copy(update={"metrics": {k: v for k, v in weather.metrics.items() if k != "uv_index"}})
+    lake.land(old, [{"device_id": "1", **at(0), "humidity": 50.0}])
+    lake.land(weather, [{"device_id": "1", **at(2), "humidity": 52.0, "uv_index": 3.0}])
+    run(job, "r1")
+    rows = job.warehouse.rows("SELECT metric, count FROM rollups WHERE grain = '1h' ORDER BY metric")
+    assert [tuple(r.values()) for r in rows] == [("humidity", 2), ("uv_index", 1)]
+
+
 def test_a_partition_that_fails_holds_back_nobody_else(job: Job, lake: SmallLake) -> None:
     boiler = job.catalog.type("boiler")
     lake.land(boiler, [{"device_id": "b1", **at(0), "pressure": 900.0}])

@@ -15,6 +15,7 @@ from connections.record_batch import RecordBatch
 from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER
 from fleet.settings import Settings
 from stack.stack import Stack
+from streaming.group import Member
 from tests.integration.processes import wait_for
 
 pytestmark = pytest.mark.stack
@@ -178,24 +179,22 @@ def test_a_group_goes_on_where_it_committed(admin: Settings) -> None:
     expected, _ = read(admin, topic, 0, "read_committed", False)
     found: list[Record] = []
     while len(found) < len(expected):
-        consumer = kafka.consumer(
-            admin, "tests", "operator-batches", isolation_level="read_committed", max_partition_fetch_bytes=50_000,
-            group_instance_id="tests", session_timeout_ms=6_000,
+        member = Member(
+            admin, "batches", [topic], isolation_level="read_committed", max_partition_fetch_bytes=50_000
         )  # fmt: skip
+        taken: list[RecordBatch] = []
+
+        def read_some(member: Member = member, taken: list[RecordBatch] = taken) -> list[RecordBatch]:
+            taken += member.told(lambda: member.batches.poll(timeout_ms=200, max_batches=1))
+            return taken
+
         try:
-            consumer.subscribe([topic])
-            batches = Batches(consumer)
-            taken: list[RecordBatch] = []
-            wait_for(
-                lambda b=batches, t=taken: t.extend(b.poll(timeout_ms=200, max_batches=1)) or t,
-                60,
-                f"nothing after {len(found)} of {len(expected)}",
-            )
-            consumer.commit()
+            wait_for(read_some, 60, f"nothing after {len(found)} of {len(expected)}")
+            member.consumer.commit()
             found += [record for batch in taken for record in flat(batch)]
-            consumer.poll()  # read, and not committed: the next one reads it again
+            member.consumer.poll()  # read, and not committed: the next one reads it again
         finally:
-            consumer.close(autocommit=False)
+            member.close()
     assert found == expected
 
 

@@ -67,6 +67,19 @@ def test_a_paused_partition_is_read_on_when_it_is_resumed(settings_for: Callable
         producer.close(5)
 
 
+def test_a_question_about_topics_that_was_forgotten_is_asked_again(settings_for: Callable[[str], Settings]) -> None:
+    """As kafka-python leaves it where the answer to an earlier one comes after the subscription."""
+    member = Member(settings_for("live"), "live", ["sensor"])
+    cluster = member.consumer._coordinator._cluster
+    try:
+        wait_for(lambda: member.poll(100) and member.consumer.assignment(), 20, "it gets no partition")
+        with cluster._lock:
+            cluster._partitions, cluster._need_update = {}, False
+        wait_for(lambda: member.poll(100) and cluster.partitions_for_topic("sensor"), 5, "it does not ask")
+    finally:
+        member.close()
+
+
 def test_a_member_whose_heartbeats_stop_joins_again(settings_for: Callable[[str], Settings]) -> None:
     """As kafka-python leaves it now and then: joined, for all that it knows, and long forgotten by the broker."""
     member = Member(settings_for("live"), "live", ["sensor"])
