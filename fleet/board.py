@@ -27,7 +27,7 @@ from fleet.dispatch import (
 from fleet.hindrance import Circumstances, is_stale
 from fleet.notification import Kind, Notification, TellingAlert
 from fleet.receivers import Escalation, ReceiversFile
-from fleet.standing import AlertSoFar, identity_of, taken
+from fleet.standing import AlertSoFar, departed, identity_of, taken
 from fleet.storm import Group, GroupKey, admitted, awaited, flushed, is_forgotten, key_of
 from fleet.summary import active_summary, digest_summary, summary_of
 from fleet.transition import Transition
@@ -185,6 +185,7 @@ class Board:
             listed = [alert for alert in listed if not self._is_outdated(alert, key)]
         for so_far in members:
             standing = msgspec.structs.replace(so_far.standing(key.receiver), digest=None, digest_site="")
+            standing = standing if key.receiver in given.policy.receivers else departed(standing)
             self._put(msgspec.structs.replace(so_far, standings={**so_far.standings, key.receiver: standing}))
         self.groups[key] = flushed(group)
         self.changes.groups.add(key)

@@ -12,14 +12,17 @@ from fleet.silence import Silence
 from fleet.transition import Transition
 
 START = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
-OPS = (
-    "receivers: {ops: {kind: webhook, url: 'http://ops'}, boss: {kind: webhook, url: 'http://boss'},"
-    " panel: {kind: mqtt}}\n"
-)
+RECEIVERS = {
+    "ops": "{kind: webhook, url: 'http://ops'}",
+    "boss": "{kind: webhook, url: 'http://boss'}",
+    "panel": "{kind: mqtt}",
+}
 
 
-def policy_of(text: str) -> ReceiversFile:
-    return load_receivers(OPS + text, "receivers.yaml", {})
+def policy_of(text: str, without: str = "") -> ReceiversFile:
+    """`without`: the receiver that the file has not."""
+    lines = [f"  {name}: {options}" for name, options in RECEIVERS.items() if name != without]
+    return load_receivers("\n".join(["receivers:", *lines, text]), "receivers.yaml", {})
 
 
 def transition(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -673,8 +674,7 @@ def test_a_digest_for_a_receiver_that_left_the_file_is_noted() -> None:
     told.take("a0")
     told.take("a1", device="s1")
     told.take("a2", device="s2")
-    told.policy = policy_of("default: boss")
-    told.policy = told.policy.model_copy(update={"receivers": {"boss": told.policy.receivers["boss"]}})
+    told.policy = policy_of("default: boss", without="ops")
     assert told.tick(MINUTE) == ["boss digest active-a0-1@boss", "ops firing no_receiver", "ops firing no_receiver"]
     assert [held.alert.alert_id for held in told.changes[-1].held] == ["a1", "a2"]
 
@@ -693,11 +693,78 @@ def test_after_a_restart_the_board_goes_on() -> None:
 def test_a_receiver_that_left_the_file_is_told_nothing() -> None:
     told = Told("default: {to: [ops, boss], repeat: 10m}")
     told.take()
-    told.policy = told.policy.model_copy(
-        update={
-            "receivers": {"boss": told.policy.receivers["boss"]},
-            "default": told.policy.default.model_copy(update={"to": ("boss",)}),
-        }  # type: ignore[union-attr]
-    )
+    told.policy = policy_of("default: {to: boss, repeat: 10m}", without="ops")
     assert told.tick(10 * MINUTE) == ["boss reminder a-1-reminder-1@boss"]
-    assert told.take("a", 2, "resolved") == ["boss resolved a-2@boss"]
+    assert told.take("a", 2, "resolved") == ["boss resolved a-2@boss", "ops resolved no_receiver"]
+
+
+def leave_and_return(told: Told, escalates: bool = False, silenced: bool = False) -> list[str]:
+    policy = told.policy
+    told.policy = policy_of("default: boss", without="ops")
+    told.tick(MINUTE)
+    if escalates:
+        assert told.take("a", 2, "escalated", severity="critical") == ["boss escalated a-2@boss"]
+    told.policy = policy
+    told.silences = [silence(2 * MINUTE, site="roof")] if silenced else []
+    return told.tick()
+
+
+RETURNS = [
+    ("as it was", {}, ["ops firing a-1-return-1@ops"]),
+    ("worse since", {"escalates": True}, ["ops firing a-2-return-1@ops"]),
+    ("silenced by now", {"silenced": True}, ["ops firing silenced"]),
+]
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["", "over a restart"])
+@pytest.mark.parametrize(("how", "lines"), [r[1:] for r in RETURNS], ids=[r[0] for r in RETURNS])
+def test_who_leaves_the_file_and_returns_is_told_of_what_is_active(how: Any, lines: list[str], restart: bool) -> None:
+    """By an id of its own: what waited when it left is a dead letter, and by the same id nothing would be put beside it."""
+    told = Told(BOTH)
+    told.take()
+    assert leave_and_return(told, **how) == lines
+    if restart:
+        told.board = restarted(told.board)
+    assert told.tick(10 * MINUTE) == (["ops firing a-1-return-1@ops"] if lines == ["ops firing silenced"] else [])
+    assert leave_and_return(told) == [f"ops firing a-{2 if 'escalates' in how else 1}-return-2@ops"]
+    assert told.take("a", 3, "resolved") == ["ops resolved a-3@ops", "boss resolved a-3@boss"]
+
+
+def test_who_returns_while_it_is_silent_hears_of_the_end() -> None:
+    """It may have the alert open from before."""
+    told = Told(BOTH)
+    told.take()
+    leave_and_return(told, silenced=True)
+    assert "ops resolved a-2@ops" in told.take("a", 2, "resolved")
+
+
+def test_who_returns_is_told_of_no_more_than_was_for_it() -> None:
+    told = Told(BOTH)
+    told.take(event_time=START - 2 * HOUR)
+    assert leave_and_return(told) == []
+    told.take("b", rule="no_light")
+    told.take("b", 2, "resolved", rule="no_light")
+    assert leave_and_return(told) == []
+
+
+def test_to_whom_it_was_escalated_and_who_returns_is_told_again() -> None:
+    told = Told("default: {to: boss, escalate: {after: 5m, to: ops}}")
+    told.take()
+    told.tick(5 * MINUTE)
+    assert leave_and_return(told) == ["ops firing a-1-return-1@ops"]
+
+
+@pytest.mark.parametrize("in_time", [False, True], ids=["after the digest", "before it"])
+def test_who_returns_is_told_of_what_a_digest_was_to_tell(in_time: bool) -> None:
+    told = Told("default: ops\nstorm: {more_than: 1, within: 4m}")
+    told.take("a0")
+    told.take("a1", device="s1")
+    told.take("a2", device="s2")
+    policy, told.policy = told.policy, policy_of("default: boss", without="ops")
+    told.tick(MINUTE if in_time else 5 * MINUTE)
+    told.policy = policy
+    told.tick()
+    told.tick(4 * MINUTE)
+    messages = [m for changes in told.changes for m in changes.messages if m.receiver == "ops"]
+    assert {alert.alert_id for m in messages[1:] for alert in m.alerts} == {"a0", "a1", "a2"}
+    assert all(s.told == "warning" for a in told.board.alerts.values() for name, s in a.standings.items())

@@ -25,6 +25,11 @@ routes:
   - {match: {site: [cellar, roof]}, to: [boss, ops]}
 storm: {more_than: 3, within: 1m}
 """
+WITHOUT = {
+    "ops": "default: {to: boss, repeat: 5m}\nstorm: {more_than: 3, within: 1m}",
+    "boss": "default: {to: ops, escalate: {after: 3m, to: panel}}\nstorm: {more_than: 3, within: 1m}",
+}
+"""Files that have not that receiver."""
 FOREVER = ("stale", "capped", "no_route")
 SITES = {"s1": "roof", "s2": "roof", "s3": "yard", "s4": "cellar", "s5": "roof", "s6": "roof", "s7": "roof"}
 QUALITY = "stuck"
@@ -106,7 +111,7 @@ STEP = st.one_of(
     st.tuples(st.just("off"), st.sets(st.sampled_from(["ops", "boss"]))),
     st.tuples(st.just("acknowledge"), st.integers(1, 20)),
     st.tuples(st.just("move"), st.sampled_from(sorted(SITES)), st.sampled_from(sorted(set(SITES.values())))),
-    st.tuples(st.just("file"), st.booleans()),
+    st.tuples(st.just("file"), st.booleans(), st.sampled_from(["nobody", "nobody", *WITHOUT])),
     st.tuples(st.just("restart")),
 )  # fmt: skip
 
@@ -151,8 +156,10 @@ def run(fleet: Fleet, step: tuple[Any, ...]) -> None:
             told.off = frozenset(receivers)
         case ("move", device, site):
             fleet.sites[device] = site
-        case ("file", other):
+        case ("file", other, "nobody"):
             told.policy = policy_of(OTHER_FILE if other else POLICY)
+        case ("file", _, leaves):
+            told.policy = policy_of(WITHOUT[leaves], without=leaves)
         case ("acknowledge", number):
             told.acknowledge(f"a{number}")
         case _:
