@@ -719,7 +719,7 @@ RETURNS = [
 @pytest.mark.parametrize("restart", [False, True], ids=["", "over a restart"])
 @pytest.mark.parametrize(("how", "lines"), [r[1:] for r in RETURNS], ids=[r[0] for r in RETURNS])
 def test_who_leaves_the_file_and_returns_is_told_of_what_is_active(how: Any, lines: list[str], restart: bool) -> None:
-    """By an id of its own: what waited when it left is a dead letter, and by the same id nothing would be put beside it."""
+    """By an id of its own: what waited when it left is a dead letter, and nothing is put beside it by the same id."""
     told = Told(BOTH)
     told.take()
     assert leave_and_return(told, **how) == lines
