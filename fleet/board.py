@@ -29,7 +29,7 @@ from fleet.notification import Kind, Notification, TellingAlert
 from fleet.receivers import Escalation, ReceiversFile
 from fleet.standing import AlertSoFar, departed, identity_of, taken
 from fleet.storm import Group, GroupKey, admitted, awaited, flushed, is_forgotten, key_of
-from fleet.summary import active_summary, digest_summary, summary_of
+from fleet.summary import active_summary, digest_summary, summary_of, worst_first
 from fleet.transition import Transition
 from fleet.under_way import UnderWay
 
@@ -139,7 +139,7 @@ class Board:
             return
         for alert_id, tell in tells.items():
             self._put(after(self.alerts[alert_id], [tell], given))
-        listed = tuple(self.alerts[alert_id].alert for alert_id in tells)
+        listed = tuple(worst_first(self.alerts[alert_id].alert for alert_id in tells))
         first = next(iter(tells.values()))
         self._send(
             Notification(
@@ -196,7 +196,8 @@ class Board:
             firing |= {alert.alert_id for alert in listed if alert.active}
             self._send(
                 Notification(
-                    notification_id=group.digest_id, receiver=key.receiver, kind="digest", alerts=tuple(listed),
+                    notification_id=group.digest_id, receiver=key.receiver, kind="digest",
+                    alerts=tuple(worst_first(listed)),
                     summary=digest_summary(key.kind, key.rule, key.site, len(listed), len(firing), known_devices),
                     created_at=given.now,
                 )

@@ -311,7 +311,7 @@ def test_who_is_new_to_the_file_is_told_of_what_is_active(old: str, new: str, li
 def test_several_that_are_active_are_one_message_to_who_is_new() -> None:
     told = Told("default: ops")
     for n in range(30):
-        told.take(f"a{n:02}", device=f"s{n}")
+        told.take(f"a{n:02}", device=f"s{n}", severity="critical" if n == 3 else "warning")
         told.now += MINUTE
     told.take("b", rule="no_light", site="yard")
     told.acknowledge("a00")
@@ -319,8 +319,8 @@ def test_several_that_are_active_are_one_message_to_who_is_new() -> None:
     told.policy = policy_of("default: {to: [ops, boss], repeat: 2h}")
     assert told.tick() == ["boss digest active-a01-1@boss", "boss firing acknowledged"]
     (digest,) = told.changes[-1].messages
-    assert digest.summary == "30 active: 29 hot at site roof, 1 no light at site yard"
-    assert [a.alert_id for a in digest.alerts] == [*(f"a{n:02}" for n in range(1, 30)), "b"]
+    assert digest.summary == "30 active, 1 critical, 29 warning: 29 hot at site roof, 1 no light at site yard"
+    assert [a.alert_id for a in digest.alerts] == ["a03", "b", *(f"a{n:02}" for n in range(29, 0, -1) if n != 3)]
     assert told.take("a05", 2, "resolved", device="s5") == ["ops resolved a05-2@ops", "boss resolved a05-2@boss"]
     assert "boss reminder b-1-reminder-1@boss" in told.tick(2 * HOUR)
 
@@ -605,9 +605,9 @@ def test_who_moves_while_a_digest_is_to_come_is_told_in_it_once(receiver: str, r
     if restart:
         told.board = restarted(told.board)
     told.tick(MINUTE)
-    assert listed(told) == ["digest a0, a1, a2, a3"]
+    assert listed(told) == ["digest a2, a0, a1, a3"]
     (digest,) = told.changes[-1].messages
-    assert [a.site for a in digest.alerts] == ["roof", "roof", "yard", "roof"]
+    assert [a.site for a in digest.alerts] == ["yard", "roof", "roof", "roof"]
     assert digest.summary == "4 of 400 hot at site roof"
     assert told.tick(HOUR) == []
     assert told.take("a2", 3, "resolved", site="yard", device="s2") == [f"{receiver} resolved a2-3@{receiver}"]
@@ -621,7 +621,7 @@ def test_who_moves_into_a_storm_of_its_new_site_is_in_the_first_digest_only() ->
         told.take(f"b{n}", device=f"t{n}", site="yard")
     told.take("a3", 2, "escalated", severity="critical", site="yard", device="s3")
     told.tick(MINUTE)
-    assert listed(told) == ["digest a0, a1, a2, a3", "digest b0, b1, b2, b3"]
+    assert listed(told) == ["digest a3, a0, a1, a2", "digest b0, b1, b2, b3"]
     assert told.tick(HOUR) == []
 
 
