@@ -72,6 +72,9 @@ class Board:
         self._calendar: list[tuple[datetime, str]] = []
         """A heap of `_next`, and of what was there before it changed."""
         self._policy: ReceiversFile | None = None
+        self._news: dict[str, dict[str, Tell]] | None = None
+        """While a changed file is looked at: who hears of which alerts for the first time, by whatever the file says;
+        that is one message a receiver."""
         for so_far in sorted(alerts, key=lambda known: (known.alert.starts_at, known.alert.active)):
             self._put(so_far)
         self.changes = Changes()
@@ -103,7 +106,9 @@ class Board:
         if given.policy is not self._policy:
             self._policy = given.policy
             self._changed = dict.fromkeys(self.alerts)
-            self._replan(given)
+            self._news = {}
+            for so_far in list(self.alerts.values()):
+                self._replan(so_far, given)
         for alert_id in list(self._under_way.held):
             self._reconsider(self.alerts[alert_id], given)
         for alert_id in self._due(given):
@@ -111,36 +116,29 @@ class Board:
             steps = overdue(so_far, given)
             if (decisions := due(so_far, given)) or steps:
                 self._act(so_far, decisions, given, steps)
+        for receiver, tells in (self._news or {}).items():
+            if tells:
+                self._catch_up(receiver, tells, given)
+        self._news = None
         for key, group in list(self.groups.items()):
             if is_forgotten(group, given.policy.storm, given.now):
                 del self.groups[key]
                 self.changes.groups.add(key)
 
-    def _replan(self, given: Circumstances) -> None:
-        """Who is new to the file, or to a route, is told of what is active: one alert as it is told to others, several
-        in one message."""
-        news: dict[str, dict[str, Tell]] = {}
-        for so_far in list(self.alerts.values()):
-            if (planned := replanned(so_far, given)) is not so_far:
-                self._put(planned)
-            decisions = newly_planned(planned, given)
-            if holds := [decision for decision in decisions if isinstance(decision, Hold)]:
-                self._act(planned, holds, given)
-            for tell in decisions:
-                if isinstance(tell, Tell):
-                    news.setdefault(tell.receiver, {})[so_far.alert.alert_id] = tell
-        for receiver, tells in news.items():
-            self._catch_up(receiver, tells, given)
+    def _replan(self, so_far: AlertSoFar, given: Circumstances) -> None:
+        if (planned := replanned(so_far, given)) is not so_far:
+            self._put(planned)
+        if decisions := newly_planned(planned, given):
+            self._act(planned, decisions, given)
 
     def _catch_up(self, receiver: str, tells: dict[str, Tell], given: Circumstances) -> None:
-        if len(tells) == 1:
-            ((alert_id, tell),) = tells.items()
-            self._act(self.alerts[alert_id], [tell], given)
-            return
-        for alert_id, tell in tells.items():
-            self._put(after(self.alerts[alert_id], [tell], given))
-        listed = tuple(worst_first(self.alerts[alert_id].alert for alert_id in tells))
+        """One alert as it is told to others, several in one message."""
         first = next(iter(tells.values()))
+        if len(tells) == 1:
+            (alert_id,) = tells
+            self._put(self._tell(self.alerts[alert_id], first, given))
+            return
+        listed = tuple(worst_first(self.alerts[alert_id].alert for alert_id in tells))
         self._send(
             Notification(
                 notification_id=f"active-{first.notification_id}", receiver=receiver, kind="digest", alerts=listed,
@@ -230,14 +228,23 @@ class Board:
     def _act(
         self, so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstances, steps: Sequence[Escalation] = ()
     ) -> AlertSoFar:  # fmt: skip
-        so_far = after(so_far, decisions, given, steps)
+        before, so_far = so_far, after(so_far, decisions, given, steps)
         for decision in decisions:
             if isinstance(decision, Hold):
                 self.changes.held.append(Held(so_far.alert, decision))
-            else:
+            elif not self._is_caught_up(before, decision):
                 so_far = self._tell(so_far, decision, given)
         self._put(so_far)
         return so_far
+
+    def _is_caught_up(self, before: AlertSoFar, tell: Tell) -> bool:
+        """Whether the receiver hears of the alert by `_news`, from now on or already."""
+        if self._news is None:
+            return False
+        alert_id, tells = before.alert.alert_id, self._news.setdefault(tell.receiver, {})
+        if before.standing(tell.receiver).told is None:
+            tells.setdefault(alert_id, tell)
+        return alert_id in tells
 
     def _tell(self, so_far: AlertSoFar, tell: Tell, given: Circumstances) -> AlertSoFar:
         """Now, or in a digest: in one that is under way already, what has come of the alert since is told there too."""

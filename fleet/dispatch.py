@@ -181,9 +181,10 @@ def newly_planned(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
     back = [name for name in (*planned, *escalated_to) if so_far.standing(name).away]
     decisions: list[Decision] = []
     for receiver in dict.fromkeys([*(name for name in planned if name not in so_far.standings), *back]):
-        found = hindrance(so_far, "firing", receiver, given)
+        kind = _news(so_far, so_far.standing(receiver))
+        found = hindrance(so_far, kind, receiver, given)
         number = telling_id(so_far, receiver)
-        decisions.append(Hold(receiver, "firing", *found) if found else Tell(receiver, "firing", number))
+        decisions.append(Hold(receiver, kind, *found) if found else Tell(receiver, kind, number))
     return decisions
 
 

@@ -124,8 +124,8 @@ def departed(standing: Standing) -> Standing:
     """Of a receiver that the file no longer has; first a digest that is to come has to be noted as not told."""
     if standing.away or standing.digest or not (standing.told or standing.held or standing.left):
         return standing
-    return msgspec.structs.replace(
-        standing, told=None, held=None, repeat_seconds=None, repeat_at=None, left=standing.left + 1, away=True
+    return Standing(
+        send_resolved=standing.send_resolved, reminders=standing.reminders, left=standing.left + 1, away=True
     )
 
 

@@ -325,6 +325,39 @@ def test_several_that_are_active_are_one_message_to_who_is_new() -> None:
     assert "boss reminder b-1-reminder-1@boss" in told.tick(2 * HOUR)
 
 
+LATER = "default: {to: ops, escalate: {after: 5m, to: boss}}"
+ONE_MESSAGE = [
+    ("new by a step of escalation alone", LATER, False),
+    ("new by a route and a step", "default: {to: [ops, boss], escalate: {after: 5m, to: boss}}", False),
+    ("rules that flap", BOTH, True),
+]
+
+
+@pytest.mark.parametrize(("new", "flapping"), [o[1:] for o in ONE_MESSAGE], ids=[o[0] for o in ONE_MESSAGE])
+def test_who_is_new_has_one_message_by_whatever_the_file_says(new: str, flapping: bool) -> None:
+    told = Told("default: ops")
+    for n in range(30):
+        told.take(f"a{n:02}", rule=f"rule{n}")
+        if flapping:
+            told.take(f"a{n:02}", 2, "flapping", rule=f"rule{n}", flapping=True)
+    told.tick(6 * MINUTE)
+    told.policy = policy_of(new)
+    assert told.tick() == [f"boss digest active-a00-{2 if flapping else 1}@boss"]
+    assert len(told.changes[-1].messages[0].alerts) == 30
+    assert told.tick(HOUR) == []
+    number = 3 if flapping else 2
+    ended = told.take("a07", number, "resolved", rule="rule7", flapping=flapping)
+    assert ended == [f"ops resolved a07-{number}@ops", f"boss resolved a07-{number}@boss"]
+
+
+def test_who_is_new_and_hears_of_one_that_is_overdue_is_told_of_it_once() -> None:
+    told = Told("default: ops")
+    told.take()
+    told.tick(6 * MINUTE)
+    told.policy = policy_of("default: {to: [ops, boss], escalate: {after: 5m, to: [ops, boss]}}")
+    assert told.tick() == ["ops reminder a-1-escalation-1@ops", "boss firing a-1@boss"]
+
+
 def test_who_is_new_hears_after_a_silence_of_what_it_held_back() -> None:
     told = Told("default: ops")
     told.take()
@@ -736,6 +769,14 @@ def test_who_returns_while_it_is_silent_hears_of_the_end() -> None:
     told.take()
     leave_and_return(told, silenced=True)
     assert "ops resolved a-2@ops" in told.take("a", 2, "resolved")
+
+
+def test_who_returns_while_a_rule_flaps_is_told_that_it_does() -> None:
+    told = Told(BOTH)
+    told.take()
+    told.take("a", 2, "flapping", flapping=True)
+    assert leave_and_return(told) == ["ops flapping a-2-return-1@ops"]
+    assert told.take("a", 3, "settled") == ["ops settled a-3@ops", "boss settled a-3@boss"]
 
 
 def test_who_returns_is_told_of_no_more_than_was_for_it() -> None:
