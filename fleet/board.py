@@ -28,7 +28,7 @@ from fleet.hindrance import Circumstances, is_stale
 from fleet.notification import Kind, Notification, TellingAlert
 from fleet.receivers import Escalation, ReceiversFile
 from fleet.standing import AlertSoFar, departed, identity_of, taken
-from fleet.storm import Group, GroupKey, admitted, awaited, flushed, is_forgotten, key_of
+from fleet.storm import Group, GroupKey, admitted, anchored, awaited, certain, flushed, is_forgotten, key_of
 from fleet.summary import active_summary, digest_summary, summary_of, worst_first
 from fleet.transition import Transition
 from fleet.under_way import UnderWay
@@ -76,7 +76,9 @@ class Board:
         """While a changed file is looked at: who hears of which alerts for the first time, by whatever the file says;
         that is one message a receiver."""
         for so_far in sorted(alerts, key=lambda known: (known.alert.starts_at, known.alert.active)):
-            self._put(so_far)
+            self._put(so_far := anchored(so_far))
+            for key in awaited(so_far):
+                self.groups[key] = certain(self.groups.get(key, Group()), so_far, key.receiver)
         self.changes = Changes()
 
     def take(self, t: Transition, quality: bool, inhibitable: bool, given: Circumstances) -> None:

@@ -31,7 +31,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     digest: str | None = None
     """The kind of the digest in which it will be told."""
     digest_site: str = ""
-    """Of that digest: the device may have moved since. Empty in rows that are older than this: the alert's."""
+    """Of that digest: the device may have moved since. Empty in rows that are older than this."""
     knows_flapping: bool = False
     send_resolved: bool = True
     repeat_seconds: float | None = None

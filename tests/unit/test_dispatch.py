@@ -11,6 +11,7 @@ from fleet.board import Board
 from fleet.plan import plans_of
 from fleet.silence import Matcher, Silence
 from fleet.standing import AlertSoFar, taken
+from fleet.storm import flushed
 from tests.unit.alert_log import START, Told, policy_of, transition
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -645,6 +646,43 @@ def test_who_moves_while_a_digest_is_to_come_is_told_in_it_once(receiver: str, r
     assert told.tick(HOUR) == []
     assert told.take("a2", 3, "resolved", site="yard", device="s2") == [f"{receiver} resolved a2-3@{receiver}"]
     assert "a2" not in told.board.alerts
+
+
+def of_old(board: Board) -> Board:
+    """As rows were before they had the site of the digest that they wait for."""
+    rows = [
+        msgspec.structs.replace(
+            so_far,
+            standings={n: msgspec.structs.replace(s, digest_site="") for n, s in so_far.standings.items()},
+        )
+        for so_far in board.alerts.values()
+    ]
+    return Board(rows, board.groups)
+
+
+@pytest.mark.parametrize("to", ["escalated", "resolved"])
+def test_what_was_left_out_of_its_digest_as_it_moved_is_told_after_a_restart(to: str) -> None:
+    told = Told(STORM)
+    for n in range(4):
+        told.take(f"a{n}", device=f"s{n}")
+    told.take("a3", 2, to, severity="critical", site="yard", device="s3")
+    told.board.groups = {key: flushed(group) for key, group in told.board.groups.items()}
+    told.board = of_old(told.board)
+    assert told.tick() == ["ops digest digest-a2-1@ops", "ops digest digest-a3-2@ops"]
+    assert [a.alert_id for a in told.changes[-1].messages[1].alerts] == ["a3"]
+    assert all(standing.digest is None for a in told.board.alerts.values() for standing in a.standings.values())
+    assert ("a3" in told.board.alerts) == (to == "escalated")
+    assert told.tick(HOUR) == []
+
+
+def test_what_waits_for_a_digest_since_of_old_may_move_yet() -> None:
+    told = Told(STORM)
+    for n in range(4):
+        told.take(f"a{n}", device=f"s{n}")
+    told.board = of_old(told.board)
+    told.take("a3", 2, "escalated", severity="critical", site="yard", device="s3")
+    told.tick(MINUTE)
+    assert listed(told) == ["digest a3, a0, a1, a2"]
 
 
 def test_who_moves_into_a_storm_of_its_new_site_is_in_the_first_digest_only() -> None:
