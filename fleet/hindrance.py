@@ -7,7 +7,7 @@ from functools import cached_property
 
 from fleet.alert_labels import labels_of
 from fleet.maintenance import Maintenance
-from fleet.notification import Kind
+from fleet.notification import Kind, TellingAlert
 from fleet.receivers import ReceiversFile
 from fleet.silence import Silence
 from fleet.standing import AlertSoFar, Cause
@@ -30,6 +30,28 @@ class Circumstances:
         """Of maintenance, that are open now."""
         return [window for window in self.policy.maintenance if window.ends(self.now)]
 
+    @cached_property
+    def _quiet(self) -> dict[str, tuple[Cause, str] | None]:
+        """By transition, as silences and windows look at nothing else: with many of them, receivers and alerts it
+        takes seconds to go through them for each receiver."""
+        return {}
+
+    def quiet(self, alert: TellingAlert) -> tuple[Cause, str] | None:
+        """The silence or window of maintenance, open now, that the alert is in."""
+        if alert.transition_id not in self._quiet:
+            self._quiet[alert.transition_id] = self._found_quiet(alert)
+        return self._quiet[alert.transition_id]
+
+    def _found_quiet(self, alert: TellingAlert) -> tuple[Cause, str] | None:
+        labels = labels_of(alert)
+        for silence in self.silences:
+            if silence.covers(labels, self.now):
+                return "silenced", silence.silence_id
+        for window in self.windows:
+            if window.match.takes(alert):
+                return "maintenance", window.name or window.cron
+        return None
+
 
 def is_stale(t: Transition, given: Circumstances) -> bool:
     max_age_us = given.policy.max_age // timedelta(microseconds=1)
@@ -43,13 +65,8 @@ def hindrance(so_far: AlertSoFar, kind: Kind, receiver: str, given: Circumstance
     alert = so_far.alert
     if receiver in given.switched_off:
         return "switched_off", ""
-    labels = labels_of(alert)
-    for silence in given.silences:
-        if silence.covers(labels, given.now):
-            return "silenced", silence.silence_id
-    for window in given.windows:
-        if window.match.takes(alert):
-            return "maintenance", window.name or window.cron
+    if quiet := given.quiet(alert):
+        return quiet
     if so_far.inhibitable and not so_far.quality and (rule := given.inhibiting(alert.type, alert.device)):
         return "inhibited", rule
     if so_far.acknowledged is not None and kind != "acknowledged":

@@ -40,7 +40,7 @@ TICK_LONGEST_SECONDS = 10.0
 """What time has changed takes long with very many alerts; it is then looked at so many times its own length apart, and
 at least so often."""
 BACKLOG_SECONDS = 5.0
-"""At the start, so long at most, all but that waits for what is in the log already: who is told what is active is not to
+"""At the start all else waits for what is in the log already, so long at most: who is told what is active is not to
 hear of alerts that have ended while no dispatcher ran."""
 
 STUCK_SECONDS = 60.0

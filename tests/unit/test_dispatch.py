@@ -740,6 +740,23 @@ def test_a_tick_looks_only_at_alerts_whose_time_has_come(monkeypatch: pytest.Mon
     assert looked == ["a0"]
 
 
+def test_silences_are_gone_through_once_an_alert_whatever_the_number_of_receivers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Told("routes: [{match: {site: yard}, to: ops}]")
+    told.silences = [silence(site="cellar")]
+    for n in range(3):
+        told.take(f"a{n}", device=f"s{n}")
+    looked: list[str] = []
+    covers = Silence.covers
+    monkeypatch.setattr(
+        Silence, "covers", lambda s, labels, now: looked.append(labels["device"]) or covers(s, labels, now)
+    )
+    told.policy = policy_of("")
+    assert len(told.tick()) == 3, "a message each to ops, boss and panel"
+    assert looked == ["s0", "s1", "s2"]
+
+
 def test_a_digest_for_a_receiver_that_left_the_file_is_noted() -> None:
     told = Told("default: ops\nstorm: {more_than: 1, within: 1m}")
     told.take("a0")
