@@ -8,6 +8,7 @@ from datetime import datetime
 
 import msgspec
 
+from fleet.acknowledgement import acknowledged_by, in_one_line, unfit
 from fleet.dispatch import (
     STATEFUL,
     Decision,
@@ -32,9 +33,6 @@ from fleet.storm import Group, GroupKey, admitted, anchored, awaited, certain, f
 from fleet.summary import active_summary, digest_summary, summary_of, worst_first
 from fleet.transition import Transition
 from fleet.under_way import UnderWay
-
-LONGEST_COMMENT = 500
-"""Characters: it stands in one line of text messages and mails."""
 
 
 @dataclass(frozen=True)
@@ -213,16 +211,13 @@ class Board:
 
     def acknowledge(self, alert_id: str, by: str, comment: str, given: Circumstances) -> str:
         """What is wrong with that; empty when it is done."""
-        so_far, comment = self.alerts.get(alert_id), " ".join(comment.split())
+        so_far = self.alerts.get(alert_id)
         if so_far is None or not so_far.alert.active:
             return "it is not active"
-        if len(comment) > LONGEST_COMMENT:
-            return f"the comment has {len(comment)} characters, and {LONGEST_COMMENT} at most are passed on"
-        alert = msgspec.structs.replace(so_far.alert, acknowledged_by=by, acknowledged_comment=comment)
-        so_far = msgspec.structs.replace(
-            so_far, alert=alert,
-            acknowledged=so_far.alert.severity, acknowledgements=so_far.acknowledgements + 1,
-        )  # fmt: skip
+        by, comment = in_one_line(by), in_one_line(comment)
+        if problem := unfit(by, comment):
+            return problem
+        so_far = acknowledged_by(so_far, by, comment)
         self._put(so_far)
         self._act(so_far, acknowledged(so_far, given), given)
         return ""

@@ -239,6 +239,10 @@ def test_who_was_told_hears_who_took_it_on_and_why() -> None:
         assert message.summary == "acknowledged by ann (on my way): High Temperature at roof: s1 t 36.5"
         assert message.alerts[0].acknowledged_comment == "on my way"
     assert told.acknowledge(comment="x" * 501) == ["the comment has 501 characters, and 500 at most are passed on"]
+    assert told.acknowledge(by="x" * 101) == ["who acknowledges it has 101 characters; 1 to 100 are passed on"]
+    assert told.acknowledge(by=" \n") == ["who acknowledges it has 0 characters; 1 to 100 are passed on"]
+    told.acknowledge(by="ann\nof the roof", comment="on my way")
+    assert told.changes[-1].messages[0].alerts[0].acknowledged_by == "ann of the roof"
     told.take("a", 2, "deescalated", severity="info")
     told.take("a", 3, "resolved", severity="info")
     assert told.changes[-1].messages[0].alerts[0].acknowledged_comment == "on my way"
