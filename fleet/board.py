@@ -10,7 +10,6 @@ import msgspec
 
 from fleet.acknowledgement import acknowledged_by, in_one_line, unfit
 from fleet.dispatch import (
-    STATEFUL,
     Decision,
     Hold,
     Tell,
@@ -179,7 +178,7 @@ class Board:
         members = self._under_way.waiting(key)
         before = [self.alerts[alert_id] for alert_id in group.before if alert_id in self.alerts]
         listed = list({s.alert.alert_id: s.alert for s in (*before, *members)}.values())
-        if getattr(given.policy.receivers.get(key.receiver), "kind", "") in STATEFUL:
+        if getattr(given.policy.receivers.get(key.receiver), "shows", "") == "state":
             listed = [alert for alert in listed if not self._is_outdated(alert, key)]
         for so_far in members:
             standing = msgspec.structs.replace(so_far.standing(key.receiver), digest=None, digest_site="")

@@ -12,9 +12,6 @@ from fleet.plan import Plan, plan_of, plans_of, steps_of
 from fleet.receivers import Escalation, ReceiversFile
 from fleet.standing import PASSING, AlertSoFar, Cause, Standing, departed, rank
 
-STATEFUL = ("alertmanager", "mqtt")
-"""Kinds of receivers that keep one state of a rule and device: what comes last is what they show."""
-
 
 @dataclass(frozen=True)
 class Tell:

@@ -10,9 +10,9 @@ import pytest
 from fleet.board import Board
 from fleet.plan import plans_of
 from fleet.silence import Matcher, Silence
-from fleet.standing import AlertSoFar, taken
+from fleet.standing import taken
 from fleet.storm import flushed
-from tests.unit.alert_log import START, Told, policy_of, transition
+from tests.unit.alert_log import START, Told, policy_of, restarted, transition
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
@@ -588,11 +588,6 @@ def test_a_storm_of_ends_is_one_digest_too() -> None:
 
 
 STORM = "default: ops\nstorm: {more_than: 2, within: 1m}"
-
-
-def restarted(board: Board) -> Board:
-    rows = msgspec.json.decode(msgspec.json.encode(list(board.alerts.values())), type=list[AlertSoFar])
-    return Board(rows, board.groups)
 
 
 def listed(told: Told) -> list[str]:

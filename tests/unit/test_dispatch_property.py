@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fleet.silence import Matcher, Silence
-from tests.unit.alert_log import START, Told, policy_of
+from tests.unit.alert_log import START, Told, policy_of, restarted
 
 POLICY = """
 routes:
@@ -118,16 +118,6 @@ STEP = st.one_of(
 )  # fmt: skip
 
 
-def restarted(told: Told) -> None:
-    import msgspec
-
-    from fleet.board import Board
-    from fleet.standing import AlertSoFar
-
-    rows = msgspec.json.decode(msgspec.json.encode(list(told.board.alerts.values())), type=list[AlertSoFar])
-    told.board = Board(rows, told.board.groups)
-
-
 def tick(told: Told, after: timedelta) -> None:
     """Of each step of escalation whose time has come, everybody is told or held back from."""
     from fleet.dispatch import overdue
@@ -167,7 +157,7 @@ def run(fleet: Fleet, step: tuple[Any, ...]) -> None:
         case ("acknowledge", number):
             told.acknowledge(f"a{number}")
         case _:
-            restarted(told)
+            told.board = restarted(told.board)
 
 
 RETURN = (
