@@ -69,8 +69,14 @@ def hindrance(so_far: AlertSoFar, kind: Kind, receiver: str, given: Circumstance
         return quiet
     if so_far.inhibitable and not so_far.quality and (rule := given.inhibiting(alert.type, alert.device)):
         return "inhibited", rule
-    if so_far.acknowledged is not None and kind != "acknowledged":
+    if so_far.acknowledged is not None and kind != "acknowledged" and not _is_unseen(so_far, receiver, given):
         return "acknowledged", alert.acknowledged_by or ""
     if alert.flapping and kind != "flapping":
         return "flapping", ""
     return None
+
+
+def _is_unseen(so_far: AlertSoFar, receiver: str, given: Circumstances) -> bool:
+    """By a receiver that shows how things are: it shows this too, and who has taken it on."""
+    shows = getattr(given.policy.receivers.get(receiver), "shows", "")
+    return shows == "state" and so_far.standing(receiver).told is None

@@ -294,6 +294,18 @@ NEWCOMERS = [
 ]
 
 
+def test_who_shows_a_state_is_told_of_what_somebody_has_taken_on() -> None:
+    told = Told("default: ops")
+    told.take()
+    told.acknowledge()
+    told.policy = policy_of("default: {to: [boss, ops, panel], repeat: 10m}")
+    told.silences = [silence(MINUTE, site="roof")]
+    assert told.tick() == ["boss firing silenced", "panel firing silenced"]
+    assert told.tick(2 * MINUTE) == ["panel firing a-1@panel", "boss firing acknowledged"]
+    assert told.changes[-1].messages[0].alerts[0].acknowledged_by == "ann"
+    assert "panel reminder acknowledged" in told.tick(10 * MINUTE)
+
+
 @pytest.mark.parametrize("restart", [False, True], ids=["", "over a restart"])
 @pytest.mark.parametrize(("old", "new", "lines"), [n[1:] for n in NEWCOMERS], ids=[n[0] for n in NEWCOMERS])
 def test_who_is_new_to_the_file_is_told_of_what_is_active(old: str, new: str, lines: list[str], restart: bool) -> None:
