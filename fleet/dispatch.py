@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from fleet.hindrance import Circumstances, hindrance
+from fleet.hindrance import Circumstances, hindrance, is_before
 from fleet.notification import Kind
 from fleet.plan import Plan, plan_of, plans_of, steps_of
 from fleet.receivers import Escalation, ReceiversFile
@@ -170,7 +170,7 @@ def newly_planned(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
     """For receivers to which the file brings an active alert only since it changed: by its routes, or being in it
     again."""
     known = any(standing.told or standing.held or standing.away for standing in so_far.standings.values())
-    unrouted = not so_far.standings and not so_far.stale
+    unrouted = not so_far.standings and not so_far.stale and not is_before(so_far.alert.event_time, given)
     if not (known or unrouted) or not so_far.alert.active or so_far.capped:
         return []
     escalated_to = [name for _, to in so_far.steps_taken for name in to if name in given.policy.receivers]

@@ -8,6 +8,7 @@ from functools import cached_property
 from fleet.alert_labels import labels_of
 from fleet.maintenance import Maintenance
 from fleet.notification import Kind, TellingAlert
+from fleet.reading import to_datetime
 from fleet.receivers import ReceiversFile
 from fleet.silence import Silence
 from fleet.standing import AlertSoFar, Cause
@@ -57,7 +58,12 @@ def is_stale(t: Transition, given: Circumstances) -> bool:
     max_age_us = given.policy.max_age // timedelta(microseconds=1)
     if t.detected_at_us - t.event_time_us > max_age_us:
         return True
-    return given.began_at is not None and t.detected_at_us < given.began_at.timestamp() * 1e6 - max_age_us
+    return is_before(to_datetime(t.detected_at_us), given)
+
+
+def is_before(time: datetime, given: Circumstances) -> bool:
+    """More than `max_age` before anybody was told of anything."""
+    return given.began_at is not None and time < given.began_at - given.policy.max_age
 
 
 def hindrance(so_far: AlertSoFar, kind: Kind, receiver: str, given: Circumstances) -> tuple[Cause, str] | None:

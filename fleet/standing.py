@@ -61,7 +61,7 @@ class AlertSoFar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     inhibitable: bool = True
     capped: bool = False
     stale: bool = False
-    """All that is known of it was old when it was detected: it is news for nobody."""
+    """All that is known of it was old when it was detected: it is news for nobody. Older rows do not say so."""
     acknowledged: str | None = None
     """The severity at which somebody took it on."""
     acknowledgements: int = 0

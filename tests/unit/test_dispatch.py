@@ -197,6 +197,15 @@ def test_an_old_alert_that_worsens_now_is_told() -> None:
     assert told.take("a", 3, "resolved", severity="critical") == ["ops resolved a-3@ops"]
 
 
+def test_what_was_before_the_first_dispatcher_is_news_for_nobody_though_its_row_is_older_than_that_word() -> None:
+    told = Told("routes: [{match: {site: yard}, to: ops}]", began_at=START)
+    told.take(at=START - 2 * HOUR)
+    told.take("b", at=START - MINUTE, device="s2")
+    told.board = Board([msgspec.structs.replace(so_far, stale=False) for so_far in told.board.alerts.values()])
+    told.policy = policy_of("default: ops")
+    assert told.tick() == ["ops firing b-1@ops"]
+
+
 def test_what_was_before_the_first_dispatcher_is_for_nobody() -> None:
     told = Told(began_at=START)
     assert told.take(at=START - 2 * HOUR) == ["ops firing stale"]
