@@ -32,6 +32,7 @@ from fleet.storm import Group, GroupKey, admitted, anchored, awaited, certain, f
 from fleet.summary import active_summary, digest_summary, summary_of, worst_first
 from fleet.transition import Transition
 from fleet.under_way import UnderWay
+from fleet.webhook_body import MOST_ALERTS
 
 
 @dataclass(frozen=True)
@@ -132,18 +133,20 @@ class Board:
 
     def _catch_up(self, receiver: str, tells: dict[str, Tell], given: Circumstances) -> None:
         """One alert as it is told to others, several in one message."""
-        first = next(iter(tells.values()))
         if len(tells) == 1:
-            (alert_id,) = tells
-            self._put(self._tell(self.alerts[alert_id], first, given))
+            ((alert_id, tell),) = tells.items()
+            self._put(self._tell(self.alerts[alert_id], tell, given))
             return
-        listed = tuple(worst_first(self.alerts[alert_id].alert for alert_id in tells))
-        self._send(
-            Notification(
-                notification_id=f"active-{first.notification_id}", receiver=receiver, kind="digest", alerts=listed,
-                summary=active_summary(listed), created_at=given.now,
-            )
-        )  # fmt: skip
+        every = worst_first(self.alerts[alert_id].alert for alert_id in tells)
+        for begin in range(0, len(every), MOST_ALERTS):
+            listed = tuple(every[begin : begin + MOST_ALERTS])
+            first = tells[listed[0].alert_id].notification_id
+            self._send(
+                Notification(
+                    notification_id=f"active-{first}", receiver=receiver, kind="digest", alerts=listed,
+                    summary=active_summary(listed), created_at=given.now,
+                )
+            )  # fmt: skip
 
     def _reconsider(self, so_far: AlertSoFar, given: Circumstances) -> None:
         if decisions := reconsider(so_far, given):

@@ -12,6 +12,7 @@ from fleet.plan import plans_of
 from fleet.silence import Matcher, Silence
 from fleet.standing import taken
 from fleet.storm import flushed
+from fleet.webhook_body import MOST_ALERTS
 from tests.unit.alert_log import START, Told, policy_of, restarted, transition
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -343,12 +344,26 @@ def test_several_that_are_active_are_one_message_to_who_is_new() -> None:
     told.acknowledge("a00")
     told.tick()
     told.policy = policy_of("default: {to: [ops, boss], repeat: 2h}")
-    assert told.tick() == ["boss digest active-a01-1@boss", "boss firing acknowledged"]
+    assert told.tick() == ["boss digest active-a03-1@boss", "boss firing acknowledged"]
     (digest,) = told.changes[-1].messages
     assert digest.summary == "30 active, 1 critical, 29 warning: 29 hot at site roof, 1 no light at site yard"
     assert [a.alert_id for a in digest.alerts] == ["a03", "b", *(f"a{n:02}" for n in range(29, 0, -1) if n != 3)]
     assert told.take("a05", 2, "resolved", device="s5") == ["ops resolved a05-2@ops", "boss resolved a05-2@boss"]
     assert "boss reminder b-1-reminder-1@boss" in told.tick(2 * HOUR)
+
+
+def test_very_many_that_are_active_are_a_message_a_thousand() -> None:
+    """What is in the first matters most; each is kept, and sent again, by itself."""
+    told = Told("default: ops")
+    for n in range(MOST_ALERTS + 30):
+        told.take(f"a{n}", device=f"s{n}", severity="critical" if n == 7 else "info")
+    told.tick(MINUTE)
+    told.policy = policy_of(BOTH)
+    assert told.tick() == ["boss digest active-a7-1@boss", "boss digest active-a1000-1@boss"]
+    messages = told.changes[-1].messages
+    assert [len(m.alerts) for m in messages] == [MOST_ALERTS, 30]
+    assert messages[0].summary == "1000 active, 1 critical, 999 info: 1000 hot at site roof"
+    assert told.tick(HOUR) == []
 
 
 LATER = "default: {to: ops, escalate: {after: 5m, to: boss}}"
