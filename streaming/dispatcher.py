@@ -123,6 +123,8 @@ class Dispatcher:
         while not stop.is_set():
             self._looked_at = time.monotonic()
             transitions, ends = self.transitions.poll(POLL_MS)
+            if self._look_again.is_set():  # before what came meanwhile is decided for a receiver that wants no more
+                self._tick(board, timed=False)
             if transitions or ends:
                 self._decide(board, transitions, ends)
             if self._leaving:
@@ -130,7 +132,7 @@ class Dispatcher:
             began = time.monotonic()
             if began < patient_until and self.transitions.is_behind(consumer):
                 continue
-            if began >= look_at or self._look_again.is_set():
+            if began >= look_at:
                 timed = began >= tick_at
                 self._tick(board, timed)
                 look_at = began + TICK_SECONDS

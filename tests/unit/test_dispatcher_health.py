@@ -65,6 +65,19 @@ def test_at_the_start_all_waits_for_what_is_in_the_log(
     assert found == steps
 
 
+def test_that_a_receiver_is_off_is_known_before_more_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    by, stop, found = Dispatcher(SETTINGS), threading.Event(), list[str]()
+    by.policy = policy_of("default: ops")
+    by.transitions = FakeLog(slow=False)  # type: ignore[assignment]
+    monkeypatch.setattr(by.outbox, "take_over", lambda now: (Board(), datetime.now(UTC)))
+    monkeypatch.setattr(by.silences, "begin", lambda: None)
+    monkeypatch.setattr(by, "_take_policy", lambda policy: by._look_again.set())
+    monkeypatch.setattr(by, "_decide", lambda board, transitions, ends: (found.append("decide"), stop.set()))
+    monkeypatch.setattr(by, "_tick", lambda board, timed: (found.append(f"look {timed}"), by._look_again.clear()))
+    by._follow(None, stop)
+    assert found == ["look False", "decide"]
+
+
 @pytest.mark.parametrize(("position", "behind"), [(41, True), (42, False), (43, False)], ids=str)
 def test_what_was_in_the_log_at_the_start_is_read(monkeypatch: pytest.MonkeyPatch, position: int, behind: bool) -> None:
     place = TopicPartition(TRANSITIONS, 0)
