@@ -29,8 +29,9 @@ def annotation_of(alert: TellingAlert, summary: str) -> Annotation:
     tags = [identity_tag(alert), "weir", *(f"{name}:{getattr(alert, name)}"[:LONGEST_TAG] for name in TAGGED)]
     state = f"over ({alert.reason})" if end else "active"
     lines = [summary, f"{alert.title}: {state}, {values_of(alert)}"]
-    if (by := taken_on_by(alert)) and by not in summary:  # later texts replace the one that told it
-        lines.append(f"acknowledged by {by}")
+    taken_on = f"acknowledged by {taken_on_by(alert)}"
+    if alert.acknowledged_by and taken_on not in summary:  # later texts replace the one that told it
+        lines.append(taken_on)
     text = "<br>".join(escape(line) for line in lines)
     return Annotation(begin, end if end is None else max(begin, end), tuple(tags), text)
 

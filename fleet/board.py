@@ -8,8 +8,8 @@ from datetime import datetime
 
 import msgspec
 
+from fleet.acknowledgement import acknowledged_by, in_one_line, unfit
 from fleet.dispatch import (
-    STATEFUL,
     Decision,
     Hold,
     Tell,
@@ -27,14 +27,12 @@ from fleet.dispatch import (
 from fleet.hindrance import Circumstances, is_stale
 from fleet.notification import Kind, Notification, TellingAlert
 from fleet.receivers import Escalation, ReceiversFile
-from fleet.standing import AlertSoFar, identity_of, taken
-from fleet.storm import Group, GroupKey, admitted, awaited, flushed, is_forgotten, key_of
-from fleet.summary import active_summary, digest_summary, summary_of
+from fleet.standing import AlertSoFar, departed, identity_of, taken
+from fleet.storm import Group, GroupKey, admitted, anchored, awaited, certain, flushed, is_forgotten, key_of
+from fleet.summary import active_summary, digest_summary, summary_of, worst_first
 from fleet.transition import Transition
 from fleet.under_way import UnderWay
-
-LONGEST_COMMENT = 500
-"""Characters: it stands in one line of text messages and mails."""
+from fleet.webhook_body import MOST_ALERTS
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,13 @@ class Board:
         self._calendar: list[tuple[datetime, str]] = []
         """A heap of `_next`, and of what was there before it changed."""
         self._policy: ReceiversFile | None = None
+        self._news: dict[str, dict[str, Tell]] | None = None
+        """While a changed file is looked at: who hears of which alerts for the first time, by whatever the file says;
+        that is one message a receiver."""
         for so_far in sorted(alerts, key=lambda known: (known.alert.starts_at, known.alert.active)):
-            self._put(so_far)
+            self._put(so_far := anchored(so_far))
+            for key in awaited(so_far):
+                self.groups[key] = certain(self.groups.get(key, Group()), so_far, key.receiver)
         self.changes = Changes()
 
     def take(self, t: Transition, quality: bool, inhibitable: bool, given: Circumstances) -> None:
@@ -103,7 +106,9 @@ class Board:
         if given.policy is not self._policy:
             self._policy = given.policy
             self._changed = dict.fromkeys(self.alerts)
-            self._replan(given)
+            self._news = {}
+            for so_far in list(self.alerts.values()):
+                self._replan(so_far, given)
         for alert_id in list(self._under_way.held):
             self._reconsider(self.alerts[alert_id], given)
         for alert_id in self._due(given):
@@ -111,42 +116,37 @@ class Board:
             steps = overdue(so_far, given)
             if (decisions := due(so_far, given)) or steps:
                 self._act(so_far, decisions, given, steps)
+        for receiver, tells in (self._news or {}).items():
+            if tells:
+                self._catch_up(receiver, tells, given)
+        self._news = None
         for key, group in list(self.groups.items()):
             if is_forgotten(group, given.policy.storm, given.now):
                 del self.groups[key]
                 self.changes.groups.add(key)
 
-    def _replan(self, given: Circumstances) -> None:
-        """Who is new to the file, or to a route, is told of what is active: one alert as it is told to others, several
-        in one message."""
-        news: dict[str, dict[str, Tell]] = {}
-        for so_far in list(self.alerts.values()):
-            if (planned := replanned(so_far, given)) is not so_far:
-                self._put(planned)
-            decisions = newly_planned(planned, given)
-            if holds := [decision for decision in decisions if isinstance(decision, Hold)]:
-                self._act(planned, holds, given)
-            for tell in decisions:
-                if isinstance(tell, Tell):
-                    news.setdefault(tell.receiver, {})[so_far.alert.alert_id] = tell
-        for receiver, tells in news.items():
-            self._catch_up(receiver, tells, given)
+    def _replan(self, so_far: AlertSoFar, given: Circumstances) -> None:
+        if (planned := replanned(so_far, given)) is not so_far:
+            self._put(planned)
+        if decisions := newly_planned(planned, given):
+            self._act(planned, decisions, given)
 
     def _catch_up(self, receiver: str, tells: dict[str, Tell], given: Circumstances) -> None:
+        """One alert as it is told to others, several in one message."""
         if len(tells) == 1:
             ((alert_id, tell),) = tells.items()
-            self._act(self.alerts[alert_id], [tell], given)
+            self._put(self._tell(self.alerts[alert_id], tell, given))
             return
-        for alert_id, tell in tells.items():
-            self._put(after(self.alerts[alert_id], [tell], given))
-        listed = tuple(self.alerts[alert_id].alert for alert_id in tells)
-        first = next(iter(tells.values()))
-        self._send(
-            Notification(
-                notification_id=f"active-{first.notification_id}", receiver=receiver, kind="digest", alerts=listed,
-                summary=active_summary(listed), created_at=given.now,
-            )
-        )  # fmt: skip
+        every = worst_first(self.alerts[alert_id].alert for alert_id in tells)
+        for begin in range(0, len(every), MOST_ALERTS):
+            listed = tuple(every[begin : begin + MOST_ALERTS])
+            first = tells[listed[0].alert_id].notification_id
+            self._send(
+                Notification(
+                    notification_id=f"active-{first}", receiver=receiver, kind="digest", alerts=listed,
+                    summary=active_summary(listed), created_at=given.now,
+                )
+            )  # fmt: skip
 
     def _reconsider(self, so_far: AlertSoFar, given: Circumstances) -> None:
         if decisions := reconsider(so_far, given):
@@ -181,10 +181,11 @@ class Board:
         members = self._under_way.waiting(key)
         before = [self.alerts[alert_id] for alert_id in group.before if alert_id in self.alerts]
         listed = list({s.alert.alert_id: s.alert for s in (*before, *members)}.values())
-        if getattr(given.policy.receivers.get(key.receiver), "kind", "") in STATEFUL:
+        if getattr(given.policy.receivers.get(key.receiver), "shows", "") == "state":
             listed = [alert for alert in listed if not self._is_outdated(alert, key)]
         for so_far in members:
             standing = msgspec.structs.replace(so_far.standing(key.receiver), digest=None, digest_site="")
+            standing = standing if key.receiver in given.policy.receivers else departed(standing)
             self._put(msgspec.structs.replace(so_far, standings={**so_far.standings, key.receiver: standing}))
         self.groups[key] = flushed(group)
         self.changes.groups.add(key)
@@ -195,7 +196,8 @@ class Board:
             firing |= {alert.alert_id for alert in listed if alert.active}
             self._send(
                 Notification(
-                    notification_id=group.digest_id, receiver=key.receiver, kind="digest", alerts=tuple(listed),
+                    notification_id=group.digest_id, receiver=key.receiver, kind="digest",
+                    alerts=tuple(worst_first(listed)),
                     summary=digest_summary(key.kind, key.rule, key.site, len(listed), len(firing), known_devices),
                     created_at=given.now,
                 )
@@ -211,16 +213,13 @@ class Board:
 
     def acknowledge(self, alert_id: str, by: str, comment: str, given: Circumstances) -> str:
         """What is wrong with that; empty when it is done."""
-        so_far, comment = self.alerts.get(alert_id), " ".join(comment.split())
+        so_far = self.alerts.get(alert_id)
         if so_far is None or not so_far.alert.active:
             return "it is not active"
-        if len(comment) > LONGEST_COMMENT:
-            return f"the comment has {len(comment)} characters, and {LONGEST_COMMENT} at most are passed on"
-        alert = msgspec.structs.replace(so_far.alert, acknowledged_by=by, acknowledged_comment=comment)
-        so_far = msgspec.structs.replace(
-            so_far, alert=alert,
-            acknowledged=so_far.alert.severity, acknowledgements=so_far.acknowledgements + 1,
-        )  # fmt: skip
+        by, comment = in_one_line(by), in_one_line(comment)
+        if problem := unfit(by, comment):
+            return problem
+        so_far = acknowledged_by(so_far, by, comment)
         self._put(so_far)
         self._act(so_far, acknowledged(so_far, given), given)
         return ""
@@ -228,14 +227,23 @@ class Board:
     def _act(
         self, so_far: AlertSoFar, decisions: Sequence[Decision], given: Circumstances, steps: Sequence[Escalation] = ()
     ) -> AlertSoFar:  # fmt: skip
-        so_far = after(so_far, decisions, given, steps)
+        before, so_far = so_far, after(so_far, decisions, given, steps)
         for decision in decisions:
             if isinstance(decision, Hold):
                 self.changes.held.append(Held(so_far.alert, decision))
-            else:
+            elif not self._is_caught_up(before, decision):
                 so_far = self._tell(so_far, decision, given)
         self._put(so_far)
         return so_far
+
+    def _is_caught_up(self, before: AlertSoFar, tell: Tell) -> bool:
+        """Whether the receiver hears of the alert by `_news`, from now on or already."""
+        if self._news is None:
+            return False
+        alert_id, tells = before.alert.alert_id, self._news.setdefault(tell.receiver, {})
+        if before.standing(tell.receiver).told is None:
+            tells.setdefault(alert_id, tell)
+        return alert_id in tells
 
     def _tell(self, so_far: AlertSoFar, tell: Tell, given: Circumstances) -> AlertSoFar:
         """Now, or in a digest: in one that is under way already, what has come of the alert since is told there too."""

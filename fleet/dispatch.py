@@ -6,14 +6,11 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from fleet.hindrance import Circumstances, hindrance
+from fleet.hindrance import Circumstances, hindrance, is_before
 from fleet.notification import Kind
 from fleet.plan import Plan, plan_of, plans_of, steps_of
 from fleet.receivers import Escalation, ReceiversFile
-from fleet.standing import PASSING, AlertSoFar, Cause, Standing, rank
-
-STATEFUL = ("alertmanager", "mqtt")
-"""Kinds of receivers that keep one state of a rule and device: what comes last is what they show."""
+from fleet.standing import PASSING, AlertSoFar, Cause, Standing, departed, rank
 
 
 @dataclass(frozen=True)
@@ -36,14 +33,22 @@ class Hold:
 Decision = Tell | Hold
 
 
+def telling_id(so_far: AlertSoFar, receiver: str) -> str:
+    """Of the alert as it is now. One that left the file may have a dead letter by the id of before."""
+    left = so_far.standing(receiver).left
+    return f"{so_far.alert.transition_id}{f'-return-{left}' if left else ''}@{receiver}"
+
+
 def decide(so_far: AlertSoFar, kind: Kind, stale: bool, given: Circumstances) -> list[Decision]:
     """On a transition; `so_far` is the alert after it. Who was told once hears of all that follows, whatever the routes
     say by now. One decision a receiver; at least one."""
     plans = plans_of(given.policy, so_far.alert)
     names = [*plans, *(n for n in so_far.standings if n not in plans and n in given.policy.receivers)]
+    open_at = [n for n, s in so_far.standings.items() if n not in given.policy.receivers and (s.told or s.left)]
+    ended: list[Decision] = [Hold(n, kind, "no_receiver") for n in open_at if kind == "resolved"]
     if not names:
-        return [Hold("", kind, "no_route")]
-    return [_decided(so_far, kind, stale, name, plans.get(name), given) for name in names]
+        return ended or [Hold("", kind, "no_route")]
+    return [*(_decided(so_far, kind, stale, name, plans.get(name), given) for name in names), *ended]
 
 
 def _decided(
@@ -72,7 +77,7 @@ def _ended(so_far: AlertSoFar, kind: Kind, receiver: str, plan: Plan | None, sta
     if kind == "settled":
         return tell if settles else Hold(receiver, kind, "never_told")
     ends = plan.send_resolved if plan else standing.send_resolved
-    if standing.told is not None and ends:
+    if (standing.told is not None or standing.left) and ends:
         return tell
     if settles:  # held back since; it takes the rule for one that flaps
         return replace(tell, kind="settled")
@@ -91,7 +96,7 @@ def reconsider(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
         if found and found[0] != standing.held:
             decisions.append(Hold(receiver, kind, *found))
         elif found is None:
-            decisions.append(Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}"))
+            decisions.append(Tell(receiver, kind, telling_id(so_far, receiver)))
     return [d for d in decisions if isinstance(d, Hold) or _is_news(so_far, so_far.standing(d.receiver))]
 
 
@@ -135,19 +140,22 @@ def due(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
             continue
         told = so_far.standing(receiver).told is not None
         kind: Kind = "reminder" if told else "firing"
-        number = f"{alert.transition_id}-escalation-{len(so_far.steps_taken) + 1}@{receiver}" if told else (
-            f"{alert.transition_id}@{receiver}"
-        )  # fmt: skip
+        number = f"{alert.transition_id}-escalation-{len(so_far.steps_taken) + 1}@{receiver}"
         found = hindrance(so_far, kind, receiver, given)
+        number = number if told else telling_id(so_far, receiver)
         decisions.append(Hold(receiver, kind, *found) if found else Tell(receiver, kind, number))
     return decisions
 
 
 def replanned(so_far: AlertSoFar, given: Circumstances) -> AlertSoFar:
-    """With the repeats of the file as it is now, counted from the last telling where that is known, else from now."""
+    """With the receivers and repeats of the file as it is now; these are counted from the last telling where that is
+    known, else from now."""
     plans = plans_of(given.policy, so_far.alert)
     standings = dict(so_far.standings)
     for receiver, before in so_far.standings.items():
+        if receiver not in given.policy.receivers:
+            standings[receiver] = departed(before)
+            continue
         plan = plans.get(receiver)
         repeat = plan.repeat.total_seconds() if plan and plan.repeat else None
         if plan is None or before.told is None or repeat == before.repeat_seconds or not so_far.alert.active:
@@ -159,17 +167,21 @@ def replanned(so_far: AlertSoFar, given: Circumstances) -> AlertSoFar:
 
 
 def newly_planned(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
-    """For receivers to which the file's routes bring an active alert only since it changed."""
-    known = any(standing.told or standing.held for standing in so_far.standings.values())
-    unrouted = not so_far.standings and not so_far.stale
+    """For receivers to which the file brings an active alert only since it changed: by its routes, or being in it
+    again."""
+    known = any(standing.told or standing.held or standing.away for standing in so_far.standings.values())
+    unrouted = not so_far.standings and not so_far.stale and not is_before(so_far.alert.event_time, given)
     if not (known or unrouted) or not so_far.alert.active or so_far.capped:
         return []
+    escalated_to = [name for _, to in so_far.steps_taken for name in to if name in given.policy.receivers]
+    planned = plans_of(given.policy, so_far.alert)
+    back = [name for name in (*planned, *escalated_to) if so_far.standing(name).away]
     decisions: list[Decision] = []
-    for receiver in plans_of(given.policy, so_far.alert):
-        if receiver not in so_far.standings:
-            found = hindrance(so_far, "firing", receiver, given)
-            number = f"{so_far.alert.transition_id}@{receiver}"
-            decisions.append(Hold(receiver, "firing", *found) if found else Tell(receiver, "firing", number))
+    for receiver in dict.fromkeys([*(name for name in planned if name not in so_far.standings), *back]):
+        kind = _news(so_far, so_far.standing(receiver))
+        found = hindrance(so_far, kind, receiver, given)
+        number = telling_id(so_far, receiver)
+        decisions.append(Hold(receiver, kind, *found) if found else Tell(receiver, kind, number))
     return decisions
 
 
@@ -224,7 +236,8 @@ def after(
         before = so_far.standing(decision.receiver)
         plan = plans.get(decision.receiver) or escalating.get(decision.receiver)
         repeat = plan.repeat.total_seconds() if plan and plan.repeat else None if plan else before.repeat_seconds
-        changes: dict[str, object] = {"repeat_seconds": repeat}
+        unheard = isinstance(decision, Hold) and decision.cause in ("stale", "capped")
+        changes: dict[str, object] = {"repeat_seconds": repeat, "away": before.away and unheard}
         if plan:
             changes["send_resolved"] = plan.send_resolved
         if isinstance(decision, Tell):

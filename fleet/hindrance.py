@@ -7,7 +7,8 @@ from functools import cached_property
 
 from fleet.alert_labels import labels_of
 from fleet.maintenance import Maintenance
-from fleet.notification import Kind
+from fleet.notification import Kind, TellingAlert
+from fleet.reading import to_datetime
 from fleet.receivers import ReceiversFile
 from fleet.silence import Silence
 from fleet.standing import AlertSoFar, Cause
@@ -30,12 +31,39 @@ class Circumstances:
         """Of maintenance, that are open now."""
         return [window for window in self.policy.maintenance if window.ends(self.now)]
 
+    @cached_property
+    def _quiet(self) -> dict[str, tuple[Cause, str] | None]:
+        """By transition, as silences and windows look at nothing else: with many of them, receivers and alerts it
+        takes seconds to go through them for each receiver."""
+        return {}
+
+    def quiet(self, alert: TellingAlert) -> tuple[Cause, str] | None:
+        """The silence or window of maintenance, open now, that the alert is in."""
+        if alert.transition_id not in self._quiet:
+            self._quiet[alert.transition_id] = self._found_quiet(alert)
+        return self._quiet[alert.transition_id]
+
+    def _found_quiet(self, alert: TellingAlert) -> tuple[Cause, str] | None:
+        labels = labels_of(alert)
+        for silence in self.silences:
+            if silence.covers(labels, self.now):
+                return "silenced", silence.silence_id
+        for window in self.windows:
+            if window.match.takes(alert):
+                return "maintenance", window.name or window.cron
+        return None
+
 
 def is_stale(t: Transition, given: Circumstances) -> bool:
     max_age_us = given.policy.max_age // timedelta(microseconds=1)
     if t.detected_at_us - t.event_time_us > max_age_us:
         return True
-    return given.began_at is not None and t.detected_at_us < given.began_at.timestamp() * 1e6 - max_age_us
+    return is_before(to_datetime(t.detected_at_us), given)
+
+
+def is_before(time: datetime, given: Circumstances) -> bool:
+    """More than `max_age` before anybody was told of anything."""
+    return given.began_at is not None and time < given.began_at - given.policy.max_age
 
 
 def hindrance(so_far: AlertSoFar, kind: Kind, receiver: str, given: Circumstances) -> tuple[Cause, str] | None:
@@ -43,17 +71,18 @@ def hindrance(so_far: AlertSoFar, kind: Kind, receiver: str, given: Circumstance
     alert = so_far.alert
     if receiver in given.switched_off:
         return "switched_off", ""
-    labels = labels_of(alert)
-    for silence in given.silences:
-        if silence.covers(labels, given.now):
-            return "silenced", silence.silence_id
-    for window in given.windows:
-        if window.match.takes(alert):
-            return "maintenance", window.name or window.cron
+    if quiet := given.quiet(alert):
+        return quiet
     if so_far.inhibitable and not so_far.quality and (rule := given.inhibiting(alert.type, alert.device)):
         return "inhibited", rule
-    if so_far.acknowledged is not None and kind != "acknowledged":
+    if so_far.acknowledged is not None and kind != "acknowledged" and not _is_unseen(so_far, receiver, given):
         return "acknowledged", alert.acknowledged_by or ""
     if alert.flapping and kind != "flapping":
         return "flapping", ""
     return None
+
+
+def _is_unseen(so_far: AlertSoFar, receiver: str, given: Circumstances) -> bool:
+    """By a receiver that shows how things are: it shows this too, and who has taken it on."""
+    shows = getattr(given.policy.receivers.get(receiver), "shows", "")
+    return shows == "state" and so_far.standing(receiver).told is None

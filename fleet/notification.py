@@ -53,7 +53,8 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     """One message to one receiver. The same id on every attempt, after every restart: who gets it twice can tell."""
 
     notification_id: str
-    """`<transition_id>@<receiver>`; of reminders, escalations, digests, heartbeats the moment or count takes part."""
+    """`<transition_id>@<receiver>`; of reminders, escalations, digests, heartbeats, and of what is told to a receiver
+    that is in the file again, the moment or count takes part."""
     receiver: str
     kind: Kind
     alerts: tuple[TellingAlert, ...]

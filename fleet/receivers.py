@@ -8,7 +8,7 @@ The smallest file is one receiver; it is told everything:
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
@@ -25,9 +25,15 @@ PortNumber = Annotated[int, Field(ge=0, le=65535, strict=False)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
 
 
+Shows = Literal["messages", "alerts", "state"]
+"""What people see of a kind. messages: each by itself. alerts: each alert as a thread or a region, the end of one too
+though its rule fires again. state: one of each rule and device, which is what came last."""
+
+
 class ReceiverOptions(Strict):
     """What every receiver may say beside its kind's own."""
 
+    shows: ClassVar[Shows]
     timeout: Duration = timedelta(seconds=10)
     """For one whole send."""
     send_resolved: bool = True
@@ -53,6 +59,7 @@ class ReceiverOptions(Strict):
 class WebhookOptions(ReceiverOptions):
     """POST of Alertmanager's webhook body, signed as Standard Webhooks has it."""
 
+    shows = "messages"
     kind: Literal["webhook"]
     url: Url
     secrets: Annotated[tuple[SecretStr, ...], BeforeValidator(listed)] = ()
@@ -75,6 +82,7 @@ class WebhookOptions(ReceiverOptions):
 class EmailOptions(ReceiverOptions):
     """A mail a message; those of one alert are one thread."""
 
+    shows = "alerts"
     kind: Literal["email"]
     host: str = Field(min_length=1)
     port: PortNumber = Field(default=587, ge=1)
@@ -92,6 +100,7 @@ class EmailOptions(ReceiverOptions):
 class AlertmanagerOptions(ReceiverOptions):
     """Prometheus' Alertmanager, which groups, and knows Slack, PagerDuty and many others."""
 
+    shows = "state"
     kind: Literal["alertmanager"]
     url: Url
     user: str = ""
@@ -117,6 +126,7 @@ class AlertmanagerOptions(ReceiverOptions):
 class GrafanaOptions(ReceiverOptions):
     """An annotation in Grafana, from firing to resolved."""
 
+    shows = "alerts"
     kind: Literal["grafana"]
     url: Url
     token: SecretStr = SecretStr("")
@@ -136,6 +146,7 @@ class GrafanaOptions(ReceiverOptions):
 class MqttOptions(ReceiverOptions):
     """A retained message an alert, for panels and automations."""
 
+    shows = "state"
     kind: Literal["mqtt"]
     prefix: str = Field(default="alerts", pattern=r"^[^+#\s]+$")
     host: str = ""
@@ -149,6 +160,9 @@ class MqttOptions(ReceiverOptions):
 Options = Annotated[
     WebhookOptions | EmailOptions | AlertmanagerOptions | GrafanaOptions | MqttOptions, Field(discriminator="kind")
 ]
+KINDS: dict[str, type[ReceiverOptions]] = {
+    get_args(options.model_fields["kind"].annotation)[0]: options for options in get_args(get_args(Options)[0])
+}
 
 
 class Escalation(Strict):

@@ -15,7 +15,7 @@ Cause = Literal[
 ]  # fmt: skip
 """Why something was not told. storm: it is told in a digest. never_told: what ends was not told to that receiver.
 no_route: nobody is to hear of such alerts. switched_off: the receiver wants no more (410).
-no_receiver: it left the file while the digest was to come."""
+no_receiver: it left the file while the digest was to come, or before what it was told of ended."""
 PASSING: frozenset[str] = frozenset(("silenced", "maintenance", "inhibited", "flapping", "switched_off"))
 """What still fires when these end is told then."""
 SEVERITIES = ("info", "warning", "critical")
@@ -31,12 +31,16 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     digest: str | None = None
     """The kind of the digest in which it will be told."""
     digest_site: str = ""
-    """Of that digest: the device may have moved since. Empty in rows that are older than this: the alert's."""
+    """Of that digest: the device may have moved since. Empty in rows that are older than this."""
     knows_flapping: bool = False
     send_resolved: bool = True
     repeat_seconds: float | None = None
     repeat_at: datetime | None = None
     reminders: int = 0
+    left: int = 0
+    """How often it has left the file since it heard of this: what was sent then may never have reached it."""
+    away: bool = False
+    """It has left, and has heard nothing since."""
 
 
 Step = tuple[float, tuple[str, ...]]
@@ -57,7 +61,7 @@ class AlertSoFar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     inhibitable: bool = True
     capped: bool = False
     stale: bool = False
-    """All that is known of it was old when it was detected: it is news for nobody."""
+    """All that is known of it was old when it was detected: it is news for nobody. Older rows do not say so."""
     acknowledged: str | None = None
     """The severity at which somebody took it on."""
     acknowledgements: int = 0
@@ -114,6 +118,15 @@ def taken(
     if before.alert.active and rank(t.severity) > rank(before.alert.severity):
         changed = msgspec.structs.replace(changed, steps_taken=())
     return anew(changed) if risen else changed
+
+
+def departed(standing: Standing) -> Standing:
+    """Of a receiver that the file no longer has; first a digest that is to come has to be noted as not told."""
+    if standing.away or standing.digest or not (standing.told or standing.held or standing.left):
+        return standing
+    return Standing(
+        send_resolved=standing.send_resolved, reminders=standing.reminders, left=standing.left + 1, away=True
+    )
 
 
 def anew(so_far: AlertSoFar) -> AlertSoFar:

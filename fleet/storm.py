@@ -26,10 +26,19 @@ def key_of(receiver: str, kind: str, alert: TellingAlert) -> GroupKey:
 def awaited(so_far: AlertSoFar) -> list[GroupKey]:
     """The digests in which the alert is to be told."""
     return [
-        key_of(receiver, standing.digest, so_far.alert)._replace(site=standing.digest_site or so_far.alert.site)
+        key_of(receiver, standing.digest, so_far.alert)._replace(site=standing.digest_site)
         for receiver, standing in so_far.standings.items()
         if standing.digest
     ]
+
+
+def anchored(so_far: AlertSoFar) -> AlertSoFar:
+    """Rows that are older than `digest_site` have none."""
+    standings = {
+        name: msgspec.structs.replace(s, digest_site=s.digest_site or so_far.alert.site) if s.digest else s
+        for name, s in so_far.standings.items()
+    }
+    return msgspec.structs.replace(so_far, standings=standings)
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,6 +63,14 @@ def admitted(group: Group, alert_id: str, notification_id: str, storm: Storm, no
     due_at = recent[0][0] + storm.within
     before = tuple(of for _, of in recent)
     return Group(recent=kept, due_at=due_at, digest_id=f"digest-{notification_id}", before=before), False
+
+
+def certain(group: Group, so_far: AlertSoFar, receiver: str) -> Group:
+    """With a digest to come, at once if there was none to be: of old, who moved while it waited was left out of it."""
+    if group.due_at is not None:
+        return group
+    digest_id = f"digest-{so_far.alert.transition_id}@{receiver}"
+    return msgspec.structs.replace(group, due_at=so_far.alert.starts_at, digest_id=digest_id)
 
 
 def flushed(group: Group) -> Group:

@@ -1,10 +1,12 @@
 """One line that says it all: for a subject, a chat, a phone's screen."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from fleet.alert_labels import values_of
 from fleet.notification import Kind, TellingAlert
+from fleet.standing import Identity, identity_of, rank
 
 INTRODUCED = {
     "resolved": "resolved: ", "escalated": "now ", "deescalated": "now ", "flapping": "flapping: ",
@@ -35,12 +37,34 @@ def _about(alert: TellingAlert) -> str:
     return f"{alert.title} at {alert.site}: {alert.device}{' ' + values if values else ''}"
 
 
+def worst_first(alerts: Iterable[TellingAlert]) -> list[TellingAlert]:
+    """Of long lists receivers show the beginning: what is active, then what is severe, then what is new stands there.
+    Those of one rule and device stay in their order, of which to many receivers only the last counts."""
+    together: dict[Identity, list[TellingAlert]] = {}
+    for alert in alerts:
+        together.setdefault(identity_of(alert), []).append(alert)
+    worst = sorted(together.values(), key=lambda of_one: max(map(_urgency, of_one)), reverse=True)
+    return [alert for of_one in worst for alert in of_one]
+
+
+def _urgency(alert: TellingAlert) -> tuple[bool, int, datetime]:
+    return alert.active, rank(alert.severity), alert.starts_at
+
+
 def active_summary(alerts: Sequence[TellingAlert]) -> str:
-    """`7 active: 4 silent at site a, 2 hot at site roof, 1 other`: what there is most of comes first."""
+    """`7 active, 1 critical, 6 warning: 4 silent at site a, 2 hot at site roof, 1 other`: of rules at sites those with
+    most alerts come first."""
+    counted = Counter(alert.severity for alert in alerts)
+    severities = [f"{n if len(counted) > 1 else 'all'} {s}" for s, n in sorted(counted.items(), key=_severest)]
     counts = Counter((alert.rule, alert.site) for alert in alerts).most_common()
     named = [f"{n} {_rule_at(rule, site)}" for (rule, site), n in counts[:NAMED]]
     others = sum(n for _, n in counts[NAMED:])
-    return f"{len(alerts)} active: {', '.join([*named, *([f'{others} other'] if others else [])])}"
+    what = [*named, *([f"{others} other"] if others else [])]
+    return f"{', '.join([f'{len(alerts)} active', *severities])}: {', '.join(what)}"
+
+
+def _severest(counted: tuple[str, int]) -> int:
+    return -rank(counted[0])
 
 
 def _rule_at(rule: str, site: str) -> str:

@@ -7,12 +7,12 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from fleet.notification import Notification
+from fleet.receivers import KINDS
 from streaming.notifications import IDENTITY, note, row_of
 
 SUPERSEDED = "superseded: it was told of a later state since"
-APART = ("email", "grafana")
-"""Kinds that show each alert by itself, as a thread or a region: the end of one is news though the rule fires again. To
-the others all alerts of a rule and device are one thing, of which what comes last counts."""
+APART = [kind for kind, options in KINDS.items() if options.shows == "alerts"]
+"""To the other kinds all alerts of a rule and device are one thing, of which what comes last counts."""
 
 
 def bury(connection: Connection, receiver: str, why: str, now: datetime) -> None:
@@ -43,7 +43,7 @@ def outdate(connection: Connection, number: int, sent: Notification, identities:
             " WHERE o.id = found.id"
         ),
         {
-            "number": number, "receiver": sent.receiver, "identities": list(identities), "apart": list(APART),
+            "number": number, "receiver": sent.receiver, "identities": list(identities), "apart": APART,
             "ids": [alert.alert_id for alert in sent.alerts],
         },
     )  # fmt: skip

@@ -39,6 +39,9 @@ TICK_SHARE = 10
 TICK_LONGEST_SECONDS = 10.0
 """What time has changed takes long with very many alerts; it is then looked at so many times its own length apart, and
 at least so often."""
+BACKLOG_SECONDS = 5.0
+"""At the start all else waits for what is in the log already, so long at most: who is told what is active is not to
+hear of alerts that have ended while no dispatcher ran."""
 
 STUCK_SECONDS = 60.0
 """A decider that does nothing for so long is not well, and no heartbeat says that it is."""
@@ -116,14 +119,20 @@ class Dispatcher:
         self.transitions.follow(consumer)
         log.info("alerts under way: %d", len(board.alerts))
         look_at = tick_at = 0.0
+        patient_until = time.monotonic() + BACKLOG_SECONDS
         while not stop.is_set():
             self._looked_at = time.monotonic()
             transitions, ends = self.transitions.poll(POLL_MS)
+            if self._look_again.is_set():  # before what came meanwhile is decided for a receiver that wants no more
+                self._tick(board, timed=False)
             if transitions or ends:
                 self._decide(board, transitions, ends)
             if self._leaving:
                 self._succeed(self.policy)
-            if (began := time.monotonic()) >= look_at or self._look_again.is_set():
+            began = time.monotonic()
+            if began < patient_until and self.transitions.is_behind(consumer):
+                continue
+            if began >= look_at:
                 timed = began >= tick_at
                 self._tick(board, timed)
                 look_at = began + TICK_SECONDS
@@ -158,6 +167,7 @@ class Dispatcher:
         if (policy := self.policy_file.look()) is not None:
             self.policy = policy
             self._take_policy(policy)
+            timed = True  # what waits for who left it is dead by now: the board is to know, should that return soon
         with self.warehouse.transaction() as connection:
             self.outbox.hold(connection)
             self._switched_off = self.outbox.switched_off(connection)

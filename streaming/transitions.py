@@ -35,6 +35,7 @@ class TransitionLog:
         """`table` of the warehouse has the positions: history_offsets, dispatch_offsets."""
         self.settings, self.warehouse, self.table = settings, warehouse, table
         self.positions: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}
         self.unreadable = self.failures = 0
         self._log = log
 
@@ -66,9 +67,14 @@ class TransitionLog:
                     f"{place.topic}-{place.partition}: the table {self.table} says {at}, Kafka's log ends at {end}:"
                     f" the topic was made anew; delete that row of {self.table}"
                 )
-            self.positions[place] = at
+            self.positions[place], self._ends[place] = at, end
             consumer.seek(place, at)
         self._log.info("from %s", " ".join(f"{p.partition}:{at}" for p, at in self.positions.items()))
+
+    def is_behind(self, consumer: Any) -> bool:
+        """Whether some of what was in the log when `follow` began is to be read yet. The consumer's position is past
+        the marks that end transactions, of which `poll` tells nothing."""
+        return any(consumer.position(place) < end for place, end in self._ends.items())
 
     def poll(self, timeout_ms: int) -> tuple[list[Transition], Ends]:
         transitions, ends = [], Ends()

@@ -1,6 +1,7 @@
 """From transitions to receivers: killed, a receiver that hangs, the database away, over a restart."""
 
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -293,6 +294,22 @@ def test_a_wrong_file_changes_nothing_and_a_changed_one_reaches_what_is_active(g
     assert ground.boss.ids() == [active.id, "w2-1@boss"]
     assert ground.reader.rows("SELECT 1 FROM outbox WHERE receiver = 'ops'") == []
     assert "w2-1@ops" not in ground.ops.asked
+
+
+def test_who_leaves_the_file_and_returns_is_told_of_what_waited_for_it(ground: Ground) -> None:
+    ground.ops.answer = lambda _message: 500
+    ground.process.start().ready()
+    ground.say("b0", 1, "firing")
+    wait_for(lambda: "b0-1@ops" in ground.ops.asked and "b0-1@boss" in ground.boss.ids(), 20, ground.log)
+    good = ground.file.read_text()
+    ground.file.write_text(re.sub("  ops: .*\n", "", good).replace("[ops, boss]", "boss"))
+    wait_for(lambda: "b0-1@ops" in ground.dead(), 20, ground.log)
+    ground.ops.answer = lambda _message: 200
+    ground.file.write_text(good)
+    wait_for(lambda: "b0-1-return-1@ops" in ground.ops.ids(), 20, ground.log)
+    ground.say("b0", 2, "resolved")
+    wait_for(lambda: "b0-2@ops" in ground.ops.ids(), 20, ground.log)
+    assert ground.boss.ids() == ["b0-1@boss", "b0-2@boss"]
 
 
 def test_a_receiver_that_hangs_and_is_changed_holds_up_nobody(ground: Ground) -> None:

@@ -4,22 +4,28 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from fleet.board import Board, Changes
 from fleet.hindrance import Circumstances
 from fleet.receivers import ReceiversFile
 from fleet.receivers_file import load_receivers
 from fleet.silence import Silence
+from fleet.standing import AlertSoFar
 from fleet.transition import Transition
 
 START = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
-OPS = (
-    "receivers: {ops: {kind: webhook, url: 'http://ops'}, boss: {kind: webhook, url: 'http://boss'},"
-    " panel: {kind: mqtt}}\n"
-)
+RECEIVERS = {
+    "ops": "{kind: webhook, url: 'http://ops'}",
+    "boss": "{kind: webhook, url: 'http://boss'}",
+    "panel": "{kind: mqtt}",
+}
 
 
-def policy_of(text: str) -> ReceiversFile:
-    return load_receivers(OPS + text, "receivers.yaml", {})
+def policy_of(text: str, without: str = "") -> ReceiversFile:
+    """`without`: the receiver that the file has not."""
+    lines = [f"  {name}: {options}" for name, options in RECEIVERS.items() if name != without]
+    return load_receivers("\n".join(["receivers:", *lines, text]), "receivers.yaml", {})
 
 
 def transition(
@@ -35,6 +41,12 @@ def transition(
         spec_version=1, flapping=flapping, title="High Temperature", annotations={}, labels=labels or {}, capped=capped,
         event_time_us=event_us, detected_at_us=us, since_us=event_us, starts_at_us=event_us, partition=0, offset=0,
     )  # fmt: skip
+
+
+def restarted(board: Board) -> Board:
+    """From the rows that are kept of it."""
+    rows = msgspec.json.decode(msgspec.json.encode(list(board.alerts.values())), type=list[AlertSoFar])
+    return Board(rows, board.groups)
 
 
 class Told:

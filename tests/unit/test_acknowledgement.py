@@ -52,6 +52,11 @@ def test_the_summary_names_both() -> None:
     assert summary_of("acknowledged", alert(acknowledged_by="ann")).startswith("acknowledged by ann: High Temperature")
 
 
+def test_a_later_text_says_so_though_the_name_is_in_it_by_chance() -> None:
+    text = annotation_of(alert(acknowledged_by="ann"), "now critical High Temperature at annex: s1").text
+    assert text.endswith("<br>acknowledged by ann")
+
+
 def test_nobody_took_it_on() -> None:
     assert "acknowledged_comment" not in annotations_of(alert())
     assert json.loads(state_of(alert()))["acknowledged_comment"] is None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from fleet.board import Board
 from fleet.plan import plans_of
 from fleet.silence import Matcher, Silence
-from fleet.standing import AlertSoFar, taken
-from tests.unit.alert_log import START, Told, policy_of, transition
+from fleet.standing import taken
+from fleet.storm import flushed
+from fleet.webhook_body import MOST_ALERTS
+from tests.unit.alert_log import START, Told, policy_of, restarted, transition
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
@@ -195,6 +198,15 @@ def test_an_old_alert_that_worsens_now_is_told() -> None:
     assert told.take("a", 3, "resolved", severity="critical") == ["ops resolved a-3@ops"]
 
 
+def test_what_was_before_the_first_dispatcher_is_news_for_nobody_though_its_row_is_older_than_that_word() -> None:
+    told = Told("routes: [{match: {site: yard}, to: ops}]", began_at=START)
+    told.take(at=START - 2 * HOUR)
+    told.take("b", at=START - MINUTE, device="s2")
+    told.board = Board([msgspec.structs.replace(so_far, stale=False) for so_far in told.board.alerts.values()])
+    told.policy = policy_of("default: ops")
+    assert told.tick() == ["ops firing b-1@ops"]
+
+
 def test_what_was_before_the_first_dispatcher_is_for_nobody() -> None:
     told = Told(began_at=START)
     assert told.take(at=START - 2 * HOUR) == ["ops firing stale"]
@@ -237,6 +249,10 @@ def test_who_was_told_hears_who_took_it_on_and_why() -> None:
         assert message.summary == "acknowledged by ann (on my way): High Temperature at roof: s1 t 36.5"
         assert message.alerts[0].acknowledged_comment == "on my way"
     assert told.acknowledge(comment="x" * 501) == ["the comment has 501 characters, and 500 at most are passed on"]
+    assert told.acknowledge(by="x" * 101) == ["who acknowledges it has 101 characters; 1 to 100 are passed on"]
+    assert told.acknowledge(by=" \n") == ["who acknowledges it has 0 characters; 1 to 100 are passed on"]
+    told.acknowledge(by="ann\nof the roof", comment="on my way")
+    assert told.changes[-1].messages[0].alerts[0].acknowledged_by == "ann of the roof"
     told.take("a", 2, "deescalated", severity="info")
     told.take("a", 3, "resolved", severity="info")
     assert told.changes[-1].messages[0].alerts[0].acknowledged_comment == "on my way"
@@ -288,6 +304,18 @@ NEWCOMERS = [
 ]
 
 
+def test_who_shows_a_state_is_told_of_what_somebody_has_taken_on() -> None:
+    told = Told("default: ops")
+    told.take()
+    told.acknowledge()
+    told.policy = policy_of("default: {to: [boss, ops, panel], repeat: 10m}")
+    told.silences = [silence(MINUTE, site="roof")]
+    assert told.tick() == ["boss firing silenced", "panel firing silenced"]
+    assert told.tick(2 * MINUTE) == ["panel firing a-1@panel", "boss firing acknowledged"]
+    assert told.changes[-1].messages[0].alerts[0].acknowledged_by == "ann"
+    assert "panel reminder acknowledged" in told.tick(10 * MINUTE)
+
+
 @pytest.mark.parametrize("restart", [False, True], ids=["", "over a restart"])
 @pytest.mark.parametrize(("old", "new", "lines"), [n[1:] for n in NEWCOMERS], ids=[n[0] for n in NEWCOMERS])
 def test_who_is_new_to_the_file_is_told_of_what_is_active(old: str, new: str, lines: list[str], restart: bool) -> None:
@@ -310,18 +338,65 @@ def test_who_is_new_to_the_file_is_told_of_what_is_active(old: str, new: str, li
 def test_several_that_are_active_are_one_message_to_who_is_new() -> None:
     told = Told("default: ops")
     for n in range(30):
-        told.take(f"a{n:02}", device=f"s{n}")
+        told.take(f"a{n:02}", device=f"s{n}", severity="critical" if n == 3 else "warning")
         told.now += MINUTE
     told.take("b", rule="no_light", site="yard")
     told.acknowledge("a00")
     told.tick()
     told.policy = policy_of("default: {to: [ops, boss], repeat: 2h}")
-    assert told.tick() == ["boss digest active-a01-1@boss", "boss firing acknowledged"]
+    assert told.tick() == ["boss digest active-a03-1@boss", "boss firing acknowledged"]
     (digest,) = told.changes[-1].messages
-    assert digest.summary == "30 active: 29 hot at site roof, 1 no light at site yard"
-    assert [a.alert_id for a in digest.alerts] == [*(f"a{n:02}" for n in range(1, 30)), "b"]
+    assert digest.summary == "30 active, 1 critical, 29 warning: 29 hot at site roof, 1 no light at site yard"
+    assert [a.alert_id for a in digest.alerts] == ["a03", "b", *(f"a{n:02}" for n in range(29, 0, -1) if n != 3)]
     assert told.take("a05", 2, "resolved", device="s5") == ["ops resolved a05-2@ops", "boss resolved a05-2@boss"]
     assert "boss reminder b-1-reminder-1@boss" in told.tick(2 * HOUR)
+
+
+def test_very_many_that_are_active_are_a_message_a_thousand() -> None:
+    """What is in the first matters most; each is kept, and sent again, by itself."""
+    told = Told("default: ops")
+    for n in range(MOST_ALERTS + 30):
+        told.take(f"a{n}", device=f"s{n}", severity="critical" if n == 7 else "info")
+    told.tick(MINUTE)
+    told.policy = policy_of(BOTH)
+    assert told.tick() == ["boss digest active-a7-1@boss", "boss digest active-a1000-1@boss"]
+    messages = told.changes[-1].messages
+    assert [len(m.alerts) for m in messages] == [MOST_ALERTS, 30]
+    assert messages[0].summary == "1000 active, 1 critical, 999 info: 1000 hot at site roof"
+    assert told.tick(HOUR) == []
+
+
+LATER = "default: {to: ops, escalate: {after: 5m, to: boss}}"
+ONE_MESSAGE = [
+    ("new by a step of escalation alone", LATER, False),
+    ("new by a route and a step", "default: {to: [ops, boss], escalate: {after: 5m, to: boss}}", False),
+    ("rules that flap", BOTH, True),
+]
+
+
+@pytest.mark.parametrize(("new", "flapping"), [o[1:] for o in ONE_MESSAGE], ids=[o[0] for o in ONE_MESSAGE])
+def test_who_is_new_has_one_message_by_whatever_the_file_says(new: str, flapping: bool) -> None:
+    told = Told("default: ops")
+    for n in range(30):
+        told.take(f"a{n:02}", rule=f"rule{n}")
+        if flapping:
+            told.take(f"a{n:02}", 2, "flapping", rule=f"rule{n}", flapping=True)
+    told.tick(6 * MINUTE)
+    told.policy = policy_of(new)
+    assert told.tick() == [f"boss digest active-a00-{2 if flapping else 1}@boss"]
+    assert len(told.changes[-1].messages[0].alerts) == 30
+    assert told.tick(HOUR) == []
+    number = 3 if flapping else 2
+    ended = told.take("a07", number, "resolved", rule="rule7", flapping=flapping)
+    assert ended == [f"ops resolved a07-{number}@ops", f"boss resolved a07-{number}@boss"]
+
+
+def test_who_is_new_and_hears_of_one_that_is_overdue_is_told_of_it_once() -> None:
+    told = Told("default: ops")
+    told.take()
+    told.tick(6 * MINUTE)
+    told.policy = policy_of("default: {to: [ops, boss], escalate: {after: 5m, to: [ops, boss]}}")
+    assert told.tick() == ["ops reminder a-1-escalation-1@ops", "boss firing a-1@boss"]
 
 
 def test_who_is_new_hears_after_a_silence_of_what_it_held_back() -> None:
@@ -551,11 +626,6 @@ def test_a_storm_of_ends_is_one_digest_too() -> None:
 STORM = "default: ops\nstorm: {more_than: 2, within: 1m}"
 
 
-def restarted(board: Board) -> Board:
-    rows = msgspec.json.decode(msgspec.json.encode(list(board.alerts.values())), type=list[AlertSoFar])
-    return Board(rows, board.groups)
-
-
 def listed(told: Told) -> list[str]:
     return [f"{m.kind} {', '.join(a.alert_id for a in m.alerts)}" for m in told.changes[-1].messages]
 
@@ -604,13 +674,50 @@ def test_who_moves_while_a_digest_is_to_come_is_told_in_it_once(receiver: str, r
     if restart:
         told.board = restarted(told.board)
     told.tick(MINUTE)
-    assert listed(told) == ["digest a0, a1, a2, a3"]
+    assert listed(told) == ["digest a2, a0, a1, a3"]
     (digest,) = told.changes[-1].messages
-    assert [a.site for a in digest.alerts] == ["roof", "roof", "yard", "roof"]
+    assert [a.site for a in digest.alerts] == ["yard", "roof", "roof", "roof"]
     assert digest.summary == "4 of 400 hot at site roof"
     assert told.tick(HOUR) == []
     assert told.take("a2", 3, "resolved", site="yard", device="s2") == [f"{receiver} resolved a2-3@{receiver}"]
     assert "a2" not in told.board.alerts
+
+
+def of_old(board: Board) -> Board:
+    """As rows were before they had the site of the digest that they wait for."""
+    rows = [
+        msgspec.structs.replace(
+            so_far,
+            standings={n: msgspec.structs.replace(s, digest_site="") for n, s in so_far.standings.items()},
+        )
+        for so_far in board.alerts.values()
+    ]
+    return Board(rows, board.groups)
+
+
+@pytest.mark.parametrize("to", ["escalated", "resolved"])
+def test_what_was_left_out_of_its_digest_as_it_moved_is_told_after_a_restart(to: str) -> None:
+    told = Told(STORM)
+    for n in range(4):
+        told.take(f"a{n}", device=f"s{n}")
+    told.take("a3", 2, to, severity="critical", site="yard", device="s3")
+    told.board.groups = {key: flushed(group) for key, group in told.board.groups.items()}
+    told.board = of_old(told.board)
+    assert told.tick() == ["ops digest digest-a2-1@ops", "ops digest digest-a3-2@ops"]
+    assert [a.alert_id for a in told.changes[-1].messages[1].alerts] == ["a3"]
+    assert all(standing.digest is None for a in told.board.alerts.values() for standing in a.standings.values())
+    assert ("a3" in told.board.alerts) == (to == "escalated")
+    assert told.tick(HOUR) == []
+
+
+def test_what_waits_for_a_digest_since_of_old_may_move_yet() -> None:
+    told = Told(STORM)
+    for n in range(4):
+        told.take(f"a{n}", device=f"s{n}")
+    told.board = of_old(told.board)
+    told.take("a3", 2, "escalated", severity="critical", site="yard", device="s3")
+    told.tick(MINUTE)
+    assert listed(told) == ["digest a3, a0, a1, a2"]
 
 
 def test_who_moves_into_a_storm_of_its_new_site_is_in_the_first_digest_only() -> None:
@@ -620,7 +727,7 @@ def test_who_moves_into_a_storm_of_its_new_site_is_in_the_first_digest_only() ->
         told.take(f"b{n}", device=f"t{n}", site="yard")
     told.take("a3", 2, "escalated", severity="critical", site="yard", device="s3")
     told.tick(MINUTE)
-    assert listed(told) == ["digest a0, a1, a2, a3", "digest b0, b1, b2, b3"]
+    assert listed(told) == ["digest a3, a0, a1, a2", "digest b0, b1, b2, b3"]
     assert told.tick(HOUR) == []
 
 
@@ -668,13 +775,29 @@ def test_a_tick_looks_only_at_alerts_whose_time_has_come(monkeypatch: pytest.Mon
     assert looked == ["a0"]
 
 
+def test_silences_are_gone_through_once_an_alert_whatever_the_number_of_receivers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Told("routes: [{match: {site: yard}, to: ops}]")
+    told.silences = [silence(site="cellar")]
+    for n in range(3):
+        told.take(f"a{n}", device=f"s{n}")
+    looked: list[str] = []
+    covers = Silence.covers
+    monkeypatch.setattr(
+        Silence, "covers", lambda s, labels, now: looked.append(labels["device"]) or covers(s, labels, now)
+    )
+    told.policy = policy_of("")
+    assert len(told.tick()) == 3, "a message each to ops, boss and panel"
+    assert looked == ["s0", "s1", "s2"]
+
+
 def test_a_digest_for_a_receiver_that_left_the_file_is_noted() -> None:
     told = Told("default: ops\nstorm: {more_than: 1, within: 1m}")
     told.take("a0")
     told.take("a1", device="s1")
     told.take("a2", device="s2")
-    told.policy = policy_of("default: boss")
-    told.policy = told.policy.model_copy(update={"receivers": {"boss": told.policy.receivers["boss"]}})
+    told.policy = policy_of("default: boss", without="ops")
     assert told.tick(MINUTE) == ["boss digest active-a0-1@boss", "ops firing no_receiver", "ops firing no_receiver"]
     assert [held.alert.alert_id for held in told.changes[-1].held] == ["a1", "a2"]
 
@@ -693,11 +816,86 @@ def test_after_a_restart_the_board_goes_on() -> None:
 def test_a_receiver_that_left_the_file_is_told_nothing() -> None:
     told = Told("default: {to: [ops, boss], repeat: 10m}")
     told.take()
-    told.policy = told.policy.model_copy(
-        update={
-            "receivers": {"boss": told.policy.receivers["boss"]},
-            "default": told.policy.default.model_copy(update={"to": ("boss",)}),
-        }  # type: ignore[union-attr]
-    )
+    told.policy = policy_of("default: {to: boss, repeat: 10m}", without="ops")
     assert told.tick(10 * MINUTE) == ["boss reminder a-1-reminder-1@boss"]
-    assert told.take("a", 2, "resolved") == ["boss resolved a-2@boss"]
+    assert told.take("a", 2, "resolved") == ["boss resolved a-2@boss", "ops resolved no_receiver"]
+
+
+def leave_and_return(told: Told, escalates: bool = False, silenced: bool = False) -> list[str]:
+    policy = told.policy
+    told.policy = policy_of("default: boss", without="ops")
+    told.tick(MINUTE)
+    if escalates:
+        assert told.take("a", 2, "escalated", severity="critical") == ["boss escalated a-2@boss"]
+    told.policy = policy
+    told.silences = [silence(2 * MINUTE, site="roof")] if silenced else []
+    return told.tick()
+
+
+RETURNS = [
+    ("as it was", {}, ["ops firing a-1-return-1@ops"]),
+    ("worse since", {"escalates": True}, ["ops firing a-2-return-1@ops"]),
+    ("silenced by now", {"silenced": True}, ["ops firing silenced"]),
+]
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["", "over a restart"])
+@pytest.mark.parametrize(("how", "lines"), [r[1:] for r in RETURNS], ids=[r[0] for r in RETURNS])
+def test_who_leaves_the_file_and_returns_is_told_of_what_is_active(how: Any, lines: list[str], restart: bool) -> None:
+    """By an id of its own: what waited when it left is a dead letter, and nothing is put beside it by the same id."""
+    told = Told(BOTH)
+    told.take()
+    assert leave_and_return(told, **how) == lines
+    if restart:
+        told.board = restarted(told.board)
+    assert told.tick(10 * MINUTE) == (["ops firing a-1-return-1@ops"] if lines == ["ops firing silenced"] else [])
+    assert leave_and_return(told) == [f"ops firing a-{2 if 'escalates' in how else 1}-return-2@ops"]
+    assert told.take("a", 3, "resolved") == ["ops resolved a-3@ops", "boss resolved a-3@boss"]
+
+
+def test_who_returns_while_it_is_silent_hears_of_the_end() -> None:
+    """It may have the alert open from before."""
+    told = Told(BOTH)
+    told.take()
+    leave_and_return(told, silenced=True)
+    assert "ops resolved a-2@ops" in told.take("a", 2, "resolved")
+
+
+def test_who_returns_while_a_rule_flaps_is_told_that_it_does() -> None:
+    told = Told(BOTH)
+    told.take()
+    told.take("a", 2, "flapping", flapping=True)
+    assert leave_and_return(told) == ["ops flapping a-2-return-1@ops"]
+    assert told.take("a", 3, "settled") == ["ops settled a-3@ops", "boss settled a-3@boss"]
+
+
+def test_who_returns_is_told_of_no_more_than_was_for_it() -> None:
+    told = Told(BOTH)
+    told.take(event_time=START - 2 * HOUR)
+    assert leave_and_return(told) == []
+    told.take("b", rule="no_light")
+    told.take("b", 2, "resolved", rule="no_light")
+    assert leave_and_return(told) == []
+
+
+def test_to_whom_it_was_escalated_and_who_returns_is_told_again() -> None:
+    told = Told("default: {to: boss, escalate: {after: 5m, to: ops}}")
+    told.take()
+    told.tick(5 * MINUTE)
+    assert leave_and_return(told) == ["ops firing a-1-return-1@ops"]
+
+
+@pytest.mark.parametrize("in_time", [False, True], ids=["after the digest", "before it"])
+def test_who_returns_is_told_of_what_a_digest_was_to_tell(in_time: bool) -> None:
+    told = Told("default: ops\nstorm: {more_than: 1, within: 4m}")
+    told.take("a0")
+    told.take("a1", device="s1")
+    told.take("a2", device="s2")
+    policy, told.policy = told.policy, policy_of("default: boss", without="ops")
+    told.tick(MINUTE if in_time else 5 * MINUTE)
+    told.policy = policy
+    told.tick()
+    told.tick(4 * MINUTE)
+    messages = [m for changes in told.changes for m in changes.messages if m.receiver == "ops"]
+    assert {alert.alert_id for m in messages[1:] for alert in m.alerts} == {"a0", "a1", "a2"}
+    assert all(s.told == "warning" for a in told.board.alerts.values() for name, s in a.standings.items())

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fleet.silence import Matcher, Silence
-from tests.unit.alert_log import START, Told, policy_of
+from tests.unit.alert_log import START, Told, policy_of, restarted
 
 POLICY = """
 routes:
@@ -25,6 +25,11 @@ routes:
   - {match: {site: [cellar, roof]}, to: [boss, ops]}
 storm: {more_than: 3, within: 1m}
 """
+WITHOUT = {
+    "ops": "default: {to: boss, repeat: 5m}\nstorm: {more_than: 3, within: 1m}",
+    "boss": "default: {to: ops, escalate: {after: 3m, to: panel}}\nstorm: {more_than: 3, within: 1m}",
+}
+"""Files that have not that receiver."""
 FOREVER = ("stale", "capped", "no_route")
 SITES = {"s1": "roof", "s2": "roof", "s3": "yard", "s4": "cellar", "s5": "roof", "s6": "roof", "s7": "roof"}
 QUALITY = "stuck"
@@ -42,6 +47,8 @@ class Fleet:
     count: int = 0
     forever: set[tuple[str, str]] = field(default_factory=set)
     """(alert, receiver) that was held back for good."""
+    left: dict[str, int] = field(default_factory=dict)
+    """After how many steps a receiver left the file last: what had been sent by then may never have reached it."""
     marked: set[str] = field(default_factory=set)
     """Alerts with a transition that was too late or beyond a cap: a changed file brings them to nobody."""
 
@@ -106,19 +113,9 @@ STEP = st.one_of(
     st.tuples(st.just("off"), st.sets(st.sampled_from(["ops", "boss"]))),
     st.tuples(st.just("acknowledge"), st.integers(1, 20)),
     st.tuples(st.just("move"), st.sampled_from(sorted(SITES)), st.sampled_from(sorted(set(SITES.values())))),
-    st.tuples(st.just("file"), st.booleans()),
+    st.tuples(st.just("file"), st.booleans(), st.sampled_from(["nobody", "nobody", *WITHOUT])),
     st.tuples(st.just("restart")),
 )  # fmt: skip
-
-
-def restarted(told: Told) -> None:
-    import msgspec
-
-    from fleet.board import Board
-    from fleet.standing import AlertSoFar
-
-    rows = msgspec.json.decode(msgspec.json.encode(list(told.board.alerts.values())), type=list[AlertSoFar])
-    told.board = Board(rows, told.board.groups)
 
 
 def tick(told: Told, after: timedelta) -> None:
@@ -151,14 +148,25 @@ def run(fleet: Fleet, step: tuple[Any, ...]) -> None:
             told.off = frozenset(receivers)
         case ("move", device, site):
             fleet.sites[device] = site
-        case ("file", other):
+        case ("file", other, "nobody"):
             told.policy = policy_of(OTHER_FILE if other else POLICY)
+        case ("file", _, leaves):
+            told.policy = policy_of(WITHOUT[leaves], without=leaves)
+            tick(told, timedelta(0))
+            fleet.left[leaves] = len(told.changes)
         case ("acknowledge", number):
             told.acknowledge(f"a{number}")
         case _:
-            restarted(told)
+            told.board = restarted(told.board)
 
 
+RETURN = (
+    ("transition", "hot", "s3", "firing", "info", False, False), ("file", False, "ops"), ("file", False, "nobody"),
+)  # fmt: skip
+"""A receiver leaves the file and returns."""
+
+
+@example(list(RETURN))
 @given(st.lists(STEP, max_size=60))
 @settings(max_examples=100)
 def test_nothing_is_dropped_without_a_cause(steps: list[tuple[Any, ...]]) -> None:
@@ -167,7 +175,7 @@ def test_nothing_is_dropped_without_a_cause(steps: list[tuple[Any, ...]]) -> Non
     for step in steps:
         taken = {i: so_far.steps_taken for i, so_far in told.board.alerts.items()}
         run(fleet, step)
-        if step[0] != "tick":
+        if step[0] not in ("tick", "file"):
             assert all({*so_far.steps_taken} <= {*taken.get(i, ())} for i, so_far in told.board.alerts.items())
     for (rule, device), flaps in sorted(fleet.flapping.items()):
         if flaps:
@@ -192,6 +200,9 @@ def test_nothing_is_dropped_without_a_cause(steps: list[tuple[Any, ...]]) -> Non
             exempt = (so_far.alert.alert_id, receiver) in fleet.forever or so_far.alert.alert_id in fleet.marked
             if so_far.acknowledged is None and not exempt:
                 assert standing.told == so_far.alert.severity, (so_far, receiver)
+                if (left := fleet.left.get(receiver)) is not None:
+                    messages = [m for c in told.changes[left:] for m in c.messages if m.receiver == receiver]
+                    assert any(so_far.alert.alert_id in {a.alert_id for a in m.alerts} for m in messages)
     sent = [m.notification_id for changes in told.changes for m in changes.messages]
     assert len(sent) == len(set(sent)), "an id is one message"
     assert not told.board.groups or all(g.due_at is None for g in told.board.groups.values())

@@ -7,9 +7,10 @@ import pytest
 
 from fleet.errors import SpecError
 from fleet.maintenance import Maintenance
-from fleet.receivers import AlertmanagerOptions, EmailOptions, WebhookOptions
+from fleet.receivers import KINDS, AlertmanagerOptions, EmailOptions, WebhookOptions
 from fleet.receivers_file import load_receivers
 from fleet.settings import CHECKOUT
+from streaming.senders import CLASSES
 
 SECRET = "whsec_" + "QUJD" * 8
 KNOWN = {"SECRET": SECRET, "SHORT": "whsec_QUJD", "HOST": "example.org", "PASSWORD": "hunter22"}
@@ -145,3 +146,11 @@ WINDOWS = [
 def test_maintenance_windows(window: dict[str, str], now: str, end: str | None) -> None:
     found = Maintenance.model_validate(window).ends(datetime.fromisoformat(now).astimezone(UTC))
     assert found == (datetime.fromisoformat(end) if end else None)
+
+
+SHOWN = {"webhook": "messages", "email": "alerts", "grafana": "alerts", "alertmanager": "state", "mqtt": "state"}
+
+
+def test_what_people_see_of_each_kind() -> None:
+    assert {kind: options.shows for kind, options in KINDS.items()} == SHOWN
+    assert set(KINDS) == set(CLASSES), "each kind has a sender"
