@@ -1,5 +1,5 @@
 """`make test`: the end-to-end tests beside all others, which run in two processes; each of the three has servers of its
-own, and waits for half of its time, for timeouts and for servers to come up. Arguments go to both sessions of pytest."""
+own, and waits for half of its time, for timeouts and for servers to come up. Arguments go to both of pytest's runs."""
 
 import subprocess
 import sys
