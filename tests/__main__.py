@@ -1,11 +1,11 @@
-"""`make test`: the end-to-end tests beside all others, each session of pytest with servers of its own. Either waits for
-half of its time, for timeouts and for servers to come up. Arguments go to both."""
+"""`make test`: the end-to-end tests beside all others, which run in two processes; each of the three has servers of its
+own, and waits for half of its time, for timeouts and for servers to come up. Arguments go to both of pytest's runs."""
 
 import subprocess
 import sys
 from contextlib import suppress
 
-from tests.conftest import TEST_HOMES
+from tests.conftest import TEST_HOMES, end_left_behind
 
 OTHERS = ("tests/integration", "tests/oracle", "tests/contract", "tests/unit")
 """What waits most comes first: the rest fills what is left of the cores."""
@@ -32,6 +32,7 @@ def main() -> None:
         # One cache of what failed last is enough.
         e2e = session("-p", "no:cacheprovider", "tests/e2e", stdout=log, stderr=subprocess.STDOUT)
         codes = [ended(session(*TWO, *OTHERS)), ended(e2e)]
+    end_left_behind()  # xdist ends its workers hard at an interrupt
     print(LOG.read_text(encoding="utf-8", errors="replace"))
     sys.exit(max(codes))
 

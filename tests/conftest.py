@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -22,6 +22,7 @@ TEST_HOMES = CHECKOUT / "var" / "test"
 TEMPORARY = TEST_HOMES / "tmp"
 """For pytest, the tests, and all that they start: nothing is left in /tmp, and `make clean` takes it away."""
 TEMPORARY.mkdir(parents=True, exist_ok=True)
+HOMES = [TEST_HOMES / str(number) for number in range(20)]
 os.environ["TMPDIR"] = str(TEMPORARY)
 tempfile.tempdir = None
 
@@ -29,17 +30,35 @@ tempfile.tempdir = None
 @contextmanager
 def own_home() -> Iterator[Path]:
     """A folder for one test session: the first that no living session holds, cleared of what a killed one left."""
-    TEST_HOMES.mkdir(parents=True, exist_ok=True)
-    for number in range(20):
-        home = TEST_HOMES / str(number)
-        with home.with_suffix(".lock").open("w") as lock:
+    for home in HOMES:
+        with ExitStack() as held:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                held.enter_context(_held(home))
+            except BlockingIOError:
                 continue
-            Supervisor(Layout(home)).shutdown()
-            kill_leftovers(home)
+            _end(home)
             shutil.rmtree(home, ignore_errors=True)
             yield home
             return
-    raise RuntimeError(f"20 test sessions at once hold {TEST_HOMES}")
+    raise RuntimeError(f"{len(HOMES)} test sessions at once hold {TEST_HOMES}")
+
+
+def end_left_behind() -> None:
+    """What sessions that were killed left running."""
+    for home in HOMES:
+        if home.is_dir():
+            with suppress(BlockingIOError), _held(home):
+                _end(home)
+
+
+@contextmanager
+def _held(home: Path) -> Iterator[None]:
+    """Raises BlockingIOError where a living session holds it."""
+    with home.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _end(home: Path) -> None:
+    Supervisor(Layout(home)).shutdown()
+    kill_leftovers(home)

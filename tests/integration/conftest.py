@@ -1,8 +1,5 @@
 """The servers, on ports of their own, for all integration tests; down before the end-to-end tests begin."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,11 +16,10 @@ from stack.ports import Ports
 from stack.provision import provision_kafka
 from stack.stack import Stack
 from stack.supervisor import marked
+from tests.command import Weir, command
 from tests.conftest import own_home
 from tests.integration.processes import Process
 from tests.integration.registry_log import TYPES
-
-Weir = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="package")
@@ -86,20 +82,9 @@ def registry(settings_for: Callable[[str], Settings], own_catalog: Catalog) -> I
     warehouse.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="package")
 def weir(stack: Stack, own_types: Path, own_catalog: Catalog) -> Weir:
-    """The command as a person types it; fails the test unless it exits as it should."""
-
-    def command(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")}
-        done = subprocess.run(
-            [sys.executable, "-m", "weir.main", *arguments], capture_output=True, text=True, timeout=90, cwd=CHECKOUT,
-            env={**environ, "WEIR_HOME": str(stack.layout.home), "WEIR_TYPES_DIR": str(own_types)},
-        )  # fmt: skip
-        assert done.returncode == code, f"{arguments}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    return command
+    return command(WEIR_HOME=stack.layout.home, WEIR_TYPES_DIR=own_types)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from fleet.ledger import topic_books, topic_imbalances
 from fleet.reading import Reading, decode_reading
 from fleet.settings import Settings
 from stack.stack import Stack
-from tests.integration.conftest import Weir
+from tests.command import Weir
 from tests.integration.logs import records
 from tests.integration.processes import Process, wait_for
 from tests.integration.registry_log import TOPICS, about, away, heard, refused, say, until_known

@@ -1,6 +1,5 @@
 """From transitions to receivers: killed, a receiver that hangs, the database away, over a restart."""
 
-import os
 import re
 import statistics
 import time
@@ -9,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from connections import kafka
 from connections.warehouse import Warehouse
 from fleet.channels import TRANSITIONS
-from fleet.errors import WeirError
 from fleet.settings import Settings
 from fleet.transition import Transition, encode_transition
 from stack.stack import Stack
-from tests.integration.conftest import Weir
+from tests.command import command
 from tests.integration.inbox import Inbox
 from tests.integration.processes import Process, wait_for
-from weir.main import build
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -107,19 +103,15 @@ Alerts = Callable[..., str]
 
 
 @pytest.fixture
-def alerts(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Alerts:
-    """`weir alerts …` in this process, which has its libraries loaded: what it says, or what is wrong."""
-    for name in [name for name in os.environ if name.startswith("WEIR_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("WEIR_HOME", str(stack.layout.home))
+def alerts(stack: Stack) -> Alerts:
+    """What `weir alerts …` says, or what is wrong."""
+    weir = command(WEIR_HOME=stack.layout.home)
 
-    def command(*arguments: str) -> str:
-        result = CliRunner().invoke(build(), ["alerts", *arguments])
-        if result.exception is not None and not isinstance(result.exception, WeirError):
-            raise result.exception
-        return str(result.exception or result.stdout)
+    def said(*arguments: str, code: int = 0) -> str:
+        done = weir("alerts", *arguments, code=code)
+        return done.stderr or done.stdout
 
-    return command
+    return said
 
 
 def in_order(ids: list[str]) -> bool:
@@ -199,7 +191,7 @@ def test_one_receiver_hangs_and_the_other_hears_all(ground: Ground) -> None:
     wait_for(lambda: ground.process.metric('weir_dispatcher_receiver_failing{receiver="ops"}') == 0, 30, ground.log)
 
 
-def test_what_a_receiver_refuses_is_kept_and_sent_again(ground: Ground, weir: Weir, alerts: Alerts) -> None:
+def test_what_a_receiver_refuses_is_kept_and_sent_again(ground: Ground, alerts: Alerts) -> None:
     ground.ops.answer = lambda message: 400 if message.startswith("r0-1") else 200
     ground.process.start().ready()
     ground.say("r0", 1, "firing")
@@ -208,7 +200,7 @@ def test_what_a_receiver_refuses_is_kept_and_sent_again(ground: Ground, weir: We
     assert "r0-1@ops" not in ground.ops.ids()
     assert "r0-1@ops" in alerts("dead")
     ground.ops.answer = lambda _message: 200
-    assert "superseded" in weir("alerts", "resend", "r0-1@ops", code=1).stderr
+    assert "superseded" in alerts("resend", "r0-1@ops", code=1)
     assert "superseded" in alerts("dead")
     ground.ops.answer = lambda message: 400 if message.startswith("r3") else 200
     ground.say("r3", 1, "firing")
@@ -216,7 +208,7 @@ def test_what_a_receiver_refuses_is_kept_and_sent_again(ground: Ground, weir: We
     ground.ops.answer = lambda _message: 200
     assert "done" in alerts("resend", "r3-1@ops")
     wait_for(lambda: "r3-1@ops" in ground.ops.ids(), 20, ground.log)
-    assert "no dead letter" in alerts("resend", "r3-1@ops")
+    assert "no dead letter" in alerts("resend", "r3-1@ops", code=1)
 
     ground.ops.answer = lambda _message: 410
     ground.say("r1", 1, "firing")

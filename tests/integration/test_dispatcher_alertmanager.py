@@ -9,7 +9,7 @@ import pytest
 from connections.alertmanager import Alertmanager
 from fleet.settings import Settings
 from stack.stack import Stack
-from tests.integration.conftest import Weir
+from tests.command import Weir
 from tests.integration.processes import wait_for
 from tests.integration.test_dispatcher import Ground, ground
 

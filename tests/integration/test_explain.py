@@ -1,12 +1,10 @@
 """`weir rules explain` on the real servers: a log written by hand, and what the command says of moments in it."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -21,15 +19,15 @@ from fleet.catalog import load_catalog
 from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER
 from fleet.control import Control, Device, Spec, encode_control
 from fleet.reading import Reading, encode_reading
-from fleet.settings import CHECKOUT, Settings
+from fleet.settings import Settings
 from stack.provision import provision_kafka
 from stack.stack import Stack
+from tests.command import Weir, command
 from tests.integration.processes import wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 SettingsFor = Callable[[str], Settings]
-Weir = Callable[..., subprocess.CompletedProcess[str]]
 SPEC = """\
 type: {type}
 version: 1
@@ -70,31 +68,20 @@ def types(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> Path:
 
 @pytest.fixture(scope="module")
 def weir(stack: Stack, types: Path) -> Weir:
-    """The command as a person types it."""
-
-    def command(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")}
-        done = subprocess.run(
-            [sys.executable, "-m", "weir.main", *arguments], capture_output=True, text=True, timeout=90, cwd=CHECKOUT,
-            env={**environ, "WEIR_HOME": str(stack.layout.home), "WEIR_TYPES_DIR": str(types)},
-        )  # fmt: skip
-        assert done.returncode == code, f"{arguments}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    return command
+    return command(WEIR_HOME=stack.layout.home, WEIR_TYPES_DIR=types)
 
 
 @pytest.fixture(scope="module")
 def explain(weir: Weir) -> Weir:
     """What it prints fits 80 columns."""
 
-    def command(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def explained(*arguments: str, code: int = 0) -> CompletedProcess[str]:
         done = weir("rules", "explain", *arguments, code=code)
         if "--json" not in arguments:
             assert all(len(line) <= 80 for line in done.stdout.splitlines()), done.stdout
         return done
 
-    return command
+    return explained
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from fleet.registry import new_entry
 from fleet.settings import Settings
 from stack.credentials import owner_url
 from stack.stack import Stack
-from tests.integration.conftest import Weir
+from tests.command import Weir
 from tests.integration.logs import records
 from tests.integration.processes import Process, wait_for
 from tests.integration.registry_log import TOPICS, about, away, controls, heard, refused, say, until_known, waiting
