@@ -41,6 +41,7 @@ class Process:
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("WEIR_")},
             "WEIR_ENV_FILE": str(settings.env_file),
+            "STACK_OF_WEIR": str(Path(str(settings.env_file)).parents[1]),  # it ends with the stack, at the latest
             f"WEIR_{name.upper()}_METRICS_PORT": str(self.port),
             **{k: str(v) for k, v in changes.items()},
         }
