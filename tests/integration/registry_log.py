@@ -72,11 +72,13 @@ def controls(settings: Settings, *topics: str) -> list[tuple[int, Control]]:
 
 
 def about(settings: Settings, *names: str) -> list[tuple[int, Control]]:
-    return [
-        (partition, record)
+    """(partition, record), each once: what Kafka was slow to confirm is told again."""
+    found = {
+        (partition, record.revision): (partition, record)
         for partition, record in controls(settings)
         if {getattr(record, "device", None), getattr(record, "site", None)} & set(names)
-    ]
+    }
+    return list(found.values())
 
 
 def heard(settings: Settings, device: str) -> list[tuple[int, Reading]]:
