@@ -24,7 +24,7 @@ pytestmark = pytest.mark.stack
 
 SettingsFor = Callable[[str], Settings]
 TOPICS = ("sensor", "readings.occupancy", "readings.rejected")
-KILLS = 6
+KILLS = 4
 
 
 class Writer:
