@@ -72,13 +72,17 @@ def controls(settings: Settings, *topics: str) -> list[tuple[int, Control]]:
 
 
 def about(settings: Settings, *names: str) -> list[tuple[int, Control]]:
-    """(partition, record), each once: what Kafka was slow to confirm is told again."""
-    found = {
-        (partition, record.revision): (partition, record)
+    """(partition, record), again where it was told again."""
+    return [
+        (partition, record)
         for partition, record in controls(settings)
         if {getattr(record, "device", None), getattr(record, "site", None)} & set(names)
-    }
-    return list(found.values())
+    ]
+
+
+def each_once(told: list[tuple[int, Control]]) -> list[tuple[int, Control]]:
+    """What Kafka was slow to confirm is told again."""
+    return list({(partition, record.revision): (partition, record) for partition, record in told}.values())
 
 
 def heard(settings: Settings, device: str) -> list[tuple[int, Reading]]:

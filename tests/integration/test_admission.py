@@ -22,7 +22,7 @@ from stack.stack import Stack
 from tests.command import Weir
 from tests.integration.logs import records
 from tests.integration.processes import Process, wait_for
-from tests.integration.registry_log import TOPICS, about, away, heard, refused, say, until_known
+from tests.integration.registry_log import TOPICS, about, away, each_once, heard, refused, say, until_known
 
 pytestmark = pytest.mark.stack
 
@@ -39,7 +39,7 @@ def test_strangers_are_rejected_until_they_are_registered(
     wait_for(lambda: refused(operator, "s-1") and heard(operator, "s-2"), 20, own_bridge.log.read_text)
     assert refused(operator, "s-1") == {"unknown_device": 1}
     wait_for(lambda: about(operator, "s-2"), 20, own_bridge.log.read_text)
-    ((partition, record),) = about(operator, "s-2")
+    ((partition, record),) = each_once(about(operator, "s-2"))
     assert isinstance(record, Device)
     assert (partition, record.site) == (heard(operator, "s-2")[0][0], "hall")
     shown = json.loads(weir("devices", "show", "beacon", "s-2", "--json").stdout)
