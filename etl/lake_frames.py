@@ -1,6 +1,6 @@
 """Data files of the lake as Arrow tables and Spark frames, with what the files promise checked."""
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC
 from functools import reduce
@@ -64,7 +64,8 @@ def arrow_tables(lake: Lake, spec: DeviceType, partition: PartitionFiles) -> Ite
     schema = arrow_schema(columns(spec))
     for file in partition.files:
         table = _read(lake, file)
-        _check_columns(table.schema, schema, file, file.version == spec.version, _carried(table))
+        _check_columns(table.schema, schema, file, current=file.version == spec.version)
+        _check_carried(table, schema, file)
         _check_times(table, partition.partition, file)
         arrays = [table[f.name] if f.name in table.column_names else pa.nulls(table.num_rows, f.type) for f in schema]
         yield pa.Table.from_arrays(arrays, schema=schema)
@@ -110,13 +111,12 @@ def _check_rows(found: int, lake: Lake, file: DataFile) -> None:
         raise DataError(f"{lake.url(file.path)} has {found:,} rows, its manifest says {file.rows:,}")
 
 
-def _check_columns(
-    found: pa.Schema, wanted: pa.Schema, file: DataFile, current: bool, carried: Container[str] = ()
-) -> None:
+def _check_columns(found: pa.Schema, wanted: pa.Schema, file: DataFile, current: bool) -> None:
+    """A metric, the only kind of double, may be missing."""
     for field in wanted:
         place = found.get_field_index(field.name)
         if place < 0:
-            if field.type != pa.float64() or field.name in carried:
+            if field.type != pa.float64():
                 raise DataError(f"{file.path}: column {field.name!r} is missing")
         elif found.field(place).type != field.type:
             raise DataError(f"{file.path}: column {field.name!r} is {found.field(place).type}, expected {field.type}")
@@ -125,11 +125,13 @@ def _check_columns(
         raise DataError(f"{file.path}: column {extra[0]!r} is none of version {file.version} of the type")
 
 
-def _carried(table: pa.Table) -> set[str]:
-    """The metrics that some reading brought, as a value or null."""
-    if "carried" not in table.column_names or not pa.types.is_list(table.schema.field("carried").type):
-        return set()  # told by name, as every missing column
-    return set(pc.unique(pc.list_flatten(table["carried"])).to_pylist())
+def _check_carried(table: pa.Table, wanted: pa.Schema, file: DataFile) -> None:
+    """What some reading brought has its column. To be asked after _check_columns."""
+    missing = [name for name in wanted.names if name not in table.column_names]
+    carried = set(pc.unique(pc.list_flatten(table["carried"])).to_pylist()) if missing else set()
+    for name in missing:
+        if name in carried:
+            raise DataError(f"{file.path}: column {name!r} is missing")
 
 
 def _check_times(table: pa.Table, partition: Partition, file: DataFile) -> None:
