@@ -63,9 +63,12 @@ def _decided(
         return Hold(receiver, kind, "stale")
     if kind == "settled" and not standing.knows_flapping and standing.told is None:
         kind = "firing"
-    if found := hindrance(so_far, kind, receiver, given):
-        return Hold(receiver, kind, *found)
-    return Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}")
+    return _unless_hindered(so_far, Tell(receiver, kind, f"{so_far.alert.transition_id}@{receiver}"), given)
+
+
+def _unless_hindered(so_far: AlertSoFar, tell: Tell, given: Circumstances) -> Decision:
+    found = hindrance(so_far, tell.kind, tell.receiver, given)
+    return Hold(tell.receiver, tell.kind, *found) if found else tell
 
 
 def _ended(so_far: AlertSoFar, kind: Kind, receiver: str, plan: Plan | None, standing: Standing) -> Decision:
@@ -129,21 +132,17 @@ def due(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
     decisions: list[Decision] = []
     for receiver, standing in so_far.standings.items():
         if standing.repeat_at and standing.repeat_at <= given.now and receiver in given.policy.receivers:
-            found = hindrance(so_far, "reminder", receiver, given)
             number = f"{alert.transition_id}-reminder-{standing.reminders + 1}@{receiver}"
-            decisions.append(
-                Hold(receiver, "reminder", *found) if found else Tell(receiver, "reminder", number)
-            )  # fmt: skip
+            decisions.append(_unless_hindered(so_far, Tell(receiver, "reminder", number), given))
     reminded = {d.receiver for d in decisions}
     for receiver in dict.fromkeys(name for step in overdue(so_far, given) for name in step.to):
         if receiver in reminded:
             continue
         told = so_far.standing(receiver).told is not None
         kind: Kind = "reminder" if told else "firing"
-        number = f"{alert.transition_id}-escalation-{len(so_far.steps_taken) + 1}@{receiver}"
-        found = hindrance(so_far, kind, receiver, given)
-        number = number if told else telling_id(so_far, receiver)
-        decisions.append(Hold(receiver, kind, *found) if found else Tell(receiver, kind, number))
+        step = f"{alert.transition_id}-escalation-{len(so_far.steps_taken) + 1}@{receiver}"
+        number = step if told else telling_id(so_far, receiver)
+        decisions.append(_unless_hindered(so_far, Tell(receiver, kind, number), given))
     return decisions
 
 
@@ -179,9 +178,7 @@ def newly_planned(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
     decisions: list[Decision] = []
     for receiver in dict.fromkeys([*(name for name in planned if name not in so_far.standings), *back]):
         kind = _news(so_far, so_far.standing(receiver))
-        found = hindrance(so_far, kind, receiver, given)
-        number = telling_id(so_far, receiver)
-        decisions.append(Hold(receiver, kind, *found) if found else Tell(receiver, kind, number))
+        decisions.append(_unless_hindered(so_far, Tell(receiver, kind, telling_id(so_far, receiver)), given))
     return decisions
 
 
@@ -210,11 +207,8 @@ def acknowledged(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
     for receiver, standing in so_far.standings.items():
         if standing.told is None or receiver not in given.policy.receivers:
             continue
-        found = hindrance(so_far, "acknowledged", receiver, given)
         number = f"{so_far.alert.alert_id}-acknowledged-{so_far.acknowledgements}@{receiver}"
-        decisions.append(
-            Hold(receiver, "acknowledged", *found) if found else Tell(receiver, "acknowledged", number)
-        )  # fmt: skip
+        decisions.append(_unless_hindered(so_far, Tell(receiver, "acknowledged", number), given))
     return decisions
 
 
