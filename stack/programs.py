@@ -67,7 +67,7 @@ def everything(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 # A desktop's and a container's environment hold much that a server must not depend on.
 PASSED_ON = ("PATH", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy",
-             "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # fmt: skip
+             "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "JDK_JAVA_OPTIONS")  # fmt: skip
 PASSED_ON_PREFIXES = ("AWS_", "HADOOP_", "SPARK_MASTER", "AIRFLOW__")
 
 

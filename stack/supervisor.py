@@ -17,8 +17,6 @@ from fleet.errors import ConfigurationError, Unavailable
 from stack.layout import Layout
 
 SOCKET = "run/supervisor.sock"
-PASSED = ("JDK_JAVA_OPTIONS",)
-"""What the programs have of the environment of `make up`: Java's own variable for more options, such as -Xmx2g."""
 
 
 class _Connection(http.client.HTTPConnection):
@@ -65,7 +63,6 @@ class Supervisor:
         (self.layout.home / SOCKET).unlink(missing_ok=True)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.layout.config / "supervisord.conf")]
         environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "STACK_OF_WEIR": str(self.layout.home)}
-        environment |= {name: os.environ[name] for name in PASSED if name in os.environ}
         done = subprocess.run(
             [sys.executable, "-W", "ignore", *command[1:]],
             cwd=self.layout.home, env=environment, capture_output=True, text=True,

@@ -1,7 +1,6 @@
 """`make test`: the end-to-end tests beside all others, which run in two processes; each of the three has servers of its
 own, and waits for half of its time, for timeouts and for servers to come up. Arguments go to both of pytest's runs."""
 
-import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -27,7 +26,6 @@ def ended(process: subprocess.Popen[bytes]) -> int:
 
 
 def main() -> None:
-    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")  # servers for minutes: half the CPU of a start
     TEST_HOMES.mkdir(parents=True, exist_ok=True)
     print(f"The end-to-end tests run beside these; what they say follows, and stands in {LOG}.", flush=True)
     with LOG.open("wb") as log:

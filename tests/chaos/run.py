@@ -25,7 +25,7 @@ from fleet.settings import Settings
 from stack.ports import Ports
 from stack.stack import Stack
 from tests.chaos.ground import TOPIC, Feed, comparable, expected, log_of, published
-from tests.conftest import own_home
+from tests.conftest import JVM, own_home
 from tests.integration.processes import Process, wait_for
 
 TYPES = Path(__file__).parent / "types"
@@ -148,7 +148,7 @@ def compare(stack: Stack, result: Result) -> None:
 def chaos(kills: int, seed: int, say: Callable[[str], None] = print, devices: int = 60) -> Result:
     begun, done = time.monotonic(), False
     with own_home() as home:
-        stack = Stack(home, Ports.free(), ("kafka",), environ={"WEIR_TYPES_DIR": str(TYPES)})
+        stack = Stack(home, Ports.free(), ("kafka",), environ={**JVM, "WEIR_TYPES_DIR": str(TYPES)})
         stack.up()
         logs = home / "chaos"
         logs.mkdir()

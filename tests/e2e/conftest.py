@@ -12,7 +12,7 @@ from stack.ports import Ports
 from stack.programs import ALL
 from stack.stack import Stack
 from stack.supervisor import marked
-from tests.conftest import own_home
+from tests.conftest import JVM, own_home
 
 # Each test triggers the runs it wants: one by the clock takes their turn, and their partitions.
 SETTINGS = {"WEIR_LANDING_MAX_SECONDS": "3", "WEIR_ETL_SCHEDULE": "none"}
@@ -21,7 +21,7 @@ SETTINGS = {"WEIR_LANDING_MAX_SECONDS": "3", "WEIR_ETL_SCHEDULE": "none"}
 @pytest.fixture(scope="session")
 def whole_stack() -> Iterator[Stack]:
     with own_home() as home:
-        running = Stack(home, Ports.free(), ALL, environ=SETTINGS)
+        running = Stack(home, Ports.free(), ALL, environ={**JVM, **SETTINGS})
         running.up()
         try:
             yield running

@@ -17,7 +17,7 @@ from stack.provision import provision_kafka
 from stack.stack import Stack
 from stack.supervisor import marked
 from tests.command import Weir, command
-from tests.conftest import own_home
+from tests.conftest import JVM, own_home
 from tests.integration.processes import Process
 from tests.integration.registry_log import TYPES
 
@@ -26,7 +26,7 @@ from tests.integration.registry_log import TYPES
 def stack() -> Iterator[Stack]:
     """Mosquitto, Kafka, TimescaleDB and Alertmanager, fresh, with Weir's topics, users and tables; down at the end."""
     with own_home() as home:
-        running = Stack(home, Ports.free(), ("mosquitto", "kafka", "postgres", "alertmanager"), environ={})
+        running = Stack(home, Ports.free(), ("mosquitto", "kafka", "postgres", "alertmanager"), environ=JVM)
         running.up()
         try:
             yield running
