@@ -24,7 +24,7 @@ pytestmark = pytest.mark.stack
 
 SettingsFor = Callable[[str], Settings]
 TOPICS = ("sensor", "readings.occupancy", "readings.rejected")
-KILLS = 4
+KILLS = 6
 
 
 class Writer:

@@ -60,7 +60,7 @@ def test_kill_9_and_a_database_restart(settings_for: Callable[[str], Settings], 
     chance = random.Random(2)
     live = Process("live", settings_for("live"), tmp_path / "live.log", WEIR_LIVE_MAX_SECONDS=0.1)
     with live:
-        for _ in range(3):
+        for _ in range(5):
             before = count(warehouse, site)
             live.start()
             wait_for(lambda before=before: count(warehouse, site) > before, 30, live.log.read_text)
