@@ -58,11 +58,19 @@ Seen = dict[Crossing, float]
 
 
 def publish(settings: Settings, rate: int, seconds: float, answer: Any) -> None:
-    """At an even pace; when each crossing was published."""
+    """At an even pace; when each crossing was published. Then every device cools down, or the next to be measured would
+    begin with their alerts' ends all at once; how many those are."""
     publisher = BulkPublisher(settings, max_in_flight=5000)
     every = max(2, rate // CROSSINGS_A_SECOND)
     hot = [False] * DEVICES
     at: Seen = {}
+    cold, warm = {"temperature": 21.5, "humidity": 55.25, "wind_speed": 9.93}, {"temperature": 36.5}
+
+    def say(device: int, now: float) -> None:
+        payload = {"device_id": f"d{device}", "event_time": int(now * 1000)}
+        payload["values"] = cold | warm if hot[device] else cold
+        publisher.publish(f"dt/bench/site-{device % 50}/probe/d{device}", json.dumps(payload).encode())
+
     begun, sent, total = time.time(), 0, int(rate * seconds)
     while sent < total:
         due = min(total, int((time.time() - begun) * rate) + 1)
@@ -72,26 +80,30 @@ def publish(settings: Settings, rate: int, seconds: float, answer: Any) -> None:
             if n % every == 0:
                 hot[device] = not hot[device]
                 at[f"d{device}", int(now * 1000)] = now
-            values = {"temperature": 36.5 if hot[device] else 21.5, "humidity": 55.25, "wind_speed": 9.93}
-            payload = {"device_id": f"d{device}", "event_time": int(now * 1000), "values": values}
-            publisher.publish(f"dt/bench/site-{device % 50}/probe/d{device}", json.dumps(payload).encode())
+            say(device, now)
         sent = due
         publisher.poll(0)
         time.sleep(TICK_SECONDS)
     took = time.time() - begun
+    cooling = [device for device in range(DEVICES) if hot[device]]
+    for device in cooling:
+        hot[device] = False
+        say(device, time.time())
+        publisher.poll(0)
+        time.sleep(1 / CROSSINGS_A_SECOND)
     publisher.close(60)
-    answer.put((at, total / took))
+    answer.put((at, total / took, len(cooling)))
 
 
-def published(settings: Settings, rate: int, seconds: float) -> tuple[Seen, float]:
-    """By a process of its own: (when each crossing was published, messages a second)."""
+def published(settings: Settings, rate: int, seconds: float) -> tuple[Seen, float, int]:
+    """By a process of its own: (when each crossing was published, messages a second, devices that cooled down)."""
     context = get_context("spawn")
     answer = context.Queue()
     process = context.Process(target=publish, args=(settings, rate, seconds, answer))
     process.start()
-    at, paced = answer.get(timeout=seconds + 300)
+    found = answer.get(timeout=seconds + 300)
     process.join()
-    return at, paced
+    return found  # type: ignore[no-any-return]
 
 
 class Webhook(BaseHTTPRequestHandler):
@@ -178,8 +190,8 @@ def weir(stack: Stack, rate: int, seconds: float) -> dict[str, Any]:
     start = kafka.end_offsets(consumer, [TOPIC, TRANSITIONS])
     consumer.close()
     Webhook.arrivals.clear()
-    at, paced = published(stack.settings("simulator"), rate, seconds)
-    until_quiet(lambda: len(Webhook.arrivals), len(at))
+    at, paced, cooled = published(stack.settings("simulator"), rate, seconds)
+    until_quiet(lambda: len(Webhook.arrivals), len(at) + cooled)
     told = arrived(list(Webhook.arrivals))
     readings, transitions = on_kafka(operator, start)
     return {
@@ -243,7 +255,7 @@ class Peer:
 
     def measure(self, stack: Stack, rate: int, seconds: float) -> dict[str, Any]:
         self.seen.clear()
-        at, paced = published(stack.settings("simulator"), rate, seconds)
+        at, paced, _ = published(stack.settings("simulator"), rate, seconds)
         until_quiet(lambda: len(self.seen.keys() & at.keys()), len(at) // 2)
         found = between(at, dict(self.seen))  # crossings back are not of the filter
         return {"messages_per_second": round(paced), "crossings": len(found), **spread(found)}
@@ -280,8 +292,8 @@ def main() -> None:
         stack = Stack(Path(folder) / "home", Ports.free(), programs, environ=environ)
         stack.up()
         try:
-            at, _ = published(stack.settings("simulator"), max(rates), WARM_UP_SECONDS)
-            until_quiet(lambda: len(Webhook.arrivals), len(at))  # what waits since the cold start is not measured
+            at, _, cooled = published(stack.settings("simulator"), max(rates), WARM_UP_SECONDS)
+            until_quiet(lambda: len(Webhook.arrivals), len(at) + cooled)  # what waits since the cold start is not measured
             if "weir" in options.only:
                 found["weir"] = {str(rate): weir(stack, rate, options.seconds) for rate in rates}
             stack.supervisor.stop_together(["alerts", "dispatcher"])

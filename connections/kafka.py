@@ -53,11 +53,11 @@ def producer(settings: Settings, client_id: str, **overrides: Any) -> KafkaProdu
         "acks": "all",
         "enable_idempotence": True,
         "compression_type": "lz4",
-        "linger_ms": 20,
+        "linger_ms": 5,
         "batch_size": 128 * 1024,
         "max_block_ms": 10_000,
         "delivery_timeout_ms": int(settings.kafka_delivery_seconds * 1000),
-        "request_timeout_ms": min(15_000, int(settings.kafka_delivery_seconds * 1000) - 20),  # less the linger
+        "request_timeout_ms": min(15_000, int(settings.kafka_delivery_seconds * 1000) - 5),  # less the linger
         "retry_backoff_ms": 20,
         "allow_auto_create_topics": False,
         "metrics_enabled": False,

@@ -7,6 +7,7 @@ new producer (which fences the old one and ends what it had open), and every par
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -36,15 +37,18 @@ from streaming.snapshots import SnapshotReader, write
 from streaming.watchdog import Watchdog
 
 GROUP = "alerts"
-POLL_MS = 50
+POLL_SECONDS = 0.2
 POLL_PAUSE_SECONDS = 0.5
 """After a poll that failed."""
 MAX_BATCHES = 4
 """Of about 8,192 records each: 0.1 s of work."""
+BACKLOG_RECORDS = 4096
+"""A poll that brings so many is one of a worker that is behind: what it does a second counts then, not how soon."""
 COMMIT_SECONDS = 0.05
-"""Between two commits while readings keep coming; when none come, at once."""
+"""Between two commits by one that is behind; else what there is to tell is told as soon as the last commit was as long
+ago as it took, so that commits take at most half of the time."""
 QUIET_COMMIT_SECONDS = 1.0
-"""The same while there is nothing to tell: offsets alone may wait."""
+"""Between two commits while there is nothing to tell: offsets alone may wait."""
 HUNG_SECONDS = 30.0
 """A commit has no timeout of its own. One that takes this long is cut by ending the process."""
 
@@ -72,7 +76,8 @@ class Alerts:
         """Gaps (from, to) in the log that were seen once."""
         self._unsent: list[tuple[TopicPartition, Transition]] = []
         self._committed: dict[TopicPartition, int] = {}
-        self._committed_at = 0.0
+        self._committed_at = self._commit_took = 0.0
+        self._behind = False
         self._snapshot_at: dict[TopicPartition, float] = {}
         self._producer: Any = None
         self._backoff = Backoff(log)
@@ -109,13 +114,15 @@ class Alerts:
         """One poll; what it brings is evaluated, and committed when that is due."""
         consumer = member.consumer
         try:
-            polled = member.told(lambda: member.batches.poll(POLL_MS, MAX_BATCHES))
+            patience = min(POLL_SECONDS, self._due_in(time.monotonic())) if self._producer else POLL_SECONDS
+            polled = member.told(lambda: member.batches.poll(math.ceil(patience * 1000), MAX_BATCHES))
         except Unavailable as error:  # what was evaluated before is told all the same
             self._backoff.problem = str(error)
             log.error("%s", error)
             time.sleep(POLL_PAUSE_SECONDS)
             polled = []
         self._follow(consumer, *member.moved())
+        self._behind = sum(map(len, polled)) >= BACKLOG_RECORDS
         now_us = time.time_ns() // 1000
         sought: set[TopicPartition] = set()
         for records in polled:
@@ -134,7 +141,7 @@ class Alerts:
             elif self._waiting:
                 self._begin(consumer)
         if self._producer is not None:
-            if self._is_due(now, idle=not polled):
+            if self._due_in(now) <= 0:
                 self._commit(member)
             self._take_snapshots(now)
 
@@ -260,11 +267,12 @@ class Alerts:
             kafka.close(self._producer)
         self._producer = None
 
-    def _is_due(self, now: float, idle: bool) -> bool:
+    def _due_in(self, now: float) -> float:
+        """Seconds until a commit is due; infinite where nothing is to be committed."""
         if all(shard.position <= self._committed[place] for place, shard in self._shards.items()):
-            return False
-        pause = COMMIT_SECONDS if self._unsent else QUIET_COMMIT_SECONDS
-        return (idle and bool(self._unsent)) or now - self._committed_at >= pause
+            return math.inf
+        pause = COMMIT_SECONDS if self._behind else min(COMMIT_SECONDS, self._commit_took)
+        return max(0.0, self._committed_at + (pause if self._unsent else QUIET_COMMIT_SECONDS) - now)
 
     def _commit(self, member: Member) -> None:
         """What was said since the last commit, and how far each partition got. While it lasts no partition is given
@@ -305,7 +313,8 @@ class Alerts:
         self._unsent = []
         self.commits += 1
         self._committed_at = time.monotonic()
-        self.commit_seconds += self._committed_at - began
+        self._commit_took = self._committed_at - began
+        self.commit_seconds += self._commit_took
         self._backoff.well()
 
     def _begin_anew(self, consumer: Any, error: Exception) -> None:
