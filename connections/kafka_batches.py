@@ -104,16 +104,30 @@ class _PartitionBatches:
         return False  # _unpack_records has dropped what lies before the fetch's offset
 
     def _unpack_records(self, tp: Any, records: Any, key_deserializer: Any, value_deserializer: Any) -> Iterator[Any]:
-        """The consumer's position follows next_fetch_offset, so that moves only with what is given out."""
+        """The consumer's position follows next_fetch_offset, so that moves only with what is given out. The last is
+        given out drained: a partition whose end nobody has looked for is left out of the next fetch, and would wait
+        for its answer, up to fetch_max_wait_ms."""
+        groups = self._groups(tp, records)
+        error: Exception | None = None
         try:
-            for group in self._groups(tp, records):
+            group = next(groups, None)
+            while group is not None:
                 found = group.close(tp.topic, tp.partition)
                 self.next_fetch_offset = group.next_offset
                 batch = found and found.from_offset(self.fetch_offset)
                 if batch is not None:
                     self.records_read += len(batch)
                     self.bytes_read += len(batch.buffer)
+                try:
+                    group = next(groups, None)
+                except Exception as after:
+                    group, error = None, after
+                if group is None:
+                    self.drain()
+                if batch is not None:
                     yield batch
+                if error is not None:
+                    raise error
         except Exception:
             self.drain()  # the next poll fetches from the position again, and says so again
             raise

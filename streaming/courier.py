@@ -104,13 +104,14 @@ class Courier:
         if self._paused_until is not None and now < self._paused_until:
             return _seconds([*nexts, self._paused_until])
         read_at = time.monotonic()
-        messages = self.outbox.due(self.name, now, 1 if self._in_a_row else BATCH)
+        limit = 1 if self._in_a_row else BATCH
+        messages = self.outbox.due(self.name, now, limit)
         for message in messages:
             if self._stop.is_set() or self.gone or time.monotonic() - read_at > BATCH_SECONDS:
                 return 0.0
             if not self._deliver(message):
-                break
-        if messages:
+                return 0.0
+        if len(messages) == limit:
             return 0.0
         return _seconds([*nexts, self.outbox.next_due(self.name, now)])
 

@@ -61,8 +61,12 @@ class Outbox:
     def hold(self, connection: Connection) -> None:
         """To the end of the transaction, this process is the only dispatcher, unless it freezes: then the server ends
         the transaction, or nobody could take over. Raises Unavailable."""
-        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS:g}s'"))
-        connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_SECONDS:g}s'"))
+        connection.execute(
+            text(
+                f"SET LOCAL lock_timeout = '{LOCK_SECONDS:g}s';"
+                f" SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_SECONDS:g}s'"
+            )
+        )
         found = connection.execute(text("SELECT epoch FROM dispatcher FOR UPDATE")).scalar_one()
         if found != self.epoch:
             raise Unavailable("another dispatcher has taken over; only one is to run")
