@@ -43,7 +43,8 @@ DEVICES = 997
 CROSSINGS_A_SECOND = 20
 TICK_SECONDS = 0.002
 SETTLE_SECONDS = 15.0
-WARM_UP_SECONDS = 10
+WARM_UP_SECONDS = 45
+"""At the highest rate. The broker takes a core to compile itself in its first minute."""
 RECEIVERS = """
 receivers:
   bench: {{kind: webhook, url: "{url}"}}
@@ -293,7 +294,7 @@ def main() -> None:
         stack.up()
         try:
             at, _, cooled = published(stack.settings("simulator"), max(rates), WARM_UP_SECONDS)
-            until_quiet(lambda: len(Webhook.arrivals), len(at) + cooled)  # what waits since the cold start is not measured
+            until_quiet(lambda: len(Webhook.arrivals), len(at) + cooled)  # a cold start is not measured
             if "weir" in options.only:
                 found["weir"] = {str(rate): weir(stack, rate, options.seconds) for rate in rates}
             stack.supervisor.stop_together(["alerts", "dispatcher"])

@@ -255,3 +255,24 @@ def test_where_the_library_differs_its_own_way_is_taken(
     assert batches.fast is (said == "")
     assert said in caplog.text
     assert len(caplog.records) == (said != "")
+
+
+def test_what_was_given_out_to_its_end_is_in_the_next_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fetcher leaves a partition out while its PartitionRecords is true; one batch a poll is what services ask."""
+    monkeypatch.setattr(kafka_batches, "GOAL", 10)
+    two = batch(0, plain(10)) + batch(10, plain(9)) + marker(19, 7, commit=True)
+    parser = Batches(0, PLACE, MemoryRecords(two), isolation_level=IsolationLevel.READ_COMMITTED)  # type: ignore[call-arg]
+    assert len(parser.take(1)[0]) == 10
+    assert (bool(parser), parser.next_fetch_offset) == (True, 10)
+    assert len(parser.take(1)[0]) == 9
+    assert (bool(parser), parser.next_fetch_offset) == (False, 20)
+
+
+def test_what_precedes_a_wrong_checksum_is_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next fetch begins behind it, and raises then."""
+    monkeypatch.setattr(kafka_batches, "GOAL", 10)
+    broken = bytearray(batch(10, plain(10)))
+    broken[-1] ^= 1
+    parser = Batches(0, PLACE, MemoryRecords(batch(0, plain(10)) + bytes(broken)))  # type: ignore[call-arg]
+    assert len(parser.take(1)[0]) == 10
+    assert (bool(parser), parser.next_fetch_offset) == (False, 10)
