@@ -105,10 +105,9 @@ class _PartitionBatches:
 
     def _unpack_records(self, tp: Any, records: Any, key_deserializer: Any, value_deserializer: Any) -> Iterator[Any]:
         """The consumer's position follows next_fetch_offset, so that moves only with what is given out. The last is
-        given out drained: a partition whose end nobody has looked for is left out of the next fetch, and would wait
-        for its answer, up to fetch_max_wait_ms."""
+        given out drained: a partition whose end nobody has looked for is left out of the next fetch, whose answer may
+        take fetch_max_wait_ms."""
         groups = self._groups(tp, records)
-        error: Exception | None = None
         try:
             group = next(groups, None)
             while group is not None:
@@ -120,14 +119,14 @@ class _PartitionBatches:
                     self.bytes_read += len(batch.buffer)
                 try:
                     group = next(groups, None)
-                except Exception as after:
-                    group, error = None, after
+                except Exception:
+                    if batch is None:
+                        raise
+                    group = None  # raised by the next fetch, which begins there
                 if group is None:
                     self.drain()
                 if batch is not None:
                     yield batch
-                if error is not None:
-                    raise error
         except Exception:
             self.drain()  # the next poll fetches from the position again, and says so again
             raise

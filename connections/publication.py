@@ -28,7 +28,7 @@ LOCK_SECONDS = 30
 def open_producer(settings: Settings) -> Any:
     """For `publish`. Raises Unavailable, Refused."""
     return kafka.producer(
-        settings, f"weir-{settings.role}-control", linger_ms=5, max_block_ms=3_000,
+        settings, f"weir-{settings.role}-control", max_block_ms=3_000,
         delivery_timeout_ms=int(CONFIRM_SECONDS * 1000 * 0.9), request_timeout_ms=10_000,
     )  # fmt: skip
 

@@ -54,8 +54,6 @@ class Warehouse:
                 "options": "-c timezone=UTC",
             },
         )
-        self._alone = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        """The same connections: a statement by itself needs no BEGIN and COMMIT, each a round trip."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Warehouse":
@@ -64,13 +62,9 @@ class Warehouse:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Committed when the block ends, rolled back when it raises. Server errors come out as WeirErrors."""
-        with self._errors(), self._engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
         try:
-            yield
+            with self._engine.begin() as connection:
+                yield connection
         except DBAPIError as error:
             self._raise(error.orig, error.connection_invalidated)
             raise
@@ -79,8 +73,8 @@ class Warehouse:
             raise
 
     def rows(self, sql: str, **parameters: object) -> list[dict[str, Any]]:
-        """Every row of one statement as a dict; parameters stand as `:name`."""
-        with self._errors(), self._alone.connect() as connection:
+        """Every row of a query as a dict; parameters stand as `:name`."""
+        with self.transaction() as connection:
             return [dict(row) for row in connection.execute(text(sql), parameters).mappings()]
 
     def close(self) -> None:

@@ -38,6 +38,8 @@ from streaming.watchdog import Watchdog
 
 GROUP = "alerts"
 POLL_SECONDS = 0.2
+WAITING_POLL_SECONDS = 0.05
+"""While partitions wait to be begun, or the producer to be opened."""
 POLL_PAUSE_SECONDS = 0.5
 """After a poll that failed."""
 MAX_BATCHES = 4
@@ -45,8 +47,8 @@ MAX_BATCHES = 4
 BACKLOG_RECORDS = 4096
 """A poll that brings so many is one of a worker that is behind: what it does a second counts then, not how soon."""
 COMMIT_SECONDS = 0.05
-"""Between two commits by one that is behind; else what there is to tell is told as soon as the last commit was as long
-ago as it took, so that commits take at most half of the time."""
+"""Between two commits by one that is behind. Else what there is to tell waits, from the last commit on, as long as that
+took, or this long: commits that are quicker than this take at most half of the time."""
 QUIET_COMMIT_SECONDS = 1.0
 """Between two commits while there is nothing to tell: offsets alone may wait."""
 HUNG_SECONDS = 30.0
@@ -114,8 +116,7 @@ class Alerts:
         """One poll; what it brings is evaluated, and committed when that is due."""
         consumer = member.consumer
         try:
-            patience = min(POLL_SECONDS, self._due_in(time.monotonic())) if self._producer else POLL_SECONDS
-            polled = member.told(lambda: member.batches.poll(math.ceil(patience * 1000), MAX_BATCHES))
+            polled = member.told(lambda: member.batches.poll(math.ceil(self._patience() * 1000), MAX_BATCHES))
         except Unavailable as error:  # what was evaluated before is told all the same
             self._backoff.problem = str(error)
             log.error("%s", error)
@@ -138,7 +139,7 @@ class Alerts:
         if now >= self._backoff.again_at:
             if self._producer is None:
                 self._open_producer()
-            elif self._waiting:
+            if self._producer is not None and self._waiting:
                 self._begin(consumer)
         if self._producer is not None:
             if self._due_in(now) <= 0:
@@ -266,6 +267,12 @@ class Alerts:
         if self._producer is not None:
             kafka.close(self._producer)
         self._producer = None
+
+    def _patience(self) -> float:
+        """Seconds that a poll may wait for readings."""
+        if self._producer is None or self._waiting:
+            return WAITING_POLL_SECONDS
+        return min(POLL_SECONDS, self._due_in(time.monotonic()))
 
     def _due_in(self, now: float) -> float:
         """Seconds until a commit is due; infinite where nothing is to be committed."""

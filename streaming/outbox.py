@@ -115,7 +115,8 @@ class Outbox:
         ]
 
     def next_due(self, receiver: str, now: datetime) -> datetime | None:
-        """When `due` has more: what is due now and not in it waits for an earlier message."""
+        """When `due` has more, once all that it gave was sent and was fewer than its limit: what is due now and was not
+        in it waits for an earlier message."""
         (row,) = self.warehouse.rows(
             "SELECT min(due_at) AS at FROM outbox WHERE receiver = :receiver AND dead_at IS NULL AND due_at > :now",
             receiver=receiver, now=now,

@@ -52,7 +52,7 @@ class Feed:
             self._failure = error
 
     def _run(self) -> None:
-        producer = kafka.producer(self._settings, "chaos-feed", linger_ms=5)
+        producer = kafka.producer(self._settings, "chaos-feed")
         try:
             partitions = sorted(producer.partitions_for(TOPIC))
             for partition in partitions:
