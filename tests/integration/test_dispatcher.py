@@ -22,9 +22,9 @@ from tests.integration.processes import Process, wait_for
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 SettingsFor = Callable[[str], Settings]
-KILLED_AFTER = (0, 6, 1, 3)
+KILLED_AFTER = (0, 6, 1, 3, 9, 2)
 """So many messages have arrived since the start, when it is killed with others under way."""
-LATENCIES = 50
+LATENCIES = 200
 
 
 class Ground:
