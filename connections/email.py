@@ -129,7 +129,8 @@ class Email:
     def _failed(self, error: Exception, too_late: bool) -> Outcome:
         where = f"{self._options.host}:{self._options.port}"
         match error:
-            case _ if too_late or isinstance(error, TimeoutError):
+            case _ if too_late or isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):
+                # smtplib says "closed" of its own timeout, which may be as soon as the deadline.
                 return Retry(f"{where} did not take it within {self._options.timeout_seconds:g} s")
             case smtplib.SMTPSenderRefused(smtp_code=530, smtp_error=said):  # it wants a login
                 return Retry(f"{where}: {_said(530, said)}")
