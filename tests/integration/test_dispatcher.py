@@ -300,7 +300,7 @@ def test_who_leaves_the_file_and_returns_is_told_of_what_waited_for_it(ground: G
     ground.file.write_text(good)
     wait_for(lambda: "b0-1-return-1@ops" in ground.ops.ids(), 20, ground.log)
     ground.say("b0", 2, "resolved")
-    wait_for(lambda: "b0-2@ops" in ground.ops.ids(), 20, ground.log)
+    wait_for(lambda: "b0-2@ops" in ground.ops.ids() and "b0-2@boss" in ground.boss.ids(), 20, ground.log)
     assert ground.boss.ids() == ["b0-1@boss", "b0-2@boss"]
 
 
