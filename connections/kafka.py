@@ -17,6 +17,7 @@ from fleet.errors import ConfigurationError, Refused, Unavailable
 from fleet.settings import Settings
 
 BOOTSTRAP_TIMEOUT_MS = 5_000
+LINGER_MS = 5
 MAX_RECORD_BYTES = 3 * 1024 * 1024
 """As the broker's message.max.bytes."""
 READ, WRITE = "READ", "WRITE"
@@ -50,7 +51,8 @@ def _common(settings: Settings, client_id: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=100_000)
-def _hash(key: bytes) -> int:
+def hash_of(key: bytes) -> int:
+    """By which kafka-python and Java choose a key's partition: the remainder by their number."""
     return int(murmur2(key)) & 0x7FFFFFFF
 
 
@@ -62,7 +64,7 @@ class Remembering(DefaultPartitioner):
     ) -> int:
         if serialized_key is None or not (partitions := cluster.partitions_for_topic(topic)):
             return int(super().partition(topic, key, serialized_key, value, serialized_value, cluster))
-        return _hash(serialized_key) % len(partitions)
+        return hash_of(serialized_key) % len(partitions)
 
 
 def producer(settings: Settings, client_id: str, **overrides: Any) -> KafkaProducer:
@@ -71,12 +73,12 @@ def producer(settings: Settings, client_id: str, **overrides: Any) -> KafkaProdu
         "acks": "all",
         "enable_idempotence": True,
         "compression_type": "lz4",
-        "linger_ms": 5,
+        "linger_ms": LINGER_MS,
         "partitioner": Remembering(),
         "batch_size": 128 * 1024,
         "max_block_ms": 10_000,
         "delivery_timeout_ms": int(settings.kafka_delivery_seconds * 1000),
-        "request_timeout_ms": min(15_000, int(settings.kafka_delivery_seconds * 1000) - 5),  # less the linger
+        "request_timeout_ms": min(15_000, int(settings.kafka_delivery_seconds * 1000) - LINGER_MS),
         "retry_backoff_ms": 20,
         "allow_auto_create_topics": False,
         "metrics_enabled": False,

@@ -7,7 +7,6 @@ from collections.abc import Collection
 from typing import Any
 
 from kafka.errors import KafkaError
-from kafka.partitioner.default import murmur2
 from sqlalchemy import text
 
 from connections import kafka
@@ -99,8 +98,8 @@ def partitions_of(routed: Routed, partitions: list[int]) -> list[int]:
 
 
 def partition_of_key(key: str, partitions: list[int]) -> int:
-    """As the producers of readings choose it (kafka-python's and Java's default)."""
-    return partitions[(murmur2(key.encode()) & 0x7FFFFFFF) % len(partitions)]
+    """As the producers of readings choose it."""
+    return partitions[kafka.hash_of(key.encode()) % len(partitions)]
 
 
 def publish_now(settings: Settings, warehouse: Warehouse, topics: Collection[str]) -> str:

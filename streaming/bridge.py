@@ -28,7 +28,7 @@ from streaming.admission import Admission
 
 POLL_SECONDS = 0.25
 CONFIRM_SECONDS = 0.004
-"""How often a worker looks for Kafka's confirmations while it waits for some; Kafka's linger is 5 ms."""
+"""How often a worker looks for Kafka's confirmations while it waits for some; see LINGER_MS of connections.kafka."""
 MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
 MAX_REQUEST_BYTES = 3_000_000
 """A dead letter of the largest message that Mosquitto lets in (1 MiB), in base64, and room."""
