@@ -1,6 +1,6 @@
 """All device types together, and what must hold between them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -41,7 +41,7 @@ class Catalog:
     def type(self, name: str) -> DeviceType:
         """Raises ConfigurationError with the nearest name."""
         if name not in self.types:
-            raise ConfigurationError(f"no device type {name!r}{_nearest(name, self.types)}")
+            raise ConfigurationError(f"no device type {name!r}{nearest(name, self.types)}")
         return self.types[name]
 
     @cached_property
@@ -52,13 +52,14 @@ class Catalog:
     def system(self, name: str) -> System:
         """Raises ConfigurationError with the nearest name."""
         if name not in self.systems:
-            raise ConfigurationError(f"no system {name!r}{_nearest(name, self.systems)}")
+            raise ConfigurationError(f"no system {name!r}{nearest(name, self.systems)}")
         return self.systems[name]
 
 
-def _nearest(name: str, among: Iterable[str]) -> str:
-    near = get_close_matches(name, list(among), n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(sorted(among))}"
+def nearest(name: str, among: Collection[str]) -> str:
+    """The end of an error about a name that is not among these."""
+    near = get_close_matches(name, sorted(among), n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(sorted(among)) or 'none'}"
 
 
 def build_catalog(types: Iterable[DeviceType]) -> Catalog:

@@ -169,7 +169,8 @@ def _levels(
         found.append(
             Level(
                 level.severity, sides, STATES[machine.state], moment(since), moment(machine.due), last_known, outcomes,
-                reason.of_level(device, rule, level, machine, [side.at_evaluation for side in sides], is_quiet, last),
+                reason.of_level(device, rule, level, machine, [side.at_evaluation for side in sides],
+                                sides[0].parts[0].value is None, is_quiet, last),
             )
         )  # fmt: skip
     return tuple(found)

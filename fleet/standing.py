@@ -13,9 +13,22 @@ Cause = Literal[
     "silenced", "maintenance", "inhibited", "acknowledged", "flapping", "stale", "capped", "storm", "no_resolved",
     "never_told", "no_route", "switched_off", "no_receiver",
 ]  # fmt: skip
-"""Why something was not told. storm: it is told in a digest. never_told: what ends was not told to that receiver.
-no_route: nobody is to hear of such alerts. switched_off: the receiver wants no more (410).
-no_receiver: it left the file while the digest was to come, or before what it was told of ended."""
+CAUSES: dict[Cause, str] = {
+    "silenced": "a silence fits: `weir alerts silences`",
+    "maintenance": "within a maintenance window of the receivers' file",
+    "inhibited": "an alert on the quality of the same device's readings fires",
+    "acknowledged": "somebody has taken it on, and it has not got worse",
+    "flapping": "it goes to and fro; told when it has settled",
+    "stale": "it was older than max_age when it was detected, as in a backfill",
+    "capped": "the rule has max_active_alerts under way; one alert of Weir's own tells of it",
+    "storm": "told in a digest, with others of its rule and site",
+    "no_resolved": "the receiver wants no ends (send_resolved: false)",
+    "never_told": "an end, of what the receiver was not told of",
+    "no_route": "nobody is to hear of such alerts",
+    "switched_off": "the receiver said 410; `weir alerts test-receiver` or `resend` switches it on",
+    "no_receiver": "the receiver left the file before its digest came, or before what it was told of ended",
+}
+"""Why something was not told."""
 PASSING: frozenset[str] = frozenset(("silenced", "maintenance", "inhibited", "flapping", "switched_off"))
 """What still fires when these end is told then."""
 SEVERITIES = ("info", "warning", "critical")

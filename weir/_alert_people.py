@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weir import _alert_filters
 from weir._alert_rows import AlertId, AsJson, By, found_alert, moment_text, plain
+from weir._table import aligned
 
 if TYPE_CHECKING:
     from connections.warehouse import Warehouse
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 15.0
 ASKED_EARLIER = timedelta(hours=1)
 """For clocks that differ: the notes of a test are not older than that."""
+HELD = "cause, note, kind, alert_id, transition_id, system, type, rule, device_id, site, severity, summary"
 RECEIVERS = """
 SELECT r.name, r.kind,
        CASE WHEN r.gone_at IS NOT NULL THEN 'gone' WHEN r.failing_since IS NOT NULL THEN 'failing' ELSE 'on' END
@@ -51,26 +54,32 @@ def held(
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the latest first.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """What was not told, and why."""
+    """What was not told, to whom and why."""
     from etl.window import moment
+    from fleet.standing import CAUSES
 
-    given = {"cause": cause, "receiver": receiver, "system": system, "rule": rule, "device_id": device, "site": site}
-    filters = {name: value for name, value in given.items() if value is not None}
+    filters = _alert_filters.given(
+        cause=cause, receiver=receiver, system=system, rule=rule, device_id=device, site=site
+    )
     where = "".join(f" AND {name} = :{name}" for name in filters)
     warehouse = _warehouse()
     try:
         rows = warehouse.rows(
-            "SELECT at, cause, note, receiver, kind, alert_id, transition_id, system, type, rule, device_id, site,"  # noqa: S608
-            " severity, summary AS title FROM notifications WHERE outcome = 'held' AND at >= :start"
-            f"{where} ORDER BY at DESC, transition_id DESC LIMIT :limit",
+            f"SELECT max(at) AS at, {HELD}, array_agg(DISTINCT receiver) AS receivers FROM notifications"  # noqa: S608
+            f" WHERE outcome = 'held' AND at >= :start{where} GROUP BY {HELD}"
+            " ORDER BY at DESC, transition_id DESC, cause LIMIT :limit",
             start=moment(since, "since", datetime.now(UTC)), limit=limit, **filters,
         )  # fmt: skip
+        if not rows:
+            _alert_filters.check(warehouse, "notifications", filters)
     finally:
         warehouse.close()
     for row in [] if as_json else rows:
-        row["what"] = f"{row['severity']} {row['title']}: {row['device_id']} at {row['site']}"
-        row["cause"] += f" ({row['note']})" if row["note"] else ""
-    _print(rows, ("at", "receiver", "kind", "cause", "what"), as_json, "nothing was held back in that time")
+        row["what"] = f"{row['severity']} {row['summary']}: {row['device_id']} at {row['site']}"
+        row["from"] = ", ".join(row["receivers"]) + (f" ({row['note']})" if row["note"] else "")
+    _print(rows, ("at", "cause", "kind", "what", "from"), as_json, "nothing was held back in that time")
+    for each in [] if as_json else sorted({row["cause"] for row in rows}):
+        typer.echo(f"{each}: {CAUSES[each]}")
 
 
 def dead(
@@ -226,21 +235,12 @@ def _short(path: Path) -> Path:
 
 
 def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool, nothing: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     if as_json:
         typer.echo(json.dumps(rows, default=plain))
-        return
-    if not rows:
+    elif rows:
+        typer.echo("\n".join(aligned([columns, *([_cell(row[column]) for column in columns] for row in rows)])))
+    else:
         typer.echo(nothing)
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in columns:  # what people copy is whole; the last column, in words, takes what is left of the line
-        table.add_column(column, no_wrap=column != columns[-1], overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row[column]) for column in columns))
-    Console(markup=False, highlight=False).print(table)
 
 
 def _cell(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from weir._alert_rows import AsJson, By, moment_text, plain
+from weir._table import aligned
 
 if TYPE_CHECKING:
     from connections.alertmanager import Alertmanager
@@ -85,8 +86,6 @@ def unsilence(silence_id: Annotated[str, typer.Argument(help="As `weir alerts si
 def silences(as_json: AsJson = False) -> None:
     """Silences in force, and those to come."""
     import msgspec
-    from rich.console import Console
-    from rich.table import Table
 
     with _alertmanager() as client:
         found = sorted(client.silences(), key=lambda s: s.ends_at)
@@ -96,11 +95,11 @@ def silences(as_json: AsJson = False) -> None:
     if not found:
         typer.echo("no silences")
         return
-    table = Table("id", "what", "ends", "by", "comment", box=None, pad_edge=False)
+    rows = [("id", "what", "ends", "by", "comment")]
     for each in found:
         what = " ".join(str_of(m) for m in each.matchers)
-        table.add_row(each.silence_id, what, moment_text(each.ends_at), each.created_by, each.comment)
-    Console(markup=False, highlight=False).print(table)
+        rows.append((each.silence_id, what, moment_text(each.ends_at), each.created_by, each.comment))
+    typer.echo("\n".join(aligned(rows)))
 
 
 def str_of(matcher: "Matcher") -> str:

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from connections.publication import partition_of_key
 from connections.warehouse import Warehouse
 from etl.window import moment
 from fleet.alert_state import LONG_AGO
-from fleet.catalog import Catalog, load_catalog
+from fleet.catalog import Catalog, load_catalog, nearest
 from fleet.columns import ColumnReader
 from fleet.errors import ConfigurationError
 from fleet.explanation import Explanation, explain
@@ -67,7 +66,7 @@ def _type(settings: Settings, catalog: Catalog, device: str, rule: str, given: s
     ids = {one.id for spec in catalog for one in spec.alerts}
     having = [spec for spec in catalog if any(r.id == rule for r in spec.alerts)]
     if not having:
-        raise ConfigurationError(f"no type has a rule {rule!r}{_nearest(rule, ids)}")
+        raise ConfigurationError(f"no type has a rule {rule!r}{nearest(rule, ids)}")
     if len(having) > 1:
         names = [spec.type for spec in having]
         rows = _rows(
@@ -133,7 +132,7 @@ def _rule(replay: Replay, log: Log, spec: DeviceType, at: datetime) -> "Compiled
     found = state.type.rules.rule(replay.subject.rule)
     if found is None:
         rules = state.type.rules
-        near = _nearest(replay.subject.rule, {rule.id for rule in rules.rules})
+        near = nearest(replay.subject.rule, {rule.id for rule in rules.rules})
         raise ConfigurationError(
             f"no rule {replay.subject.rule!r} was in force then, by version {rules.spec.version} of {type_name}{near}"
         )
@@ -142,8 +141,3 @@ def _rule(replay: Replay, log: Log, spec: DeviceType, at: datetime) -> "Compiled
 
 def _unknown(type_name: str, device: str) -> str:
     return f"no {type_name} {device!r} is known; `weir devices list` shows those there are"
-
-
-def _nearest(name: str, among: set[str]) -> str:
-    near = get_close_matches(name, sorted(among), n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(sorted(among)) or 'none'}"

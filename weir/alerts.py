@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import typer
 
-from weir import _alert_people, _alert_silences, _alert_story
+from weir import _alert_filters, _alert_people, _alert_silences, _alert_story
 from weir._alert_rows import AlertId, AsJson, By, found_alert, moment_text, plain
+from weir._table import aligned
 
 if TYPE_CHECKING:
     from connections.warehouse import Warehouse
@@ -35,7 +36,10 @@ def list_(
     rule: Annotated[str | None, typer.Option(help="Of this rule only.")] = None,
     device: Annotated[str | None, typer.Option(help="Of this device only.")] = None,
     severity: Annotated[str | None, typer.Option(help="info, warning or critical.")] = None,
-    since: Annotated[str, typer.Option(help="Started from then on: -1h, 2026-11-22; with --history.")] = "-24h",
+    since: Annotated[
+        str | None,
+        typer.Option(help="Started from then on: -1h, 2026-11-22.", show_default="-24h with --history, else any"),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the latest first.")] = 100,
     watch: Annotated[bool, typer.Option("--watch", help=f"Again every {WATCH_SECONDS:.0f} s, until Ctrl-C.")] = False,
     as_json: AsJson = False,
@@ -46,12 +50,15 @@ def list_(
     from etl.window import moment
     from fleet.settings import Settings
 
-    start = moment(since, "since", datetime.now(UTC)) if history else None
+    since = since or ("-24h" if history else None)
+    start = moment(since, "since", datetime.now(UTC)) if since else None
+    filters = _alert_filters.given(system=system, rule=rule, device_id=device, severity=severity)
     warehouse = Warehouse.of(Settings.load())
-    filters = {"system": system, "rule": rule, "device_id": device, "severity": severity}
 
     def show() -> None:
-        rows = _found(warehouse, {k: v for k, v in filters.items() if v is not None}, start, history, limit)
+        rows = _found(warehouse, filters, start, history, limit)
+        if not rows:
+            _alert_filters.check(warehouse, "alerts", filters)
         typer.echo(json.dumps(rows, default=plain)) if as_json else _table(rows, history)
 
     try:
@@ -81,22 +88,18 @@ def _found(
 
 
 def _table(rows: list[dict[str, Any]], history: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     if not rows:
         typer.echo("no alerts in that time" if history else "no active alerts")
         return
-    columns = ("severity", "title", "device", "site", "since", *(("resolved",) if history else ()), "id")
-    table = Table(*columns, box=None, pad_edge=False)
+    lines = [("since", *(("resolved",) if history else ()), "severity", "rule", "device", "site", "id", "what")]
     for row in rows:
         resolved = [moment_text(row["resolved_at"]) if row["resolved_at"] else "active"] if history else []
         marks = "".join(f" ({mark})" for mark in ("flapping", "capped") if row[mark])
-        table.add_row(
-            row["severity"], row["title"] + marks, row["device_id"], row["site"], moment_text(row["since"]), *resolved,
-            row["alert_id"][:12],
+        lines.append(
+            (moment_text(row["since"]), *resolved, row["severity"], row["rule"], row["device_id"], row["site"],
+             row["alert_id"][:12], row["title"] + marks)
         )  # fmt: skip
-    Console(markup=False, highlight=False).print(table)
+    typer.echo("\n".join(aligned(lines)))
 
 
 @alerts.command()

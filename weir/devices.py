@@ -1,12 +1,14 @@
 """`weir devices`: the registry of devices. Add, change, retire, import; each change goes into the log at once."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from weir._table import aligned
 
 if TYPE_CHECKING:
     from connections.registry import Changes
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 
 devices = typer.Typer(no_args_is_help=True, help="The registry of devices: what is known of them beside what they say.")
 
-Type = Annotated[str, typer.Argument(help="Device type, such as weather_station.")]
-DeviceId = Annotated[str, typer.Argument(help="Its id, unique within the type.")]
+Type = Annotated[str, typer.Argument(metavar="type", help="Device type, such as weather_station.")]
+DeviceId = Annotated[str, typer.Argument(metavar="device", help="Its id, unique within the type.")]
 Room = Annotated[str | None, typer.Option(help="Where at the site, in words.")]
 Params = Annotated[list[str] | None, typer.Option("--param", help="NAME=NUMBER of its type's rules; may be repeated.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
@@ -69,7 +71,7 @@ def refuse(problems: Iterable[str]) -> None:
 def add(
     type_: Type,
     device_id: DeviceId,
-    site: Annotated[str, typer.Option(help="Where it stands.")],
+    site: Annotated[str | None, typer.Option(help="Where it stands; of a retired one, where it stood.")] = None,
     room: Room = None,
     param: Params = None,
 ) -> None:
@@ -79,11 +81,14 @@ def add(
 
     catalog = catalog_of_types()
     spec, params = catalog.type(type_), _params(param)
-    refuse(problems_of(spec, device_id, site, room, params))
+    refuse(problems_of(spec, device_id, site or "any", room, params))
     with change(catalog) as changes:
         before = changes.entries([(spec.type, device_id)]).get((spec.type, device_id))
         if before is not None and before.retired_at is None:
             raise RegistryError(f"{type_} {device_id} is registered already; `weir devices set` changes it")
+        site = site or (before.site if before else None)
+        if site is None:
+            raise RegistryError(f"{type_} {device_id} was never registered: say where it stands with --site")
         changes.put(spec, before, new_entry(spec, device_id, site, changes.at, room, params))
     typer.echo(f"registered {type_} {device_id} at {site}")
 
@@ -190,7 +195,9 @@ def list_(
     """The devices of the registry."""
     if type_:
         catalog_of_types().type(type_)
-    found = read(lambda registry: registry.devices(type_, site, all_))
+    found = read(lambda registry: registry.devices(type_, site))
+    retired = 0 if all_ else sum(entry.retired_at is not None for entry in found)
+    found = [entry for entry in found if all_ or entry.retired_at is None]
     if as_json:
         typer.echo(json.dumps([_plain(entry) for entry in found]))
         return
@@ -198,14 +205,7 @@ def list_(
     rows += [(e.type, e.device_id, e.site, f"{e.registered_at:%Y-%m-%d %H:%M}", e.registered_by) for e in found]
     for line, below in zip(aligned(rows), ["", *map(_more, found)], strict=True):
         typer.echo(line + below)
-    typer.echo(f"{len(found):,} devices")
-
-
-def aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """A line for each row, columns below one another; nothing is cut."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(map(str.ljust, row, widths)).rstrip()
+    typer.echo(f"{len(found):,} devices" + (f"; {retired:,} retired: see --all" if retired else ""))
 
 
 def _more(entry: "Entry") -> str:

@@ -218,6 +218,7 @@ def test_what_a_receiver_refuses_is_kept_and_sent_again(ground: Ground, alerts: 
     wait_for(lambda: "r2-1@boss" in ground.boss.ids(), 20, ground.log)
     assert "switched_off" in alerts("held", "--system", ground.system)
     assert '"cause": "switched_off"' in alerts("held", "--receiver", "ops", "--json")
+    assert "switched_off: the receiver said 410" in alerts("held", "--receiver", "ops")
     ground.ops.answer = lambda _message: 200
     assert "done: 1 messages" in alerts("resend", "--receiver", "ops")
     wait_for(lambda: {"r1-1@ops", "r2-1@ops"} <= set(ground.ops.ids()), 20, ground.log)
@@ -243,6 +244,22 @@ def test_the_database_is_away_for_a_while(ground: Ground, stack: Stack) -> None:
         assert set(inbox.ids()) == {f"{t}@{name}" for t in ground.told}
         assert in_order(inbox.ids())
     ground.process.ready()
+
+
+MISTYPED = {
+    "a severity": (("--severity", "critcal"), "no severity 'critcal'; did you mean 'critical'?"),
+    "a system": (("--system", "wether"), "no system 'wether'; did you mean 'weather'?"),
+    "a rule": (("--rule", "high_temp"), "no rule 'high_temp'; did you mean 'high_temperature'?"),
+    "a device": (("--device", "nobody"), "no device 'nobody' is known; `weir devices list` shows those there are"),
+    "a cause": (("held", "--cause", "silence"), "no cause 'silence'; did you mean 'silenced'?"),
+    "a receiver": (("held", "--receiver", "nobody"), "no receiver 'nobody'; "),
+    "a site": (("held", "--site", "nowhere"), "no site 'nowhere'; "),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), MISTYPED.values(), ids=MISTYPED)
+def test_a_filter_that_nothing_has_is_mistyped(alerts: Alerts, arguments: tuple[str, ...], said: str) -> None:
+    assert said in alerts(*arguments, code=1)
 
 
 def test_a_restart_goes_on_with_repeats_and_people(ground: Ground, alerts: Alerts) -> None:

@@ -57,7 +57,8 @@ def test_a_device_from_its_registration_to_its_end(
     wait_for(lambda: heard(operator, "b-1"), 20, own_bridge.log.read_text)
     weir("devices", "retire", "badge", "b-1")
     assert "is retired since" in weir("devices", "set", "badge", "b-1", "--room", "x", code=1).stderr
-    assert weir("devices", "list", "--site", "gate").stdout.endswith("\n0 devices\n")
+    assert "say where it stands with --site" in weir("devices", "add", "badge", "b-0", code=1).stderr
+    assert weir("devices", "list", "--site", "gate").stdout.endswith("\n0 devices; 1 retired: see --all\n")
     shown = weir("devices", "list", "--site", "gate", "--all").stdout.splitlines()
     assert [line.split()[:3] for line in shown] == [
         ["type", "device", "site"], ["badge", "b-1", "gate"], ["gate", "3;", "limit=30.5;"], ["1", "devices"],
@@ -81,6 +82,7 @@ def test_a_device_from_its_registration_to_its_end(
     wait_for(lambda: refused(operator, "b-1"), 20, own_bridge.log.read_text)
     assert refused(operator, "b-1") == {"retired_device": 1}
     assert len(heard(operator, "b-1")) == 1
+    assert "registered badge b-1 at gate" in weir("devices", "add", "badge", "b-1").stdout
 
 
 def test_where_partitions_go_by_site_all_that_may_know_the_device_hear(weir: Weir, settings_for: SettingsFor) -> None:

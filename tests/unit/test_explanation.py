@@ -43,22 +43,28 @@ BAND = {"when": "x > 5", "clear": "x < 3"}
 LEVELS = {"levels": {"warning": {"when": "x > 5", "for": "10s"}, "critical": {"when": "x > 9"}}}
 T = "1970-01-01 00:00:"
 SINCE = f"in breach since {T}00.000"
+UNTIL = "stays until a reading by which when is false"
+HOLDS = f"{SINCE}; when is true: {UNTIL}"
 WITHIN = {"when": "x > 5", "for": "20s", "max_gap": "10s"}
 
 TABLE: dict[str, tuple[dict[str, Any], list[Any], float, str, str, list[str]]] = {
     # rule, lines, at, state, why (of the last level), what happened before
     "threshold: false": ({"when": "x > 5"}, [x(0, 1)], 1, "inactive", "when is false", []),
-    "threshold: true": ({"when": "x > 5"}, [x(0, 9)], 1, "firing", f"{SINCE}; when is true", ["firing"]),
+    "threshold: true": ({"when": "x > 5"}, [x(0, 9)], 1, "firing", HOLDS, ["firing"]),
     "threshold: unknown as it was sent": (
         {"when": "x > 5"}, [x(0, None)], 1, "inactive", "when is unknown: neither breach nor clear", [],
     ),
     "threshold: unknown, so a firing one stays": (
-        {"when": "x > 5"}, [x(0, 9), x(1, None)], 1, "firing", f"{SINCE}; when is unknown, so it stays",
+        {"when": "x > 5"}, [x(0, 9), x(1, None)], 1, "firing", f"{SINCE}; when is unknown: {UNTIL}",
         ["firing"],
     ),
+    "threshold: was true, and its value has gone stale": (
+        {"when": "x > 5"}, [x(0, 9), {"watermark": "60s"}], 60, "firing",
+        f"{SINCE}; when was true at the last evaluation, and is unknown by now: {UNTIL}", ["firing"],
+    ),
     "hysteresis: in the band": (
-        BAND, [x(0, 9), x(1, 4)], 1, "firing", f"{SINCE}; neither when nor clear: it stays firing",
-        ["firing"],
+        BAND, [x(0, 9), x(1, 4)], 1, "firing",
+        f"{SINCE}; neither when nor clear: stays until a reading by which clear is true", ["firing"],
     ),
     "hysteresis: below it": (BAND, [x(0, 9), x(1, 2)], 1, "inactive", "when is false", ["firing", "resolved"]),
     "for: waits": (
@@ -72,7 +78,7 @@ TABLE: dict[str, tuple[dict[str, Any], list[Any], float, str, str, list[str]]] =
     ),
     "for: held": (
         {"when": "x > 5", "for": "20s"}, [x(0, 9), x(15, 9), {"watermark": "20s"}], 20, "firing",
-        f"{SINCE}; when is true", ["breach", "firing"],
+        HOLDS, ["breach", "firing"],
     ),
     "for: over too soon": (
         {"when": "x > 5", "for": "20s"}, [x(0, 9), x(15, 1)], 20, "inactive", "when is false",
@@ -85,7 +91,7 @@ TABLE: dict[str, tuple[dict[str, Any], list[Any], float, str, str, list[str]]] =
     ),
     "keep_firing_for: not long enough": (
         {"when": "x > 5", "keep_firing_for": "20s"}, [x(0, 9), x(15, 1), x(16, 9)], 16, "firing",
-        f"{SINCE}; when is true", ["firing", "clear holds", "clear over"],
+        f"{HOLDS}, and stays so for 20s", ["firing", "clear holds", "clear over"],
     ),
     "keep_firing_for: its timer lapsed": (
         {"when": "x > 5", "keep_firing_for": "40s"}, [x(0, 9), x(5, 1), {"watermark": "50s"}], 50, "clearing",
@@ -117,10 +123,11 @@ TABLE: dict[str, tuple[dict[str, Any], list[Any], float, str, str, list[str]]] =
     ),
     "count: met": (
         {"when": "x > 5", "count": "2 of 3"}, [x(0, 9), x(1, 9), x(2, 1)], 2, "firing",
-        f"in breach since {T}01.000; count is still met", ["firing"],
+        f"in breach since {T}01.000; count is still met: stays until a reading by which count is no longer met",
+        ["firing"],
     ),
     "levels: the higher fires, the lower waits": (
-        LEVELS, [x(0, 10)], 0, "firing", f"{SINCE}; when is true",
+        LEVELS, [x(0, 10)], 0, "firing", HOLDS,
         ["breach", "level fires", "firing"],
     ),
     "no_data: waits": (
@@ -144,7 +151,7 @@ TABLE: dict[str, tuple[dict[str, Any], list[Any], float, str, str, list[str]]] =
     ),
     "site: another device's value": (
         {"when": "site_max(pump.x) > 5"}, [x(0, 1), x(1, 9, "d2")], 1, "firing",
-        f"in breach since {T}01.000; when is true", ["firing"],
+        f"in breach since {T}01.000; when is true: {UNTIL}", ["firing"],
     ),
     "manual: quiet": (
         {"when": "x > 5"}, [x(0, 9), {"at": "1s", "resolve": {"device": "d1", "rule": "r"}}, x(2, 9)], 2, "inactive",
