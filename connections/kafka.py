@@ -127,7 +127,6 @@ def consumer(settings: Settings, client_id: str, group: str | None = None, **ove
         "group_id": group,
         "enable_auto_commit": False,
         "auto_offset_reset": "earliest",
-        "fetch_max_wait_ms": 200,
         "max_partition_fetch_bytes": 4 * 1024 * 1024,
         "max_poll_records": 5_000,
         "retry_backoff_ms": 50,
