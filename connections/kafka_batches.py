@@ -38,6 +38,9 @@ PARSER = (
     "_contains_abort_marker", "drain",
 )  # fmt: skip
 """What of the library's PartitionRecords is called or replaced."""
+BUSY_WAIT_MS = 20
+"""Of a fetch while records are coming. It leaves out partitions whose records are still being given out, and holds up
+their next fetch until it is answered: one that is far behind would wait for those that are quiet."""
 UNPACK_ARGUMENTS = ("self", "tp", "records", "key_deserializer", "value_deserializer")
 
 log = logging.getLogger("weir.kafka")
@@ -48,6 +51,7 @@ class Batches:
 
     def __init__(self, consumer: KafkaConsumer):
         self._consumer = consumer
+        self._wait_ms = consumer.config["fetch_max_wait_ms"]
         found = obstacles(consumer)
         self.fast = not found
         if found:
@@ -61,6 +65,7 @@ class Batches:
         consumer's position is then after the last of them. Raises what KafkaConsumer.poll() raises."""
         if self.fast:
             polled = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_batches)
+            self._consumer._fetcher.config["fetch_max_wait_ms"] = BUSY_WAIT_MS if polled else self._wait_ms
             return [batch for batches in polled.values() for batch in batches]
         polled = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_batches * GOAL)
         return [batch_of_records(place.topic, place.partition, records) for place, records in polled.items()]

@@ -264,17 +264,16 @@ class Registry:
         self,
         type_name: str | None = None,
         site: str | None = None,
-        retired: bool = True,
         after: int = -1,
         device_id: str | None = None,
     ) -> list[Entry]:
-        """By type and id. `after`: only those that a revision above it changed."""
+        """By type and id, retired ones too. `after`: only those that a revision above it changed."""
         rows = self.warehouse.rows(
             f"SELECT {COLUMNS} FROM devices WHERE revision > :after"  # noqa: S608
             " AND (CAST(:type AS text) IS NULL OR type = :type) AND (CAST(:site AS text) IS NULL OR site = :site)"
-            " AND (CAST(:id AS text) IS NULL OR device_id = :id) AND (:retired OR retired_at IS NULL)"
+            " AND (CAST(:id AS text) IS NULL OR device_id = :id)"
             " ORDER BY type, device_id",
-            after=after, type=type_name, site=site, retired=retired, id=device_id,
+            after=after, type=type_name, site=site, id=device_id,
         )  # fmt: skip
         return [_entry(row) for row in rows]
 

@@ -1,13 +1,13 @@
 """All device types together, and what must hold between them."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
 from fleet.errors import ConfigurationError, SpecError
+from fleet.nearest import nearest
 from fleet.rule import check_expression
 from fleet.spec import DeviceType, RuledType
 from fleet.spec_file import line_of, load_spec, parse_yaml
@@ -54,12 +54,6 @@ class Catalog:
         if name not in self.systems:
             raise ConfigurationError(f"no system {name!r}{nearest(name, self.systems)}")
         return self.systems[name]
-
-
-def nearest(name: str, among: Collection[str]) -> str:
-    """The end of an error about a name that is not among these."""
-    near = get_close_matches(name, sorted(among), n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(sorted(among)) or 'none'}"
 
 
 def build_catalog(types: Iterable[DeviceType]) -> Catalog:

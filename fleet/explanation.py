@@ -161,6 +161,7 @@ def _levels(
     for place, level in enumerate(rule.levels):
         machine = Machine() if alert is None else alert.machines[place]
         sides = _sides(device, rule, conditions[level.severity], time_us, evaluated_us)
+        by_now = sides[0].parts[0].value
         last = next((event for event in reversed(events) if event.level == level.severity), None)
         is_quiet = alert is not None and alert.quiet
         last_known = moment(machine.known_at) if alert is not None else None
@@ -170,7 +171,7 @@ def _levels(
             Level(
                 level.severity, sides, STATES[machine.state], moment(since), moment(machine.due), last_known, outcomes,
                 reason.of_level(device, rule, level, machine, [side.at_evaluation for side in sides],
-                                sides[0].parts[0].value is None, is_quiet, last),
+                                None if by_now is None else by_now != 0, is_quiet, last),
             )
         )  # fmt: skip
     return tuple(found)

@@ -13,10 +13,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def of_level(
     device: DeviceState, rule: CompiledRule, level: CompiledLevel, machine: Machine, truths: Sequence[bool | None],
-    is_unknown: bool, quiet: bool, last: Event | None,
+    by_now: bool | None, quiet: bool, last: Event | None,
 ) -> str:  # fmt: skip
-    """`truths`: of `when`, and of `clear` where it has an expression, at the last evaluation. `is_unknown`: `when` is
-    so by now. `last`: what happened to the level before."""
+    """`truths`: of `when`, and of `clear` where it has an expression, at the last evaluation. `by_now`: of `when`,
+    which time may have changed. `last`: what happened to the level before."""
     when = truths[0]
     timer = _timer(device, machine, rule.max_gap_us)
     if machine.state == PENDING:
@@ -28,7 +28,7 @@ def of_level(
             return f"{keep}; its timer lapsed: resolves at the first reading from {ended} on where clear holds"
         return f"{keep} ends {timer}"
     if machine.state == FIRING:
-        return f"in breach since {clock(machine.since)}; {_why_not_clear(level, truths, is_unknown)}"
+        return f"in breach since {clock(machine.since)}; {_why_not_clear(level, machine, truths, by_now)}"
     if when is None and device.heard == LONG_AGO:
         return "the device was never heard"
     if quiet:
@@ -45,17 +45,21 @@ def of_level(
     return "when is true by now, but no reading has had it evaluated since that changed"
 
 
-def _why_not_clear(level: CompiledLevel, truths: Sequence[bool | None], is_unknown: bool) -> str:
+def _why_not_clear(level: CompiledLevel, machine: Machine, truths: Sequence[bool | None], by_now: bool | None) -> str:
     when, has_clear = truths[0], len(truths) > 1
-    if when is None:
-        holds = "when is unknown, and clear is not true" if has_clear else "when is unknown"
+    if level.needed and machine.outcomes.bit_count() >= level.needed:
+        holds = "count is still met"
+    elif when and not by_now:
+        holds = f"when was true at the last evaluation, and is {'unknown' if by_now is None else 'false'} by now"
     elif when:
-        holds = "when was true at the last evaluation, and is unknown by now" if is_unknown else "when is true"
+        holds = "when is true"
+    elif when is None:
+        holds = "when is unknown, and clear is not true" if has_clear else "when is unknown"
     else:
-        holds = "neither when nor clear" if has_clear else "count is still met"
+        holds = "neither when nor clear"
+    over = "count is no longer met" if level.needed else "when is not true" if has_clear else "when is false"
     keep = f", and stays so for {span(level.keep_us)}" if level.keep_us else ""
-    ends = "clear is true" if has_clear else "count is no longer met" if level.needed else "when is false"
-    return f"{holds}: stays until a reading by which {ends}{keep}"
+    return f"{holds}: stays until a reading by which {over}{' and clear is' if has_clear else ''}{keep}"
 
 
 def _timer(device: DeviceState, machine: Machine, max_gap_us: int) -> str:

@@ -19,13 +19,13 @@ CAUSES: dict[Cause, str] = {
     "inhibited": "an alert on the quality of the same device's readings fires",
     "acknowledged": "somebody has taken it on, and it has not got worse",
     "flapping": "it goes to and fro; told when it has settled",
-    "stale": "it was older than max_age when it was detected, as in a backfill",
+    "stale": "no news: detected over max_age late, as in a backfill, or so long before anybody was told of anything",
     "capped": "the rule has max_active_alerts under way; one alert of Weir's own tells of it",
     "storm": "told in a digest, with others of its rule and site",
     "no_resolved": "the receiver wants no ends (send_resolved: false)",
     "never_told": "an end, of what the receiver was not told of",
     "no_route": "nobody is to hear of such alerts",
-    "switched_off": "the receiver said 410; `weir alerts test-receiver` or `resend` switches it on",
+    "switched_off": "the receiver said 410; `weir alerts test-receiver` or `resend --receiver` switches it on",
     "no_receiver": "the receiver left the file before its digest came, or before what it was told of ended",
 }
 """Why something was not told."""

@@ -4,12 +4,12 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from fleet.catalog import Catalog
 from fleet.duration import parse_duration
 from fleet.errors import ConfigurationError
+from fleet.nearest import nearest
 from simulators import delivery, faults, malformed
 from simulators.faults import Plan, Transformer
 from simulators.message import Message
@@ -66,9 +66,7 @@ def plans_of(name: str, options: Mapping[str, Any] | object, where: str) -> list
             for plan in plans_of(kind, {**given, "share": _share(given.get("share"), where) / len(MALFORMED)}, where)
         ]  # fmt: skip
     if name not in KINDS:
-        near = get_close_matches(name, [*KINDS, "malformed"], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(KINDS)}, malformed"
-        raise ConfigurationError(f"{where}: no fault {name!r}; {hint}")
+        raise ConfigurationError(f"{where}: no fault {name!r}{nearest(name, [*KINDS, 'malformed'])}")
     has_length = KINDS[name].length > 0
     allowed = (
         {"share", "device", "metric"}

@@ -6,11 +6,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from connections.warehouse import Warehouse
 
+KNOWN = {
+    "device_id": ("device", "devices WHERE device_id", "weir devices list"),
+    "site": ("site", "sites WHERE site", "weir sites list"),
+    "receiver": ("receiver", "dispatch_receivers WHERE name", "weir alerts receivers"),
+}
+"""By column: what it is, where all that there are stand, and what shows them."""
+
 
 def given(**filters: str | None) -> dict[str, str]:
     """Columns and their values. Raises ConfigurationError for a severity or a cause that there cannot be."""
-    from fleet.catalog import nearest
     from fleet.errors import ConfigurationError
+    from fleet.nearest import nearest
     from fleet.standing import CAUSES, SEVERITIES
 
     found = {name: value for name, value in filters.items() if value is not None}
@@ -23,25 +30,26 @@ def given(**filters: str | None) -> dict[str, str]:
 def check(warehouse: "Warehouse", table: str, filters: Mapping[str, str]) -> None:
     """For when nothing was found. Raises ConfigurationError for a name that no spec, no registry and no row of the
     table has: it is mistyped rather than quiet."""
-    from fleet.catalog import load_catalog, nearest
     from fleet.errors import ConfigurationError
+
+    for name, value in filters.items():
+        problem = _problem(warehouse, name, value)
+        if problem and not warehouse.rows(f"SELECT FROM {table} WHERE {name} = :value LIMIT 1", value=value):
+            raise ConfigurationError(problem)
+
+
+def _problem(warehouse: "Warehouse", name: str, value: str) -> str:
+    from fleet.catalog import load_catalog
+    from fleet.nearest import nearest
     from fleet.settings import Settings
 
-    catalog = load_catalog(Settings.load().types_dir)
-    for name, value in filters.items():
-        if warehouse.rows(f"SELECT FROM {table} WHERE {name} = :value LIMIT 1", value=value):
-            continue
-        if name == "system":
-            catalog.system(value)
-        elif name == "rule":
-            rules = {rule.id for spec in catalog for rule in spec.alerts}
-            if value not in rules:
-                raise ConfigurationError(f"no rule {value!r}{nearest(value, rules)}")
-        elif name == "device_id":
-            if not warehouse.rows("SELECT FROM devices WHERE device_id = :value LIMIT 1", value=value):
-                raise ConfigurationError(f"no device {value!r} is known; `weir devices list` shows those there are")
-        elif name in ("site", "receiver"):
-            source = "site FROM sites" if name == "site" else "name FROM dispatch_receivers"
-            names = {one for row in warehouse.rows(f"SELECT {source}") for one in row.values()}
-            if value not in names:
-                raise ConfigurationError(f"no {name} {value!r}{nearest(value, names)}")
+    if name in KNOWN:
+        what, where, shown_by = KNOWN[name]
+        if warehouse.rows(f"SELECT FROM {where} = :value LIMIT 1", value=value):
+            return ""
+        return f"no {what} {value!r} is known; `{shown_by}` shows those there are"
+    if name in ("system", "rule"):
+        catalog = load_catalog(Settings.load().types_dir)
+        among = set(catalog.systems) if name == "system" else {rule.id for spec in catalog for rule in spec.alerts}
+        return "" if value in among else f"no {name} {value!r}{nearest(value, among)}"
+    return ""

@@ -76,8 +76,9 @@ def held(
         warehouse.close()
     for row in [] if as_json else rows:
         row["what"] = f"{row['severity']} {row['summary']}: {row['device_id']} at {row['site']}"
-        row["from"] = ", ".join(row["receivers"]) + (f" ({row['note']})" if row["note"] else "")
-    _print(rows, ("at", "cause", "kind", "what", "from"), as_json, "nothing was held back in that time")
+        row["why"] = row["cause"] + (f" ({row['note']})" if row["note"] else "")
+        row["not told"] = ", ".join(row["receivers"])
+    _print(rows, ("at", "why", "kind", "what", "not told"), as_json, "nothing was held back in that time")
     for each in [] if as_json else sorted({row["cause"] for row in rows}):
         typer.echo(f"{each}: {CAUSES[each]}")
 

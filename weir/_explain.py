@@ -9,10 +9,11 @@ from connections.publication import partition_of_key
 from connections.warehouse import Warehouse
 from etl.window import moment
 from fleet.alert_state import LONG_AGO
-from fleet.catalog import Catalog, load_catalog, nearest
+from fleet.catalog import Catalog, load_catalog
 from fleet.columns import ColumnReader
 from fleet.errors import ConfigurationError
 from fleet.explanation import Explanation, explain
+from fleet.nearest import nearest
 from fleet.reason import EPOCH, clock
 from fleet.settings import Settings
 from fleet.spec import DeviceType

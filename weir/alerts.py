@@ -51,18 +51,19 @@ def list_(
     from fleet.settings import Settings
 
     since = since or ("-24h" if history else None)
-    start = moment(since, "since", datetime.now(UTC)) if since else None
     filters = _alert_filters.given(system=system, rule=rule, device_id=device, severity=severity)
     warehouse = Warehouse.of(Settings.load())
 
-    def show() -> None:
+    def show() -> int:
+        start = moment(since, "since", datetime.now(UTC)) if since else None
         rows = _found(warehouse, filters, start, history, limit)
-        if not rows:
-            _alert_filters.check(warehouse, "alerts", filters)
-        typer.echo(json.dumps(rows, default=plain)) if as_json else _table(rows, history)
+        none = f"no {'' if history else 'active '}alerts{' that started since then' if since else ''}"
+        typer.echo(json.dumps(rows, default=plain) if as_json else _table(rows, history) if rows else none)
+        return len(rows)
 
     try:
-        show()
+        if not show():
+            _alert_filters.check(warehouse, "alerts", filters)
         while watch:
             time.sleep(WATCH_SECONDS)
             if not as_json:
@@ -87,19 +88,16 @@ def _found(
     )  # fmt: skip
 
 
-def _table(rows: list[dict[str, Any]], history: bool) -> None:
-    if not rows:
-        typer.echo("no alerts in that time" if history else "no active alerts")
-        return
-    lines = [("since", *(("resolved",) if history else ()), "severity", "rule", "device", "site", "id", "what")]
+def _table(rows: list[dict[str, Any]], history: bool) -> str:
+    lines = [("started", *(("resolved",) if history else ()), "severity", "rule", "device", "site", "id", "what")]
     for row in rows:
-        resolved = [moment_text(row["resolved_at"]) if row["resolved_at"] else "active"] if history else []
+        resolved = [moment_text(row["resolved_at"])[:-4] if row["resolved_at"] else "active"] if history else []
         marks = "".join(f" ({mark})" for mark in ("flapping", "capped") if row[mark])
         lines.append(
-            (moment_text(row["since"]), *resolved, row["severity"], row["rule"], row["device_id"], row["site"],
+            (moment_text(row["starts_at"])[:-4], *resolved, row["severity"], row["rule"], row["device_id"], row["site"],
              row["alert_id"][:12], row["title"] + marks)
         )  # fmt: skip
-    typer.echo("\n".join(aligned(lines)))
+    return "\n".join(aligned(lines))
 
 
 @alerts.command()

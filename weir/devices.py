@@ -75,18 +75,19 @@ def add(
     room: Room = None,
     param: Params = None,
 ) -> None:
-    """Register a device. One that is retired becomes a new device."""
+    """Register a device. One that is retired becomes a new device, without its room and params."""
     from fleet.errors import RegistryError
     from fleet.registry import new_entry, problems_of
 
     catalog = catalog_of_types()
     spec, params = catalog.type(type_), _params(param)
-    refuse(problems_of(spec, device_id, site or "any", room, params))
+    refuse(problems_of(spec, device_id, "any" if site is None else site, room, params))
     with change(catalog) as changes:
         before = changes.entries([(spec.type, device_id)]).get((spec.type, device_id))
         if before is not None and before.retired_at is None:
             raise RegistryError(f"{type_} {device_id} is registered already; `weir devices set` changes it")
-        site = site or (before.site if before else None)
+        if site is None and before is not None:
+            site = before.site
         if site is None:
             raise RegistryError(f"{type_} {device_id} was never registered: say where it stands with --site")
         changes.put(spec, before, new_entry(spec, device_id, site, changes.at, room, params))

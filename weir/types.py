@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from weir._table import aligned
+
 TEMPLATE = """\
 type: {name}
 version: 1
@@ -101,6 +103,5 @@ def list_() -> None:
         cadence = "event" if t.cadence == "event" else format_duration(t.cadence)
         rows.append((t.type, str(t.version), t.system, t.topic, cadence, str(len(t.alerts))))
         metrics.append(fill(", ".join(t.metrics), 80, initial_indent="  ", subsequent_indent="  "))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row, below in zip(rows, metrics, strict=True):
-        typer.echo("  ".join(map(str.ljust, row, widths)).rstrip() + f"\n{below}")
+    for row, below in zip(aligned(rows), metrics, strict=True):
+        typer.echo(f"{row}\n{below}")

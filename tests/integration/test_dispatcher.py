@@ -252,14 +252,28 @@ MISTYPED = {
     "a rule": (("--rule", "high_temp"), "no rule 'high_temp'; did you mean 'high_temperature'?"),
     "a device": (("--device", "nobody"), "no device 'nobody' is known; `weir devices list` shows those there are"),
     "a cause": (("held", "--cause", "silence"), "no cause 'silence'; did you mean 'silenced'?"),
-    "a receiver": (("held", "--receiver", "nobody"), "no receiver 'nobody'; "),
-    "a site": (("held", "--site", "nowhere"), "no site 'nowhere'; "),
+    "a receiver": (
+        ("held", "--receiver", "nobody"),
+        "no receiver 'nobody' is known; `weir alerts receivers` shows those",
+    ),
+    "a site": (("held", "--site", "nowhere"), "no site 'nowhere' is known; `weir sites list` shows those there are"),
+}
+QUIET = {
+    "a severity": (("--severity", "info", "--since", "-1s"), "no active alerts that started since then"),
+    "a system": (("--history", "--system", "occupancy", "--since", "-1s"), "no alerts that started since then"),
+    "a rule": (("--rule", "low_humidity", "--json"), "[]"),
+    "a cause": (("held", "--cause", "maintenance", "--since", "-1s"), "nothing was held back in that time"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "said"), MISTYPED.values(), ids=MISTYPED)
 def test_a_filter_that_nothing_has_is_mistyped(alerts: Alerts, arguments: tuple[str, ...], said: str) -> None:
     assert said in alerts(*arguments, code=1)
+
+
+@pytest.mark.parametrize(("arguments", "said"), QUIET.values(), ids=QUIET)
+def test_a_filter_that_there_is_may_find_nothing(alerts: Alerts, arguments: tuple[str, ...], said: str) -> None:
+    assert alerts(*arguments).strip() == said
 
 
 def test_a_restart_goes_on_with_repeats_and_people(ground: Ground, alerts: Alerts) -> None:

@@ -1,5 +1,6 @@
 """The dispatcher beside a real Alertmanager: silences made there, and alerts that are kept alive there."""
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -48,7 +49,9 @@ def test_a_silence_holds_back_and_its_end_tells(ground: Ground, weir: Weir, stac
         ground.say(alert, 1, "firing")
     wait_for(lambda: "q1-1@ops" in ground.ops.ids() and "q0-1" in held(ground), 20, ground.log)
     assert "q0-1@ops" not in ground.ops.asked
-    assert silence_id in weir("alerts", "held", "--system", ground.system, "--json").stdout
+    (row,) = json.loads(weir("alerts", "held", "--system", ground.system, "--json").stdout)
+    assert (row["cause"], row["note"], row["receivers"]) == ("silenced", silence_id, ["boss", "ops"])
+    assert f"silenced ({silence_id})" in weir("alerts", "held", "--system", ground.system).stdout
     weir("alerts", "unsilence", silence_id)
     wait_for(lambda: {"q0-1@ops", "q0-1@boss"} <= {*ground.ops.ids(), *ground.boss.ids()}, 20, ground.log)
 

@@ -198,6 +198,21 @@ def test_a_group_goes_on_where_it_committed(admin: Settings) -> None:
     assert found == expected
 
 
+def test_a_fetch_waits_for_records_only_while_none_are_coming(admin: Settings) -> None:
+    topic = "batches.group"
+    write(admin, topic, 7, 10)
+    consumer = kafka.consumer(admin, "tests", isolation_level="read_committed")
+    try:
+        consumer.assign([TopicPartition(topic, 0)])
+        batches, waits = Batches(consumer), set()
+        while batches.poll(timeout_ms=5_000):
+            waits.add(consumer._fetcher.config["fetch_max_wait_ms"])
+        assert waits == {kafka_batches.BUSY_WAIT_MS}
+        assert consumer._fetcher.config["fetch_max_wait_ms"] == 500
+    finally:
+        consumer.close()
+
+
 def test_where_the_library_is_another_it_is_read_record_by_record(
     admin: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

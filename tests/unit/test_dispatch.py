@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from fleet.board import Board
 from fleet.plan import plans_of
 from fleet.silence import Matcher, Silence
-from fleet.standing import taken
+from fleet.standing import CAUSES, Cause, taken
 from fleet.storm import flushed
 from fleet.webhook_body import MOST_ALERTS
 from tests.unit.alert_log import START, Told, policy_of, restarted, transition
@@ -899,3 +899,7 @@ def test_who_returns_is_told_of_what_a_digest_was_to_tell(in_time: bool) -> None
     messages = [m for changes in told.changes for m in changes.messages if m.receiver == "ops"]
     assert {alert.alert_id for m in messages[1:] for alert in m.alerts} == {"a0", "a1", "a2"}
     assert all(s.told == "warning" for a in told.board.alerts.values() for name, s in a.standings.items())
+
+
+def test_every_cause_has_a_word_on_it() -> None:
+    assert set(CAUSES) == set(get_args(Cause))

@@ -44,6 +44,7 @@ LEVELS = {"levels": {"warning": {"when": "x > 5", "for": "10s"}, "critical": {"w
 T = "1970-01-01 00:00:"
 SINCE = f"in breach since {T}00.000"
 UNTIL = "stays until a reading by which when is false"
+UNTIL_CLEAR = "stays until a reading by which when is not true and clear is"
 HOLDS = f"{SINCE}; when is true: {UNTIL}"
 WITHIN = {"when": "x > 5", "for": "20s", "max_gap": "10s"}
 
@@ -64,9 +65,26 @@ TABLE: dict[str, tuple[dict[str, Any], list[Any], float, str, str, list[str]]] =
     ),
     "hysteresis: in the band": (
         BAND, [x(0, 9), x(1, 4)], 1, "firing",
-        f"{SINCE}; neither when nor clear: stays until a reading by which clear is true", ["firing"],
+        f"{SINCE}; neither when nor clear: {UNTIL_CLEAR}", ["firing"],
     ),
     "hysteresis: below it": (BAND, [x(0, 9), x(1, 2)], 1, "inactive", "when is false", ["firing", "resolved"]),
+    "hysteresis: clear is true too": (
+        {"when": "x > 5", "clear": "y < 3"}, [x(0, 9, y=1)], 0, "firing",
+        f"{SINCE}; when is true: {UNTIL_CLEAR}", ["firing"],
+    ),
+    "hysteresis: unknown": (
+        BAND, [x(0, 9), x(1, None)], 1, "firing",
+        f"{SINCE}; when is unknown, and clear is not true: {UNTIL_CLEAR}", ["firing"],
+    ),
+    "hysteresis: the count is met, and clear is true": (
+        {**BAND, "count": "2 of 3"}, [x(0, 9), x(1, 9), x(2, 1)], 2, "firing",
+        f"in breach since {T}01.000; count is still met: stays until a reading by which count is no longer met and"
+        " clear is", ["firing"],
+    ),
+    "a window: false by now, and nothing was evaluated": (
+        {"when": "count(x, 10s) >= 2"}, [x(0, 1), x(1, 1)], 15, "firing",
+        f"in breach since {T}01.000; when was true at the last evaluation, and is false by now: {UNTIL}", ["firing"],
+    ),
     "for: waits": (
         {"when": "x > 5", "for": "20s"}, [x(0, 9), x(5, 9)], 5, "pending",
         f"{SINCE}; for 20s ends {T}20.000; acts when the watermark is at {T}20.000", ["breach"],

@@ -1,4 +1,4 @@
-"""What commands print fits 80 columns, and nothing is cut."""
+"""What these commands print fits 80 columns, and nothing is cut."""
 
 from pathlib import Path
 
