@@ -38,8 +38,10 @@ def of_level(
         return f"count: {met} of the last {of} known outcomes were true, {level.needed} are needed"
     if when is None:
         return "when is unknown: neither breach nor clear"
-    if not when:
+    if not when and by_now is False:
         return "when is false"
+    if not when:
+        return f"when was false at the last evaluation, and is {'unknown' if by_now is None else 'true'} by now"
     if last is not None and last.what == "lapsed":
         return f"its hold ended {clock(last.at_us)}: {last.detail}; the next breach starts anew"
     return "when is true by now, but no reading has had it evaluated since that changed"

@@ -18,7 +18,7 @@ from fleet.errors import Unavailable
 from fleet.notification import Notification, TellingAlert
 from fleet.silence import Silence
 from streaming.board_rows import read_board, write_board
-from streaming.dead_letters import bury, outdate
+from streaming.dead_letters import SUPERSEDED, bury, outdate
 from streaming.notifications import IDENTITY, held_row, note, row_of, slices
 
 _encode = msgspec.json.encode
@@ -272,11 +272,14 @@ class Outbox:
         return bool(found.rowcount)
 
     def figures(self) -> dict[str, int]:
+        """A dead letter of which its receiver knows better is nothing to be done any more."""
         (row,) = self.warehouse.rows(
             "SELECT (SELECT count(*) FROM outbox WHERE dead_at IS NULL) AS waiting,"
-            " (SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL) AS dead_letters,"
+            " (SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL AND problem IS DISTINCT FROM :superseded)"
+            " AS dead_letters,"
             " (SELECT count(*) FROM dispatch_receivers WHERE failing_since IS NOT NULL OR gone_at IS NOT NULL)"
-            " AS failing_receivers"
+            " AS failing_receivers",
+            superseded=SUPERSEDED,
         )
         return row
 

@@ -40,6 +40,7 @@ def check(warehouse: "Warehouse", table: str, filters: Mapping[str, str]) -> Non
 
 def _problem(warehouse: "Warehouse", name: str, value: str) -> str:
     from fleet.catalog import load_catalog
+    from fleet.errors import SpecError
     from fleet.nearest import nearest
     from fleet.settings import Settings
 
@@ -49,7 +50,10 @@ def _problem(warehouse: "Warehouse", name: str, value: str) -> str:
             return ""
         return f"no {what} {value!r} is known; `{shown_by}` shows those there are"
     if name in ("system", "rule"):
-        catalog = load_catalog(Settings.load().types_dir)
+        try:
+            catalog = load_catalog(Settings.load().types_dir)
+        except SpecError:  # what is wrong there is not what was asked, and an alert tells of it
+            return ""
         among = set(catalog.systems) if name == "system" else {rule.id for spec in catalog for rule in spec.alerts}
         return "" if value in among else f"no {name} {value!r}{nearest(value, among)}"
     return ""

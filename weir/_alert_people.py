@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weir import _alert_filters
-from weir._alert_rows import AlertId, AsJson, By, found_alert, moment_text, plain
+from weir._alert_rows import AlertId, AsJson, By, at_most, found_alert, moment_text, plain
 from weir._table import aligned
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def held(
         row["what"] = f"{row['severity']} {row['summary']}: {row['device_id']} at {row['site']}"
         row["why"] = row["cause"] + (f" ({row['note']})" if row["note"] else "")
         row["not told"] = ", ".join(row["receivers"])
-    _print(rows, ("at", "why", "kind", "what", "not told"), as_json, "nothing was held back in that time")
+    _print(rows, ("at", "why", "kind", "what", "not told"), as_json, "nothing was held back in that time", limit)
     for each in [] if as_json else sorted({row["cause"] for row in rows}):
         typer.echo(f"{each}: {CAUSES[each]}")
 
@@ -98,9 +98,11 @@ def dead(
             " ORDER BY dead_at DESC, id DESC LIMIT :limit",
             receiver=receiver, limit=limit,
         )  # fmt: skip
+        if not rows:
+            _alert_filters.check(warehouse, "outbox", _alert_filters.given(receiver=receiver))
     finally:
         warehouse.close()
-    _print(rows, ("id", "dead_at", "attempts", "problem"), as_json, "no dead letters")
+    _print(rows, ("id", "dead_at", "attempts", "summary", "problem"), as_json, "no dead letters", limit)
 
 
 def receivers(
@@ -115,7 +117,8 @@ def receivers(
         settings = Settings.load(role="dispatcher")
         policy = checked_receivers(settings)
         named = ", ".join(f"{name} ({options.kind})" for name, options in policy.receivers.items()) or "none"
-        typer.echo(f"{_short(settings.receivers_file)}: good; receivers: {named}; {len(policy.routes)} routes")
+        nobody = "; nobody is told of anything" if not policy.receivers else ""
+        typer.echo(f"{_short(settings.receivers_file)}: good; receivers: {named}; {len(policy.routes)} routes{nobody}")
         return
     warehouse = _warehouse()
     try:
@@ -235,11 +238,15 @@ def _short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool, nothing: str) -> None:
+def _print(
+    rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool, nothing: str, limit: int | None = None
+) -> None:
     if as_json:
         typer.echo(json.dumps(rows, default=plain))
     elif rows:
         typer.echo("\n".join(aligned([columns, *([_cell(row[column]) for column in columns] for row in rows)])))
+        if len(rows) == limit:
+            typer.echo(at_most(limit))
     else:
         typer.echo(nothing)
 

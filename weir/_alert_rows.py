@@ -26,6 +26,10 @@ def found_alert(warehouse: "Warehouse", alert_id: str) -> dict[str, Any]:
     return found[0]
 
 
+def at_most(limit: int) -> str:
+    return f"the latest {limit:,}; there may be more: --limit"
+
+
 def moment_text(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 

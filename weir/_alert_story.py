@@ -33,6 +33,7 @@ def show(
             "SELECT * FROM alert_transitions WHERE alert_id = :id ORDER BY number", id=alert["alert_id"]
         )
         readings = _readings(warehouse, alert)
+        alert |= _acknowledgement(warehouse, alert["alert_id"])
     finally:
         warehouse.close()
     lake, topic = Lake(settings.lake), _topic(settings, alert["system"])
@@ -61,6 +62,16 @@ def _readings(warehouse: "Warehouse", alert: dict[str, Any]) -> list[dict[str, A
     )[::-1]  # fmt: skip
 
 
+def _acknowledgement(warehouse: "Warehouse", alert_id: str) -> dict[str, str | None]:
+    """Who has taken it on, and what was said; while it is under way."""
+    found = warehouse.rows(
+        "SELECT so_far->'alert'->>'acknowledged_by' AS acknowledged_by,"
+        " so_far->'alert'->>'acknowledged_comment' AS acknowledged_comment FROM dispatch_alerts WHERE alert_id = :id",
+        id=alert_id,
+    )
+    return found[0] if found else {"acknowledged_by": None, "acknowledged_comment": None}
+
+
 def _topic(settings: "Settings", system: str) -> str:
     from fleet.catalog import load_catalog
 
@@ -85,6 +96,8 @@ def _show(alert: dict[str, Any], transitions: list[dict[str, Any]], readings: li
         )  # fmt: skip
     for moment, _, said in sorted(lines):
         typer.echo(f"{moment_text(moment)}  {said}")
+    if alert["acknowledged_by"]:
+        typer.echo(f"acknowledged by {alert['acknowledged_by']}: {alert['acknowledged_comment'] or 'nothing said'}")
     typer.echo("active" if alert["resolved_at"] is None else f"resolved {moment_text(alert['resolved_at'])}")
 
 

@@ -9,7 +9,7 @@ import click
 import typer
 
 from weir import _alert_filters, _alert_people, _alert_silences, _alert_story
-from weir._alert_rows import AlertId, AsJson, By, found_alert, moment_text, plain
+from weir._alert_rows import AlertId, AsJson, By, at_most, found_alert, moment_text, plain
 from weir._table import aligned
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def list_(
     def show() -> int:
         start = moment(since, "since", datetime.now(UTC)) if since else None
         rows = _found(warehouse, filters, start, history, limit)
+        if len(rows) == limit and not as_json:
+            typer.echo(at_most(limit), err=True)
         none = f"no {'' if history else 'active '}alerts{' that started since then' if since else ''}"
         typer.echo(json.dumps(rows, default=plain) if as_json else _table(rows, history) if rows else none)
         return len(rows)

@@ -111,6 +111,7 @@ def test_what_is_sent_again_is_no_news_of_the_past(
     assert [a.transition_id for m in tables.due() for a in m.notification.alerts] == alerts
     assert len(tables.due()) == came[0]
     assert len(tables.rows("SELECT 1 FROM outbox WHERE problem LIKE 'superseded%'")) == came[1]
+    assert tables.outbox.figures()["dead_letters"] == 0, "sent again, or known better"
 
 
 APART = [
