@@ -51,13 +51,13 @@ class Batches:
 
     def __init__(self, consumer: KafkaConsumer):
         self._consumer = consumer
-        self._wait_ms = consumer.config["fetch_max_wait_ms"]
         found = obstacles(consumer)
         self.fast = not found
         if found:
             log.warning("Kafka is read record by record, about a tenth as fast: %s", "; ".join(found))
         else:
             fetcher = consumer._fetcher
+            self._wait_ms = fetcher.config["fetch_max_wait_ms"]
             fetcher.PartitionRecords = type("PartitionBatches", (_PartitionBatches, fetcher.PartitionRecords), {})
 
     def poll(self, timeout_ms: int = 0, max_batches: int = 4) -> list[RecordBatch]:

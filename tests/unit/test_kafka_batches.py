@@ -221,7 +221,7 @@ class Consumer:
     """As much of a KafkaConsumer as obstacles() looks at."""
 
     def __init__(self, parser: Any = Fetcher.PartitionRecords, **config: Any):
-        self._fetcher = SimpleNamespace(PartitionRecords=parser)
+        self._fetcher = SimpleNamespace(PartitionRecords=parser, config={"fetch_max_wait_ms": 500})
         self.config = config
 
 
