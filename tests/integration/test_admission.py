@@ -34,6 +34,8 @@ def test_strangers_are_rejected_until_they_are_registered(
 ) -> None:
     operator = settings_for("operator")
     own_bridge.start().ready()
+    # Who registers before the log has been told of the type is told of again behind it.
+    wait_for(lambda: "weir.specs announced" in own_bridge.log.read_text(), 20, own_bridge.log.read_text)
     say(publisher, "s-1", 1)
     say(publisher, "s-2", 1, "beacon")
     wait_for(lambda: refused(operator, "s-1") and heard(operator, "s-2"), 20, own_bridge.log.read_text)
