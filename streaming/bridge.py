@@ -16,6 +16,7 @@ from typing import Any
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from connections import kafka, mqtt
+from connections.kafka_appends import Appender
 from connections.mqtt_frames import Delivery
 from fleet.catalog import Catalog
 from fleet.channels import REJECTED, Route, parse_data_topic, readings_topics, routes, unrouted_subscription
@@ -151,6 +152,7 @@ class Passage:
 
     def __init__(self, worker: Worker, subscriber: mqtt.Subscriber, producer: Any):
         self.worker, self.subscriber, self.producer = worker, subscriber, producer
+        self._send = Appender(producer).send
         self.max_in_flight = 2 * worker.settings.bridge_max_in_flight  # QoS 0 knows no receive maximum
         self._pending: deque[tuple[int, int, Any, Any]] = deque()
         """(mid, bytes, Kafka's confirmation, that of the copy), in order of arrival."""
@@ -169,7 +171,7 @@ class Passage:
         self.confirm()
 
     def take(self, deliveries: list[Delivery]) -> None:
-        worker, tallies, pending, send = self.worker, self.worker.tallies, self._pending, self.producer.send
+        worker, tallies, pending, send = self.worker, self.worker.tallies, self._pending, self._send
         now_us = time.time_ns() // 1000
         route = worker.route
         for delivery in deliveries:
