@@ -38,12 +38,14 @@ from fleet.settings import Settings
 
 @dataclass(frozen=True)
 class Request:
-    """What to process: `system` None is all; `start` and `end` as etl.window reads them; `force` also the unchanged."""
+    """What to process: `system` None is all; `start` and `end` as etl.window reads them; `force` also the unchanged.
+    Where `partitions` names some, these and no others, whether they have changed or not."""
 
     system: str | None = None
     start: str | None = None
     end: str | None = None
     force: bool = False
+    partitions: tuple[str, ...] = ()
 
 
 class Job:
@@ -71,7 +73,11 @@ class Job:
         unknown = sorted({p.partition.type for p in index.partitions.values()} - {*self.catalog.types, REJECTED})
         if unknown:
             raise DataError(f"the lake has readings of {', '.join(unknown)}, and fleet/types has no such type")
-        return index, batches(changed(index.partitions.values(), ledger, window, request.system, request.force))
+        candidates, force = list(index.partitions.values()), request.force
+        if request.partitions:
+            wanted, force = {*request.partitions}, True
+            candidates = [files for files in candidates if files.partition.key in wanted]
+        return index, batches(changed(candidates, ledger, window, request.system, force))
 
     def begin(self, run_id: str, request: Request, now: datetime | None = None) -> list[Batch]:
         """Finds what changed and writes down what this run will do."""

@@ -33,9 +33,12 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
         rights += [Right("registry", operation, "topic", topic) for operation in ("write", "describe")]
         rights += [Right("live", operation, "topic", topic) for operation in ("read", "describe")]
         rights += [Right("alerts", operation, "topic", topic) for operation in ("read", "describe")]
+        # What the quarantine gives back.
+        rights += [Right("batch", operation, "topic", topic) for operation in ("write", "describe")]
     for topic in own:  # each service reports of itself; the bridge may write it already
         for user in ("landing", "live", "alerts", "history", "dispatcher"):
             rights += [Right(user, operation, "topic", topic) for operation in ("write", "describe")]
+    rights += [Right("batch", operation, "topic", topic) for topic in features for operation in ("write", "describe")]
     for system in catalog.systems:
         rights += [
             Right("alerts", operation, "topic", state_topic(system)) for operation in ("read", "write", "describe")

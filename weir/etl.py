@@ -60,20 +60,27 @@ def run(
     system: System = "all", start: From = None, to: To = None, force: Force = False, as_json: AsJson = False
 ) -> None:  # fmt: skip
     """Process what changed: validate, split, roll up, load, reconcile. Exit 1 when something is wrong."""
+    say: Callable[[str], None] = (lambda _: None) if as_json else typer.echo
+    figures = run_through(open_job(), new_run_id(), _request(system, start, to, force), say)
+    typer.echo(json.dumps(figures) if as_json else lines({k: v for k, v in figures.items() if k != "run_id"}))
+
+
+def new_run_id() -> str:
+    return f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
+
+
+def run_through(job: "Job", run_id: str, request: "Request", say: Callable[[str], None]) -> dict[str, Any]:
+    """All steps of a run; its figures, and its `run_id`. Raises DataError where something is wrong."""
     from fleet.errors import WeirError
 
-    job = open_job()
-    say: Callable[[str], None] = (lambda _: None) if as_json else typer.echo
-    run_id = f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
-    batches = job.begin(run_id, _request(system, start, to, force))
+    batches = job.begin(run_id, request)
     say(f"partitions to process: {sum(len(b.partitions) for b in batches)}, in batches: {len(batches)}")
     try:
         _process(job, run_id, batches, say)
-        figures = job.finish(run_id)
+        return {"run_id": run_id, **job.finish(run_id)}
     except WeirError as error:
         job.fail_if_open(run_id, f"{type(error).__name__}: {error}")
         raise
-    typer.echo(json.dumps({"run_id": run_id, **figures}) if as_json else _lines(figures))
 
 
 def _process(job: "Job", run_id: str, batches: "list[Batch]", say: Callable[[str], None]) -> None:
@@ -84,7 +91,7 @@ def _process(job: "Job", run_id: str, batches: "list[Batch]", say: Callable[[str
             say(f"{step.__name__} {batch.type}")
             try:
                 figures = step(run_id, batch)
-                say(_lines({k: v for k, v in figures.items() if k != "type"}, "  "))
+                say(lines({k: v for k, v in figures.items() if k != "type"}, "  "))
             except DataError as error:  # finish() says it again and fails the run; other partitions go on
                 say(f"  {error}")
 
@@ -96,10 +103,10 @@ def expire() -> None:
 
     job = open_job()
     for type_name, deleted in remove(job.warehouse, job.catalog, datetime.now(UTC)).items():
-        typer.echo(f"{type_name}: {_lines(deleted)}")
+        typer.echo(f"{type_name}: {lines(deleted)}")
 
 
-def _lines(figures: dict[str, Any], indent: str = "") -> str:
+def lines(figures: dict[str, Any], indent: str = "") -> str:
     """Numbers in lines of at most 80 characters, then each name and path in a line of its own, whole."""
     numbers = [f"{name} {value:,}" for name, value in figures.items() if isinstance(value, int)]
     others = [(k, v if isinstance(v, list) else [v]) for k, v in figures.items() if not isinstance(v, int | None)]

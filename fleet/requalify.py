@@ -1,0 +1,70 @@
+"""What today's specs make of what was once refused: a dead letter that is a reading now, a value that is in range now.
+
+Pure. A dead letter is judged as of when it came: that its time has come since makes no reading of one from the future.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from fleet.catalog import Catalog
+from fleet.channels import routes, topics_by_site
+from fleet.contract import Intake, Reject
+from fleet.reading import Reading
+from fleet.spec import DeviceType
+
+InService = Mapping[tuple[str, str], bool]
+"""(type, device) → whether it is in service, of all that are in the registry."""
+
+
+class Requalified(NamedTuple):
+    """A reading, and what the bridge would have written it to, by which key."""
+
+    reading: Reading
+    topics: tuple[str, ...]
+    key: bytes
+
+
+class Requalifier:
+    def __init__(self, catalog: Catalog, in_service: InService):
+        self.catalog = catalog
+        self._in_service = in_service
+        self._intake = Intake(catalog)
+        self._routes = routes(catalog)
+        self._by_site = topics_by_site(catalog)
+
+    def message(self, mqtt_topic: str, payload: bytes, received_us: int) -> Requalified | Reject:
+        """Of what came by MQTT."""
+        found = self._intake.read_message(mqtt_topic, payload, received_us)
+        if isinstance(found, Reject):
+            return found
+        route = next((route for route in self._routes if route.takes(mqtt_topic)), None)
+        if route is None:
+            return Reject("bad_topic", f"no route takes {mqtt_topic[:200]!r}")
+        topics = (route.readings_topic, route.copy_topic) if route.copy_topic else (route.readings_topic,)
+        return self._admitted(found) or self._keyed(found, topics)
+
+    def record(self, kafka_topic: str, value: bytes, append_ms: int) -> Requalified | Reject:
+        """Of a record of a readings topic that could not be read."""
+        found = self._intake.read_record(kafka_topic, value, append_ms)
+        return found if isinstance(found, Reject) else self._keyed(found, (kafka_topic,))
+
+    def _keyed(self, reading: Reading, topics: tuple[str, ...]) -> Requalified:
+        key = reading.site if topics[0] in self._by_site else reading.device_id
+        return Requalified(reading, topics, key.encode())
+
+    def _admitted(self, reading: Reading) -> Reject | None:
+        """None: let it in. One that nobody knows registers itself with what it says next, not with this."""
+        spec = self.catalog.type(reading.device_type)
+        in_service = self._in_service.get((spec.type, reading.device_id))
+        if in_service or (in_service is None and spec.self_registration):
+            return None
+        reason, why = ("retired_device", "is retired") if in_service is False else ("unknown_device", "is not")
+        return Reject(reason, f"{spec.type} {reading.device_id} {why} in the registry", spec.system, spec.type)
+
+
+def is_good_now(spec: DeviceType, metric: str, value: float) -> bool:
+    """Whether a value would no longer be quarantined."""
+    found = spec.metrics.get(metric)
+    if found is None:
+        return False
+    return found.range is None or found.outside == "warn" or found.range.low <= value <= found.range.high

@@ -1,0 +1,85 @@
+"""A dead letter or a bad value by today's specs and registry."""
+
+import json
+from typing import Any
+
+import pytest
+
+from fleet.catalog import Catalog, load_catalog
+from fleet.contract import Reject
+from fleet.requalify import Requalified, Requalifier, is_good_now
+from fleet.settings import CHECKOUT
+
+NOW_US = 1_764_000_000_000_000
+TOPIC = "dt/weather/field/weather_station/7"
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return load_catalog(CHECKOUT / "fleet" / "types")
+
+
+def said(**changes: Any) -> bytes:
+    values = {"temperature": 21.5, "humidity": 50.0}
+    return json.dumps({"device_id": "7", "event_time": NOW_US // 1000, "values": values, **changes}).encode()
+
+
+def judged(catalog: Catalog, payload: bytes, topic: str = TOPIC, **in_service: bool) -> Requalified | Reject:
+    known = {("weather_station", device): serves for device, serves in in_service.items()}
+    return Requalifier(catalog, known).message(topic, payload, NOW_US)
+
+
+def test_a_reading_goes_where_the_bridge_would_have_written_it(catalog: Catalog) -> None:
+    found = judged(catalog, said())
+    assert isinstance(found, Requalified)
+    assert (found.reading.device_id, found.reading.values["temperature"]) == ("7", 21.5)
+    assert (found.topics, found.key) == ((catalog.type("weather_station").topic,), b"7")
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"{", "malformed_json"),
+        (said(values={"temperature": "warm"}), "wrong_type"),
+        (said(values={"sunshine": 3}), "unknown_metric"),
+        (said(event_time=NOW_US // 1000 + 3_600_000), "future_time"),
+    ],
+)
+def test_what_is_still_none_stays(catalog: Catalog, payload: bytes, reason: str) -> None:
+    """The one from the future too, whose time has come since: it is judged as of when it came."""
+    found = judged(catalog, payload)
+    assert isinstance(found, Reject)
+    assert found.reason == reason
+
+
+def test_a_retired_device_stays_out_until_it_serves_again(catalog: Catalog) -> None:
+    found = judged(catalog, said(), **{"7": False})
+    assert isinstance(found, Reject)
+    assert found.reason == "retired_device"
+    assert isinstance(judged(catalog, said(), **{"7": True}), Requalified)
+
+
+def test_a_topic_that_no_route_takes(catalog: Catalog) -> None:
+    found = judged(catalog, said(), TOPIC + "/temperature/x")
+    assert isinstance(found, Reject)
+    assert found.reason == "bad_topic"
+
+
+def test_an_unreadable_record_that_today_can_be_read(catalog: Catalog) -> None:
+    spec = catalog.type("weather_station")
+    record = {
+        "device_id": "7", "device_type": spec.type, "site": "field", "event_time": NOW_US // 1000,
+        "values": {"temperature": 20.0}, "version": spec.version,
+    }  # fmt: skip
+    judge = Requalifier(catalog, {})
+    found = judge.record(spec.topic, json.dumps(record).encode(), NOW_US // 1000)
+    assert isinstance(found, Requalified)
+    assert found.topics == (spec.topic,)
+    assert isinstance(judge.record(spec.topic, b"no JSON", NOW_US // 1000), Reject)
+
+
+def test_values(catalog: Catalog) -> None:
+    spec = catalog.type("weather_station")
+    assert is_good_now(spec, "temperature", 20.0)
+    assert not is_good_now(spec, "temperature", 900.0)
+    assert not is_good_now(spec, "sunshine", 1.0), "no metric of the type any more"

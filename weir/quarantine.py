@@ -1,0 +1,190 @@
+"""`weir quarantine`: what was held back and why, and what becomes of it once specs or the registry have changed."""
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from etl.quarantine import Filter
+    from etl.replay import Replay
+    from etl.run import Job
+
+quarantine = typer.Typer(no_args_is_help=True, help="Messages and values that were held back, and their way back.")
+
+System = Annotated[str | None, typer.Option(help="A system of fleet/types.")]
+Type = Annotated[str | None, typer.Option("--type", help="A device type.")]
+Reason = Annotated[str | None, typer.Option(help="Such as out_of_range, unknown_metric; stats shows them.")]
+Device = Annotated[str | None, typer.Option(help="Its id; a dead letter has none.")]
+MetricName = Annotated[str | None, typer.Option("--metric", help="Values of this metric alone.")]
+From = Annotated[str | None, typer.Option("--from", help="2026-11-22, 2026-11-22T03:00, -1h (ago); UTC.")]
+To = Annotated[str | None, typer.Option(help="As --from; the first moment to leave out.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+
+LANDING_SECONDS = 300
+SHOWN_BYTES = 2000
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(quarantine, name="quarantine")
+
+
+def _filter(
+    system: str | None, type_: str | None, reason: str | None, device: str | None, metric: str | None,
+    start: str | None, to: str | None,
+) -> "Filter":  # fmt: skip
+    from etl.quarantine import Filter
+    from etl.window import parse_window
+
+    return Filter(system, type_, reason, device, metric, parse_window(start, to, datetime.now(UTC)))
+
+
+@quarantine.command("list")
+def list_(
+    system: System = None, type_: Type = None, reason: Reason = None, device: Device = None,
+    metric: MetricName = None, start: From = None, to: To = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """What is held back, the newest first; `show` takes the place."""
+    from etl.quarantine import rows
+
+    found = rows(_warehouse(), _filter(system, type_, reason, device, metric, start, to), limit)
+    if as_json:
+        typer.echo(json.dumps(found, default=_plain))
+        return
+    columns = ("at", "what", "reason", "type", "device_id", "metric", "value", "place", "replayed_at")
+    _table([{**row, "type": row["type"] or row["system"]} for row in found], columns)
+    if len(found) == limit:
+        typer.echo(f"the newest {limit}; --limit shows more")
+
+
+@quarantine.command()
+def stats(
+    system: System = None, type_: Type = None, reason: Reason = None, device: Device = None,
+    metric: MetricName = None, start: From = None, to: To = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """How much is held back, by reason."""
+    from etl import quarantine as held
+
+    found = held.stats(_warehouse(), _filter(system, type_, reason, device, metric, start, to))
+    if as_json:
+        typer.echo(json.dumps(found, default=_plain))
+        return
+    _table(found, ("what", "reason", "system", "type", "metric", "rows", "devices", "first", "last", "replayed"))
+
+
+@quarantine.command()
+def show(
+    place: Annotated[str, typer.Argument(help="topic/partition/offset, as `list` shows it.")], as_json: AsJson = False
+) -> None:
+    """All that is known of one: whence it came, why it is held back, what it says, and what came of it."""
+    from etl.quarantine import at_place
+
+    found = at_place(_warehouse(), place)
+    if as_json:
+        typer.echo(json.dumps(found, default=_plain))
+        return
+    for row in found:
+        for name, value in row.items():
+            if value is not None and name not in ("payload", "payload_sha256"):
+                typer.echo(f"{name:16} {_plain_text(value)}")
+        if row["payload"] is not None:
+            _show_payload(bytes(row["payload"]), row["payload_bytes"])
+        typer.echo("")
+
+
+def _show_payload(kept: bytes, size: int) -> None:
+    shown = kept[:SHOWN_BYTES].decode("utf-8", "backslashreplace")
+    rest = f" … ({size:,} bytes in all; the lake has them)" if size > SHOWN_BYTES else ""
+    typer.echo(f"{'payload':16} {_plain_text(shown)}{rest}")
+
+
+@quarantine.command()
+def replay(
+    system: System = None, type_: Type = None, reason: Reason = None, device: Device = None,
+    metric: MetricName = None, start: From = None, to: To = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would come back, and change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Let what is good by today's specs and registry go where it belongs, and process its partitions again.
+
+    Nothing comes back twice. Alert rules pass over readings as late as these: a replay pages nobody."""
+    from etl.replay import replay as bring_back
+    from weir.etl import lines, new_run_id, open_job, run_through
+
+    say = (lambda _: None) if as_json else typer.echo
+    job, run_id = open_job(), new_run_id()
+    found = bring_back(job, _filter(system, type_, reason, device, metric, start, to), run_id, dry_run)
+    figures = _figures(found)
+    say(lines(figures) or "nothing is held back")
+    if not dry_run and found.partitions:
+        _wait(job, found)
+        from etl.run import Request
+
+        figures |= {"run": run_through(job, run_id, Request(partitions=tuple(sorted(found.partitions))), say)}
+        say(lines({k: v for k, v in figures["run"].items() if k != "run_id"}))
+    if as_json:
+        typer.echo(json.dumps({**figures, "dry_run": dry_run}))
+
+
+def _figures(found: "Replay") -> dict[str, Any]:
+    return {
+        **{f"readings of {name}": n for name, n in sorted(found.letters.items())},
+        **{f"values of {name}": n for name, n in sorted(found.values.items())},
+        **{f"still {reason}": n for reason, n in sorted(found.still.items())},
+        **({"came back before": found.before} if found.before else {}),
+        "partitions": sorted(found.partitions),
+    }
+
+
+def _wait(job: "Job", found: "Replay") -> None:
+    """Until landing has written what was given back. Raises Unavailable."""
+    from etl.replay import has_landed
+    from fleet.errors import Unavailable
+
+    deadline = time.monotonic() + LANDING_SECONDS
+    while not has_landed(job, found.ends):
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"what came back is on Kafka, and has not landed within {LANDING_SECONDS} s: is landing up"
+                " (`weir status`)? The next run of sensor_etl takes it"
+            )
+        time.sleep(1)
+
+
+def _warehouse() -> Any:
+    from connections.warehouse import Warehouse
+    from fleet.settings import Settings
+
+    return Warehouse.of(Settings.load(role="operator"))
+
+
+def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=max(Console().width, 150), markup=False)
+    if not rows:
+        console.print("nothing is held back")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name.replace("_", " "))
+    for row in rows:
+        table.add_row(*("" if row[name] is None else _plain_text(row[name]) for name in columns))
+    console.print(table)
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else _plain_text(value)
+
+
+def _plain_text(value: object) -> str:
+    """Payloads and details are other people's text: no control character reaches the terminal."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, memoryview | bytes):
+        return bytes(value).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
