@@ -39,13 +39,13 @@ from fleet.settings import Settings
 @dataclass(frozen=True)
 class Request:
     """What to process: `system` None is all; `start` and `end` as etl.window reads them; `force` also the unchanged.
-    Where `partitions` names some, these and no others, whether they have changed or not."""
+    Where `partitions` is given: these and no others, whether they have changed or not."""
 
     system: str | None = None
     start: str | None = None
     end: str | None = None
     force: bool = False
-    partitions: tuple[str, ...] = ()
+    partitions: tuple[str, ...] | None = None
 
 
 class Job:
@@ -74,7 +74,7 @@ class Job:
         if unknown:
             raise DataError(f"the lake has readings of {', '.join(unknown)}, and fleet/types has no such type")
         candidates, force = list(index.partitions.values()), request.force
-        if request.partitions:
+        if request.partitions is not None:
             wanted, force = {*request.partitions}, True
             candidates = [files for files in candidates if files.partition.key in wanted]
         return index, batches(changed(candidates, ledger, window, request.system, force))

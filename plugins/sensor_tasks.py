@@ -38,13 +38,13 @@ def schedule() -> str | None:
     return None if given == "none" else given
 
 
-def _job() -> "Job":
+def job_of_task() -> "Job":
     from etl.run import Job
 
     return Job(Settings.load())
 
 
-def _run_id() -> str:
+def run_id_of_task() -> str:
     return str(get_current_context()["dag_run"].run_id)
 
 
@@ -55,7 +55,7 @@ def discover() -> list[dict[str, Any]]:
 
     params = get_current_context()["params"]
     system = None if params["system"] == "all" else params["system"]
-    found = _job().begin(_run_id(), Request(system, params["from"], params["to"], params["force"]))
+    found = job_of_task().begin(run_id_of_task(), Request(system, params["from"], params["to"], params["force"]))
     for batch in found:
         print(f"{batch.type}: {batch.rows:,} rows in {', '.join(batch.partitions)}")
     return [batch.as_json() for batch in found]
@@ -64,19 +64,19 @@ def discover() -> list[dict[str, Any]]:
 @task(**ATTEMPTS, map_index_template="{{ batch_name }}")
 def validate(batch: dict[str, Any]) -> dict[str, Any]:
     """Great Expectations; fails where a partition must not be loaded."""
-    return _job().validate(_run_id(), _named(batch))
+    return job_of_task().validate(run_id_of_task(), _named(batch))
 
 
 @task(**ATTEMPTS, pool="spark", trigger_rule="all_done", map_index_template="{{ batch_name }}")
 def load(batch: dict[str, Any]) -> dict[str, Any]:
     """Split, roll up and flag in Spark; replace the partitions in the warehouse."""
-    return _job().load(_run_id(), _named(batch))
+    return job_of_task().load(run_id_of_task(), _named(batch))
 
 
 @task(**ATTEMPTS, trigger_rule="all_done")
 def reconcile() -> dict[str, Any]:
     """Do the books balance? Fails the run where they do not, or where a partition did not load."""
-    return _job().finish(_run_id())
+    return job_of_task().finish(run_id_of_task())
 
 
 @task(**ATTEMPTS)
@@ -84,7 +84,7 @@ def expire() -> dict[str, dict[str, int]]:
     """Deletes from the warehouse what is older than its type's retention, by event time; rows by type and table."""
     from etl.retention import expire as remove
 
-    job = _job()
+    job = job_of_task()
     return remove(job.warehouse, job.catalog, datetime.now(UTC))
 
 

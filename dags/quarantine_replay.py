@@ -1,0 +1,44 @@
+"""What was quarantined and is good by today's specs and registry goes where it belongs. What each step does is in
+`etl/replay.py` and `etl/run.py`; `weir quarantine replay` does the same."""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import Param, dag, task_group
+
+from plugins.replay_tasks import discover, landed, replay
+from plugins.sensor_tasks import load, reconcile, systems, validate
+
+RANGE = "2026-11-22, 2026-11-22T03:00, or -2h for two hours ago; UTC"
+EVERY = {"type": ["null", "string"]}
+
+
+@dag(
+    schedule=None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=6),
+    tags=["weir"],
+    doc_md=__doc__,
+    params={
+        "system": Param("all", enum=["all", *systems()], description="What of which system"),
+        "type": Param(None, **EVERY, description="Of one device type alone"),
+        "reason": Param(None, **EVERY, description="Held back for this reason alone, such as unknown_metric"),
+        "device": Param(None, **EVERY, description="Of one device alone"),
+        "metric": Param(None, **EVERY, description="Values of one metric alone"),
+        "from": Param(None, **EVERY, description=f"Only what is from then on: {RANGE}"),
+        "to": Param(None, **EVERY, description=f"Only what is before then: {RANGE}"),
+    },
+)
+def quarantine_replay() -> None:
+    @task_group
+    def process(batch):  # type: ignore[no-untyped-def]
+        validate(batch) >> load(batch)
+
+    back = replay()
+    found = discover(back)
+    landed(back) >> found
+    process.expand(batch=found) >> reconcile()
+
+
+quarantine_replay()

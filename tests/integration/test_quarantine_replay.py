@@ -1,0 +1,172 @@
+"""Dead letters and values that today's specs take: onto the real Kafka once, and through the real job."""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from connections import kafka
+from connections.lake import Lake
+from connections.warehouse import Warehouse
+from etl import replay as module
+from etl.quarantine import Filter, at_place, rows, stats
+from etl.replay import Replay, has_landed, replay
+from etl.run import Job, Request
+from fleet.reading import decode_reading
+from fleet.settings import CHECKOUT, Settings
+from tests.integration.logs import records
+from tests.integration.small_lake import SmallLake
+
+pytestmark = pytest.mark.stack
+SettingsFor = Callable[[str], Settings]
+HOUR = datetime(2026, 11, 21, 7, tzinfo=UTC)
+TYPE = "weather_station"
+
+
+class Ground:
+    """A lake of its own and a specs folder of its own; Kafka and the warehouse are those of all tests."""
+
+    def __init__(self, settings_for: SettingsFor, home: Path):
+        self.types = home / "types"
+        self.types.mkdir()
+        self.spec = (CHECKOUT / "fleet" / "types" / f"{TYPE}.yaml").read_text()
+        self.write(self.spec)
+        self.settings = settings_for("batch").model_copy(
+            update={
+                "home": home, "lake_uri": f"file://{home}/lake", "types_dir": self.types, "spark_remote": SecretStr("")
+            }
+        )  # fmt: skip
+        self.lake = SmallLake(Lake(self.settings.lake))
+        # The table of replays goes by the dead letters' places, which those of other tests must not share.
+        self.lake.offsets["readings.rejected", 0] = self.first = random.randrange(10**9, 10**12)
+        self.job = Job(self.settings)
+
+    def write(self, spec: str) -> None:
+        (self.types / f"{TYPE}.yaml").write_text(spec)
+
+    def mend(self, old: str, new: str) -> None:
+        """The spec, as its author does it."""
+        assert old in self.spec
+        self.write(self.spec.replace(old, new))
+        self.job.warehouse.close()
+        self.job = Job(self.settings)
+
+    def message(self, device: str, second: float, **values: Any) -> dict[str, Any]:
+        at = HOUR + timedelta(seconds=second)
+        payload = {"device_id": device, "event_time": int(at.timestamp() * 1000), "values": values}
+        return {
+            "reason": "unknown_metric", "mqtt_topic": f"dt/weather/field/{TYPE}/{device}", "received_at": at,
+            "payload": json.dumps(payload).encode(),
+        }  # fmt: skip
+
+    def written(self, start: dict[Any, int]) -> list[Any]:
+        topic = self.job.catalog.type(TYPE).topic
+        return [decode_reading(r.value) for r in records(self.settings, topic, start) if not r.headers]
+
+    def end(self) -> dict[Any, int]:
+        consumer = kafka.consumer(self.settings, "tests-end")
+        found = kafka.end_offsets(consumer, [self.job.catalog.type(TYPE).topic])
+        consumer.close()
+        return dict(found)
+
+
+@pytest.fixture
+def ground(settings_for: SettingsFor, tmp_path: Path) -> Iterator[Ground]:
+    made = Ground(settings_for, tmp_path)
+    yield made
+    made.job.warehouse.close()
+
+
+SUNSHINE = "  humidity:", "  sunshine: {unit: percent, range: [0, 100]}\n  humidity:"
+
+
+def mended(ground: Ground) -> None:
+    ground.lake.land_rejects(
+        [ground.message("d1", 1, sunshine=40), ground.message("d2", 2, moonshine=4), {"reason": "malformed_json"}], HOUR
+    )
+    ground.mend(*SUNSHINE)
+
+
+def test_a_dead_letter_that_is_a_reading_now_comes_back_once(ground: Ground) -> None:
+    mended(ground)
+    start = ground.end()
+    dry = replay(ground.job, Filter(), "dry", dry_run=True)
+    assert (dry.letters, dry.ends, ground.written(start)) == ({TYPE: 1}, {}, [])
+    found = replay(ground.job, Filter(), "first")
+    assert found.letters == {TYPE: 1}
+    assert found.still == {"unknown_metric": 1, "malformed_json": 1}
+    assert found.partitions == {f"weather/{TYPE}/2026-11-21T07"}
+    assert not has_landed(ground.job, found.ends)
+    (reading,) = ground.written(start)
+    assert (reading.device_id, reading.event_time, reading.values) == ("d1", HOUR + timedelta(seconds=1), {"sunshine": 40})
+    again = replay(ground.job, Filter(), "second")
+    assert (again.letters, again.before, again.partitions) == ({}, 1, set())
+    assert len(ground.written(start)) == 1
+    (row,) = ground.job.warehouse.rows("SELECT * FROM quarantine_replays WHERE replay_id = 'first' AND kafka_offset >= :first",
+                                       first=ground.first)  # fmt: skip
+    assert (row["kafka_offset"], row["lake_partition"]) == (ground.first, f"weather/{TYPE}/2026-11-21T07")
+
+
+def test_a_kill_between_kafka_and_the_table_gives_it_twice_at_most(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mended(ground)
+    start = ground.end()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_row", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            replay(ground.job, Filter(), "killed")
+    replay(ground.job, Filter(), "whole")
+    replay(ground.job, Filter(), "more")
+    first, second = ground.written(start)
+    assert first == second, "which the batch takes for a duplicate"
+
+
+@pytest.mark.parametrize(
+    ("asked", "count"),
+    [
+        (Filter(system="occupancy"), 0),
+        (Filter(type=TYPE), 1),
+        (Filter(reason="malformed_json"), 0),
+        (Filter(device="d1"), 1),
+        (Filter(device="d9"), 0),
+        (Filter(metric="temperature"), 0),
+    ],
+)
+def test_filters(ground: Ground, asked: Filter, count: int) -> None:
+    mended(ground)
+    assert sum(replay(ground.job, asked, "filter", dry_run=True).letters.values()) == count
+
+
+def run(job: Job, run_id: str, found: Replay | None = None) -> None:
+    request = Request() if found is None else Request(partitions=tuple(sorted(found.partitions)))
+    for batch in job.begin(run_id, request):
+        job.validate(run_id, batch)
+        job.load(run_id, batch)
+
+
+def test_values_in_range_now_are_valid_after_their_partitions_are_processed(ground: Ground) -> None:
+    spec = ground.job.catalog.type(TYPE)
+    device = f"d{ground.first}"
+    ground.lake.offsets[spec.topic, 0] = ground.first
+    low = {"device_id": device, "event_time": HOUR, "temperature": 70.0}
+    ground.lake.land(spec, [low, {**low, "event_time": HOUR + timedelta(seconds=2), "temperature": 900.0}])
+    run(ground.job, f"before-{ground.first}")
+    asked, warehouse = Filter(device=device), ground.job.warehouse
+    assert [row["value"] for row in rows(warehouse, asked, 10) if row["what"] == "value"] == [900.0, 70.0]
+    (count,) = [row for row in stats(warehouse, asked) if row["what"] == "value"]
+    assert (count["reason"], count["metric"], count["rows"]) == ("out_of_range", "temperature", 2)
+    ground.mend("range: [-40, 60]", "range: [-40, 80]")
+    found = replay(ground.job, asked, f"values-{ground.first}")
+    assert (found.values, found.still) == ({f"{TYPE}.temperature": 1}, {"out_of_range": 1})
+    run(ground.job, f"after-{ground.first}", found)
+    assert [row["value"] for row in rows(ground.job.warehouse, asked, 10) if row["what"] == "value"] == [900.0]
+    (place,) = {row["place"] for row in rows(ground.job.warehouse, asked, 10)}
+    assert {row["what"] for row in at_place(ground.job.warehouse, place)} == {"value", "reading"}
+    rolled = ground.job.warehouse.rows("SELECT count FROM rollups WHERE device_id = :device AND grain = '1h'", device=device)
+    assert [row["count"] for row in rolled] == [1]
