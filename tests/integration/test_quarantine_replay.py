@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import TopicPartition
 from pydantic import SecretStr
 
 from connections import kafka
@@ -19,7 +20,7 @@ from etl.replay import Replay, has_landed, replay
 from etl.run import Job, Request
 from fleet.reading import decode_reading
 from fleet.settings import CHECKOUT, Settings
-from tests.integration.logs import records
+from tests.integration.logs import readings
 from tests.integration.small_lake import SmallLake
 
 pytestmark = pytest.mark.stack
@@ -65,8 +66,9 @@ class Ground:
         }  # fmt: skip
 
     def written(self, start: dict[Any, int]) -> list[Any]:
-        topic = self.job.catalog.type(TYPE).topic
-        return [decode_reading(r.value) for r in records(self.settings, topic, start) if not r.headers]
+        """Readings since then."""
+        found = readings(self.settings, self.job.catalog.type(TYPE).topic)
+        return [decode_reading(r.value) for r in found if r.offset >= start[TopicPartition(r.topic, r.partition)]]
 
     def end(self) -> dict[Any, int]:
         consumer = kafka.consumer(self.settings, "tests-end")
