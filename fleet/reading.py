@@ -1,5 +1,6 @@
 """A reading, and its canonical form on Kafka: compact JSON, epoch milliseconds, values as numbers or null."""
 
+import zlib
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -54,6 +55,13 @@ def encode_reading(reading: Reading) -> bytes:
             reading.seq,
         )
     )
+
+
+def digest_of(value: bytes | memoryview) -> int:
+    """Of the canonical form. Stands for a reading's seq where it has none (RULES §3, Duplicates). CRC-32 is the same on
+    every machine and costs a tenth of BLAKE2b; it tells apart payloads of one device, event time and set of metrics
+    alone."""
+    return zlib.crc32(value)
 
 
 def decode_reading(value: bytes) -> Reading:

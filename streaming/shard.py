@@ -5,7 +5,6 @@ every record from there; what it says of records below `emit_from` was said befo
 """
 
 import logging
-import zlib
 from collections.abc import Sequence
 
 import msgspec
@@ -19,17 +18,12 @@ from fleet.contract import Reject, is_future, read_canonical
 from fleet.control import decode_control
 from fleet.engine import Engine
 from fleet.errors import ConfigurationError, SpecError
+from fleet.reading import digest_of
 from fleet.snapshot_chunks import Snapshot
 from fleet.text import Ints
 from fleet.transition import Transition
 
 log = logging.getLogger("weir.alerts")
-
-
-def digest_of(value: bytes | memoryview) -> int:
-    """Stands for a reading's seq where it has none (RULES §3, Duplicates). CRC-32 is the same on every machine and
-    costs a tenth of BLAKE2b; it tells apart payloads of one device, event time and set of metrics alone."""
-    return zlib.crc32(value)
 
 
 class Shard:

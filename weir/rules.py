@@ -62,6 +62,34 @@ def explain(
     typer.echo(json.dumps(as_object(found), ensure_ascii=False) if as_json else "\n".join(as_lines(found)))
 
 
+@rules.command()
+def backtest(
+    rule: Annotated[str, typer.Option(help="A rule's id, or a changed copy of a spec file (.yaml): its rules.")],
+    start: Annotated[str, typer.Option("--from", help="2026-11-22, 2026-11-22T03:00, -1h (ago); UTC.")],
+    to: Annotated[str, typer.Option(help="As --from; the first moment to leave out.")] = "now",
+    type_: Annotated[str | None, typer.Option("--type", help="The rule's type, where several have such a rule.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="JSON lines of device, begin, end: what should be told.", exists=True)
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="live: compare with the rules in force.")] = None,
+    warm_up: Annotated[str, typer.Option(help="How long before --from rules begin to look.")] = "1d",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """What a rule would have said of the readings in the lake, in their order of arrival. Changes nothing."""
+    from fleet.duration import parse_duration
+    from fleet.errors import ConfigurationError
+    from weir._backtest import as_lines, as_object, outcome
+
+    if against not in (None, "live"):
+        raise ConfigurationError(f"--against {against!r}: it can only be live")
+    try:
+        before = parse_duration(warm_up)
+    except ValueError as error:
+        raise ConfigurationError(f"--warm-up: {error}") from None
+    found = outcome(rule, type_, start, to, truth, against == "live", before)
+    typer.echo(json.dumps(as_object(found)) if as_json else "\n".join(as_lines(found)))
+
+
 def _files(paths: Iterable[Path]) -> list[Path]:
     from fleet.errors import ConfigurationError
 

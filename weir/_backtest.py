@@ -1,0 +1,190 @@
+"""`weir rules backtest`: what a rule would have said, and how it compares with what is true and with the rules in
+force."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from connections.lake import Lake
+from connections.publication import partition_of_key
+from connections.registry import Registry
+from connections.warehouse import Warehouse
+from etl.backtest import Devices, History, backtest, read_truths
+from etl.window import parse_window
+from fleet.backtest import Difference, Episode, Score, difference, score
+from fleet.catalog import Catalog, load_catalog
+from fleet.control import Device
+from fleet.duration import format_duration
+from fleet.errors import ConfigurationError
+from fleet.registry import milliseconds
+from fleet.settings import Settings
+from fleet.spec import DeviceType
+from fleet.spec_file import load_spec
+
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Outcome:
+    spec: DeviceType
+    rules: tuple[str, ...]
+    start: datetime
+    end: datetime
+    history: History
+    score: Score | None
+    live: Difference | None
+
+    @property
+    def days(self) -> float:
+        return (self.end - self.start) / timedelta(days=1)
+
+
+def outcome(
+    rule: str, type_name: str | None, start: str, to: str, truth: Path | None, against_live: bool, warm_up: timedelta
+) -> Outcome:
+    """Raises ConfigurationError, SpecError, DataError."""
+    settings, now = Settings.load(role="batch"), datetime.now(UTC)
+    window = parse_window(start, to, now)
+    if window.start is None or window.end is None:
+        raise ConfigurationError("--from and --to must both be given")
+    catalog = load_catalog(settings.types_dir)
+    live, tried = _chosen(catalog, rule, type_name)
+    devices, lake = _devices(settings, live), Lake(settings.lake)
+    found = backtest(lake, live, tried, devices, window, warm_up)
+    compared = None
+    if against_live:
+        names = {r.id for r in tried.alerts}
+        as_now = live.model_copy(update={"alerts": [r for r in live.alerts if r.id in names]})
+        compared = difference(found.episodes, backtest(lake, live, as_now, devices, window, warm_up).episodes)
+    scored = None if truth is None else score(found.episodes, read_truths(truth))
+    ids = tuple(r.id for r in tried.alerts)
+    return Outcome(tried, ids, window.start, window.end, found, scored, compared)
+
+
+def _chosen(catalog: Catalog, rule: str, type_name: str | None) -> tuple[DeviceType, DeviceType]:
+    """(the type as it is, the type with the rules to be tried alone)"""
+    path = Path(rule)
+    if path.suffix in (".yaml", ".yml"):
+        try:
+            tried = load_spec(path.read_text(encoding="utf-8"), str(path))
+        except OSError as error:
+            raise ConfigurationError(f"{path}: {error.strerror}") from None
+        if not tried.alerts:
+            raise ConfigurationError(f"{path} has no alerts: nothing to try")
+        return catalog.type(tried.type), tried
+    having = [spec for spec in catalog if any(r.id == rule for r in spec.alerts) and type_name in (None, spec.type)]
+    if len(having) != 1:
+        what = "no type has" if not having else f"{', '.join(s.type for s in having)} have"
+        hint = "a changed copy of the type's spec file is taken too" if not having else "say which with --type"
+        raise ConfigurationError(f"{what} a rule {rule!r}: {hint}")
+    (spec,) = having
+    return spec, spec.model_copy(update={"alerts": [r for r in spec.alerts if r.id == rule]})
+
+
+def _devices(settings: Settings, spec: DeviceType) -> Devices:
+    warehouse = Warehouse.of(settings)
+    try:
+        registry = Registry(warehouse)
+        entries = registry.devices(spec.type, retired=False)
+        zones = {place.site: place.time_zone for place in registry.sites() if place.system == spec.system}
+    finally:
+        warehouse.close()
+    numbers = list(range(spec.partitions))
+
+    def of(partition: int) -> Iterator[Device]:
+        for entry in entries:
+            key = entry.site if spec.partition_by == "site" else entry.device_id
+            if partition_of_key(key, numbers) == partition:
+                registered = milliseconds(entry.registered_at)
+                yield Device(
+                    revision=0, at=registered, type=entry.type, device=entry.device_id, site=entry.site,
+                    registered_at=registered, time_zone=zones.get(entry.site, "UTC"), room=entry.room,
+                    params=entry.params,
+                )  # fmt: skip
+
+    return of
+
+
+def as_object(found: Outcome) -> dict[str, Any]:
+    return {
+        "type": found.spec.type, "rules": found.rules, "from": found.start.isoformat(), "to": found.end.isoformat(),
+        "readings": found.history.readings, "devices": len(found.history.coverage),
+        "coverage": _coverage(found), "alerts": [_episode(e) for e in found.history.episodes],
+        "score": found.score and asdict(found.score),
+        "against_live": found.live
+        and {
+            "both": found.live.both,
+            "only_tried": [_episode(e) for e in found.live.only_first],
+            "only_live": [_episode(e) for e in found.live.only_second],
+        },
+    }  # fmt: skip
+
+
+def as_lines(found: Outcome) -> Iterator[str]:
+    history, devices = found.history, max(1, len(found.history.coverage))
+    yield (
+        f"{found.spec.type}: {', '.join(found.rules)} from {found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M}"
+        f" UTC over {history.readings:,} readings of {len(history.coverage):,} devices"
+    )
+    if (shares := _coverage(found)) is not None:
+        yield f"coverage     {shares['median']:.1%} of the time at the median device, {shares['least']:.1%} at the least"
+    for rule in found.rules:
+        of_rule = [e for e in history.episodes if e.rule == rule]
+        rate = len(of_rule) / devices / max(found.days, 1e-9)
+        yield f"{rule:24} {len(of_rule):,} alerts, {rate:.3g} a device and day, {_longest(of_rule, found)}"
+    if found.score is not None:
+        s = found.score
+        yield (
+            f"truth        precision {_share(s.precision)}, recall {_share(s.recall)}, latency median"
+            f" {_seconds(s.median_latency)}, longest {_seconds(s.longest_latency)}"
+        )
+    if found.live is not None:
+        d = found.live
+        yield f"live         {d.both:,} alike, {len(d.only_first):,} only here, {len(d.only_second):,} only live"
+        for name, some in (("only here", d.only_first), ("only live", d.only_second)):
+            for e in some[:SHOWN]:
+                yield f"  {name}  {_moment(e.fired_us)} {e.rule} {e.device} at {e.site}"
+            if len(some) > SHOWN:
+                yield f"  … and {len(some) - SHOWN:,} more; --json has all"
+
+
+def _longest(some: list[Episode], found: Outcome) -> str:
+    end = found.end.timestamp() * 1e6
+    lengths = [(end if e.ends_us is None else e.ends_us) - e.fired_us for e in some]
+    if not lengths:
+        return "none"
+    return f"median {_length(median(lengths))}, longest {_length(max(lengths))}"
+
+
+def _length(micros: float) -> str:
+    return format_duration(timedelta(seconds=round(micros / 1e6)))
+
+
+def _coverage(found: Outcome) -> dict[str, float] | None:
+    shares = found.history.coverage.values()
+    if found.spec.cadence == "event" or not shares:
+        return None
+    return {"median": median(shares), "least": min(shares)}
+
+
+def _episode(e: Episode) -> dict[str, Any]:
+    ends = None if e.ends_us is None else _moment(e.ends_us)
+    return {
+        "rule": e.rule, "device": e.device, "site": e.site, "severity": e.severity, "fired": _moment(e.fired_us),
+        "resolved": ends,
+    }  # fmt: skip
+
+
+def _moment(micros: int) -> str:
+    return datetime.fromtimestamp(micros / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f} s"
