@@ -1,0 +1,111 @@
+"""`weir rules backtest` over a lake small enough to count by hand, with the registry in a real warehouse."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connections.lake import Lake
+from fleet.catalog import load_catalog
+from fleet.settings import CHECKOUT
+from stack.stack import Stack
+from tests.command import Weir, command
+from tests.integration.small_lake import T0, SmallLake
+
+pytestmark = pytest.mark.stack
+WEATHER = CHECKOUT / "fleet" / "types" / "weather_station.yaml"
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> SmallLake:
+    """Device 1 is too hot from 03:10 to 03:20, device 2, in another partition of Kafka, from 03:30 on; a third is cool."""
+    made = SmallLake(Lake(f"file://{tmp_path}/lake"))
+    spec = load_catalog(CHECKOUT / "fleet" / "types").type("weather_station")
+    rows = []
+    for second in range(0, 3600, 10):
+        at = T0 + timedelta(seconds=second)
+        hot = {"1": 600 <= second < 1200, "2": second >= 1800, "3": False}
+        rows += [
+            {"device_id": d, "event_time": at, "seq": second, "temperature": 40.0 if h else 20.0}
+            for d, h in hot.items()
+        ]
+    half = len(rows) // 2
+    for part in (rows[:half], rows[half:]):
+        made.land(spec, [r for r in part if r["device_id"] != "2"], kafka_partition=0)
+        made.land(spec, [r for r in part if r["device_id"] == "2"], kafka_partition=1)
+    return made
+
+
+@pytest.fixture
+def weir(stack: Stack, tmp_path: Path) -> Weir:
+    return command(WEIR_HOME=stack.layout.home, WEIR_LAKE_URI=f"file://{tmp_path}/lake")
+
+
+def backtest(weir: Weir, rule: object, *more: str, **times: str) -> dict[str, Any]:
+    times = {"from": "2026-11-22T03:00", "to": "2026-11-22T04:00"} | times
+    asked = [text for name, value in times.items() for text in (f"--{name}", value)]
+    said = weir("rules", "backtest", "--rule", str(rule), *asked, *more, "--json")
+    return json.loads(said.stdout)  # type: ignore[no-any-return]
+
+
+def test_what_a_rule_would_have_said(weir: Weir, lake: SmallLake) -> None:
+    found = backtest(weir, "high_temperature")
+    told = [(a["device"], a["fired"], a["resolved"]) for a in found["alerts"]]
+    assert told == [("1", "2026-11-22T03:10:00Z", "2026-11-22T03:20:00Z"), ("2", "2026-11-22T03:30:00Z", None)]
+    assert (found["readings"], found["devices"], found["rules"]) == (1080, 3, ["high_temperature"])
+    assert found["coverage"]["least"] > 0.5
+
+
+def test_only_what_fired_within_the_window(weir: Weir, lake: SmallLake) -> None:
+    """The warm-up has the rule know that device 1 is in breach already."""
+    found = backtest(weir, "high_temperature", **{"from": "2026-11-22T03:15"})
+    assert [a["device"] for a in found["alerts"]] == ["2"]
+
+
+def test_a_changed_rule_beside_the_one_in_force(weir: Weir, lake: SmallLake, tmp_path: Path) -> None:
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(WEATHER.read_text().replace("when: temperature > 35,", "when: temperature > 35, for: 15m,"))
+    found = backtest(weir, changed, "--against", "live")
+    assert [a["device"] for a in found["alerts"] if a["rule"] == "high_temperature"] == ["2"]
+    only_live = [a["device"] for a in found["against_live"]["only_live"]]
+    assert (found["against_live"]["both"], only_live, found["against_live"]["only_tried"]) == (1, ["1"], [])
+
+
+def test_scores_against_the_truth(weir: Weir, lake: SmallLake, tmp_path: Path) -> None:
+    truth = tmp_path / "truth.jsonl"
+    said = [
+        {"device": "1", "begin": "2026-11-22T03:09:00Z", "end": "2026-11-22T03:20:00Z"},
+        {"device": "3", "begin": "2026-11-22T03:09:00Z", "end": "2026-11-22T03:20:00Z"},
+    ]
+    truth.write_text("\n".join(map(json.dumps, said)))
+    score = backtest(weir, "high_temperature", "--truth", str(truth))["score"]
+    assert score == {"precision": 0.5, "recall": 0.5, "median_latency": 60.0, "longest_latency": 60.0}
+
+
+def test_for_people(weir: Weir, lake: SmallLake) -> None:
+    said = weir("rules", "backtest", "--rule", "high_temperature", "--from", "2026-11-22T03:00", "--to",
+                "2026-11-22T04:00", "--against", "live").stdout  # fmt: skip
+    assert "1,080 readings of 3 devices" in said
+    assert "2 alike, 0 only here, 0 only live" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--rule", "hgih"), "no type has a rule 'hgih'"),
+        (("--rule", "nowhere.yaml"), "nowhere.yaml: No such file"),
+        (("--rule", "high_temperature", "--against", "dead"), "it can only be live"),
+        (("--rule", "high_temperature", "--warm-up", "long"), "--warm-up"),
+    ],
+)
+def test_mistakes(weir: Weir, lake: SmallLake, arguments: tuple[str, ...], problem: str) -> None:
+    assert problem in weir("rules", "backtest", *arguments, "--from", "2026-11-22", "--to", "now", code=1).stderr
+
+
+def test_a_truth_that_is_none(weir: Weir, lake: SmallLake, tmp_path: Path) -> None:
+    truth = tmp_path / "truth.jsonl"
+    truth.write_text('{"device": "1"}\n')
+    said = weir("rules", "backtest", "--rule", "high_temperature", "--from", "2026-11-22", "--truth", str(truth), code=1)
+    assert "truth.jsonl:1: expected such as" in said.stderr
