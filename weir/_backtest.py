@@ -46,7 +46,7 @@ def outcome(
     rule: str, type_name: str | None, start: str, to: str, truth: Path | None, against_live: bool, warm_up: timedelta
 ) -> Outcome:
     """Raises ConfigurationError, SpecError, DataError."""
-    settings, now = Settings.load(role="batch"), datetime.now(UTC)
+    settings, now = Settings.load(), datetime.now(UTC)
     window = parse_window(start, to, now)
     if window.start is None or window.end is None:
         raise ConfigurationError("--from and --to must both be given")
