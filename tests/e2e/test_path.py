@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import text
 
 from connections.airflow import Airflow
+from connections.mqtt_publisher import BulkPublisher
 from connections.warehouse import Warehouse
 from fleet.catalog import load_catalog
 from fleet.dashboard import dashboards
@@ -131,6 +132,36 @@ def test_a_late_file_reprocesses_only_its_partition(operator: Settings, weir: We
     etl(operator)
     after = processed(operator)
     assert {k for k in after if after[k] != before.get(k)} == {key}
+
+
+def test_what_was_refused_comes_back_through_its_dag(whole_stack: Stack, operator: Settings, weir: Weir) -> None:
+    """A reading of a device that was retired by mistake: refused, then given back, once."""
+    device = "taken-back"
+    weir("devices", "add", "weather_station", device, "--site", "field")
+    weir("devices", "retire", "weather_station", device)
+    publisher = BulkPublisher(whole_stack.settings("simulator"))
+    reading = {"sensor_id": device, "timestamp": time.time(), "temperature": 21.5}
+    publisher.publish(f"dt/weather/field/weather_station/{device}", json.dumps(reading).encode())
+    publisher.close(10)
+
+    def held() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(
+            weir("quarantine", "stats", "--reason", "retired_device", "--json").stdout
+        )
+        return found
+
+    deadline = time.monotonic() + 90
+    while not held():
+        assert time.monotonic() < deadline, "it was not refused"
+        etl(operator)
+    weir("devices", "add", "weather_station", device, "--site", "field")
+    for _ in range(2):
+        etl(operator, "quarantine_replay", reason="retired_device")
+        warehouse = Warehouse.of(operator)
+        loaded = warehouse.rows("SELECT count, mean FROM rollups WHERE device_id = :d AND grain = '1h'", d=device)
+        warehouse.close()
+        assert [(row["count"], row["mean"]) for row in loaded] == [(1, 21.5)]
+        assert [(row["rows"], row["replayed"]) for row in held()] == [(1, 1)]
 
 
 def test_the_retention_dag_deletes_what_is_old_and_nothing_else(whole_stack: Stack, operator: Settings) -> None:
