@@ -59,7 +59,7 @@ class Ground:
 
     def message(self, device: str, second: float, **values: Any) -> dict[str, Any]:
         at = HOUR + timedelta(seconds=second)
-        payload = {"device_id": device, "event_time": int(at.timestamp() * 1000), "values": values}
+        payload = {"sensor_id": device, "timestamp": at.timestamp(), **values}
         return {
             "reason": "unknown_metric", "mqtt_topic": f"dt/weather/field/{TYPE}/{device}", "received_at": at,
             "payload": json.dumps(payload).encode(),

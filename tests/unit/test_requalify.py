@@ -20,8 +20,7 @@ def catalog() -> Catalog:
 
 
 def said(**changes: Any) -> bytes:
-    values = {"temperature": 21.5, "humidity": 50.0}
-    return json.dumps({"device_id": "7", "event_time": NOW_US // 1000, "values": values, **changes}).encode()
+    return json.dumps({"sensor_id": "7", "timestamp": NOW_US / 1e6, "temperature": 21.5, **changes}).encode()
 
 
 def judged(catalog: Catalog, payload: bytes, topic: str = TOPIC, **in_service: bool) -> Requalified | Reject:
@@ -40,9 +39,9 @@ def test_a_reading_goes_where_the_bridge_would_have_written_it(catalog: Catalog)
     ("payload", "reason"),
     [
         (b"{", "malformed_json"),
-        (said(values={"temperature": "warm"}), "wrong_type"),
-        (said(values={"sunshine": 3}), "unknown_metric"),
-        (said(event_time=NOW_US // 1000 + 3_600_000), "future_time"),
+        (said(temperature="warm"), "wrong_type"),
+        (said(sunshine=3), "unknown_metric"),
+        (said(timestamp=NOW_US / 1e6 + 3600), "future_time"),
     ],
 )
 def test_what_is_still_none_stays(catalog: Catalog, payload: bytes, reason: str) -> None:
