@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import Param, dag, task_group
 
-from plugins.replay_tasks import discover, landed, replay
+from plugins.replay_tasks import discover, landed, late_alerts, replay
 from plugins.sensor_tasks import load, reconcile, systems, validate
 
 RANGE = "2026-11-22, 2026-11-22T03:00, or -2h for two hours ago; UTC"
@@ -38,7 +38,7 @@ def quarantine_replay() -> None:
     back = replay()
     found = discover(back)
     landed(back) >> found
-    process.expand(batch=found) >> reconcile()
+    process.expand(batch=found) >> late_alerts() >> reconcile()
 
 
 quarantine_replay()

@@ -14,6 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from connections.lake import Lake
+from connections.publication import partition_of_key
+from connections.registry import Registry
+from connections.warehouse import Warehouse
 from etl.lake_frames import arrow_tables
 from etl.lake_index import by_partition
 from etl.window import Window
@@ -21,6 +24,7 @@ from fleet.backtest import Arrival, Coverage, Episode, Truth, episodes, transiti
 from fleet.control import Device
 from fleet.errors import ConfigurationError
 from fleet.reading import Reading, digest_of, encode_reading
+from fleet.registry import milliseconds
 from fleet.spec import DeviceType, RuledType
 
 Devices = Callable[[int], Iterable[Device]]
@@ -84,12 +88,14 @@ def read_arrivals(
         if not tables:
             continue
         rows = pa.concat_tables(tables).sort_by("kafka_offset")
-        for arrival in _arrivals(rows, spec):
+        for arrival in arrivals_of(rows, spec):
             if low <= arrival.append_us < high:
                 yield arrival
 
 
-def _arrivals(rows: pa.Table, spec: DeviceType) -> Iterator[Arrival]:
+def arrivals_of(rows: pa.Table, spec: DeviceType) -> Iterator[Arrival]:
+    """In the order of the rows, which have the columns of the type's data files."""
+
     def ints(name: str) -> list[Any]:
         return rows[name].cast(pa.int64()).to_pylist()  # type: ignore[no-any-return]
 
@@ -101,6 +107,21 @@ def _arrivals(rows: pa.Table, spec: DeviceType) -> Iterator[Arrival]:
         reading = Reading(device, spec.type, site, event_us, said, seq, spec.version)
         digest = digest_of(encode_reading(reading)) if seq is None else None
         yield Arrival(reading, offset, append_ms * 1000, digest)
+
+
+def registered(warehouse: Warehouse, spec: DeviceType) -> Devices:
+    """What the registry says now of the type's devices in service."""
+    registry = Registry(warehouse)
+    zones = {place.site: place.time_zone for place in registry.sites() if place.system == spec.system}
+    by_partition: dict[int, list[Device]] = {}
+    for entry in registry.devices(spec.type, retired=False):
+        key, at = entry.site if spec.partition_by == "site" else entry.device_id, milliseconds(entry.registered_at)
+        device = Device(
+            revision=0, at=at, type=entry.type, device=entry.device_id, site=entry.site, registered_at=at,
+            time_zone=zones.get(entry.site, "UTC"), room=entry.room, params=entry.params,
+        )  # fmt: skip
+        by_partition.setdefault(partition_of_key(key, list(range(spec.partitions))), []).append(device)
+    return lambda partition: by_partition.get(partition, ())
 
 
 def read_truths(path: Path) -> list[Truth]:

@@ -27,6 +27,14 @@ def replay() -> dict[str, Any]:
     return {"partitions": sorted(found.partitions), "ends": found.ends}
 
 
+@task(**ATTEMPTS, trigger_rule="all_done")
+def late_alerts() -> int:
+    """Alerts that would have fired, had it come in time: written down, told to nobody."""
+    from etl.late_alerts import write_late_alerts
+
+    return write_late_alerts(job_of_task(), run_id_of_task())
+
+
 @task.sensor(poke_interval=5, timeout=LANDING.total_seconds(), mode="reschedule")
 def landed(back: dict[str, Any]) -> bool:
     from etl.replay import has_landed

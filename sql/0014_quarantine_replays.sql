@@ -16,3 +16,19 @@ CREATE TABLE quarantine_replays (
     to_offset       bigint      NOT NULL,
     PRIMARY KEY (kafka_topic, kafka_partition, kafka_offset)
 );
+
+-- Alerts that would have fired, had such readings come in time. Nobody was told, and nobody will be.
+CREATE TABLE late_alerts (
+    system      text        NOT NULL,
+    type        text        NOT NULL,
+    rule        text        NOT NULL,
+    device_id   text        NOT NULL,
+    site        text        NOT NULL,
+    severity    text        NOT NULL,
+    starts_at   timestamptz NOT NULL,
+    fired_at    timestamptz NOT NULL,
+    resolved_at timestamptz,          -- null: it was active when the readings looked at ended
+    replay_id   text        NOT NULL,
+    at          timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (type, rule, device_id, starts_at)
+);

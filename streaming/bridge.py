@@ -19,7 +19,15 @@ from connections import kafka, mqtt
 from connections.kafka_appends import Appender
 from connections.mqtt_frames import Delivery
 from fleet.catalog import Catalog
-from fleet.channels import REJECTED, Route, parse_data_topic, readings_topics, routes, topics_by_site, unrouted_subscription
+from fleet.channels import (
+    REJECTED,
+    Route,
+    parse_data_topic,
+    readings_topics,
+    routes,
+    topics_by_site,
+    unrouted_subscription,
+)
 from fleet.contract import Intake, Reject
 from fleet.dead_letter import dead_letter_of_message, encode_dead_letter
 from fleet.errors import ConfigurationError, Unavailable

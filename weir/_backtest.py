@@ -9,17 +9,13 @@ from statistics import median
 from typing import Any
 
 from connections.lake import Lake
-from connections.publication import partition_of_key
-from connections.registry import Registry
 from connections.warehouse import Warehouse
-from etl.backtest import Devices, History, backtest, read_truths
+from etl.backtest import History, backtest, read_truths, registered
 from etl.window import parse_window
 from fleet.backtest import Difference, Episode, Score, difference, score
 from fleet.catalog import Catalog, load_catalog
-from fleet.control import Device
 from fleet.duration import format_duration
 from fleet.errors import ConfigurationError
-from fleet.registry import milliseconds
 from fleet.settings import Settings
 from fleet.spec import DeviceType
 from fleet.spec_file import load_spec
@@ -52,7 +48,9 @@ def outcome(
         raise ConfigurationError("--from and --to must both be given")
     catalog = load_catalog(settings.types_dir)
     live, tried = _chosen(catalog, rule, type_name)
-    devices, lake = _devices(settings, live), Lake(settings.lake)
+    warehouse, lake = Warehouse.of(settings), Lake(settings.lake)
+    devices = registered(warehouse, live)
+    warehouse.close()
     found = backtest(lake, live, tried, devices, window, warm_up)
     compared = None
     if against_live:
@@ -82,30 +80,6 @@ def _chosen(catalog: Catalog, rule: str, type_name: str | None) -> tuple[DeviceT
         raise ConfigurationError(f"{what} a rule {rule!r}: {hint}")
     (spec,) = having
     return spec, spec.model_copy(update={"alerts": [r for r in spec.alerts if r.id == rule]})
-
-
-def _devices(settings: Settings, spec: DeviceType) -> Devices:
-    warehouse = Warehouse.of(settings)
-    try:
-        registry = Registry(warehouse)
-        entries = registry.devices(spec.type, retired=False)
-        zones = {place.site: place.time_zone for place in registry.sites() if place.system == spec.system}
-    finally:
-        warehouse.close()
-    numbers = list(range(spec.partitions))
-
-    def of(partition: int) -> Iterator[Device]:
-        for entry in entries:
-            key = entry.site if spec.partition_by == "site" else entry.device_id
-            if partition_of_key(key, numbers) == partition:
-                registered = milliseconds(entry.registered_at)
-                yield Device(
-                    revision=0, at=registered, type=entry.type, device=entry.device_id, site=entry.site,
-                    registered_at=registered, time_zone=zones.get(entry.site, "UTC"), room=entry.room,
-                    params=entry.params,
-                )  # fmt: skip
-
-    return of
 
 
 def as_object(found: Outcome) -> dict[str, Any]:

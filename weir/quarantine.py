@@ -111,6 +111,7 @@ def replay(
     """Let what is good by today's specs and registry go where it belongs, and process its partitions again.
 
     Nothing comes back twice. Alert rules pass over readings as late as these: a replay pages nobody."""
+    from etl.late_alerts import write_late_alerts
     from etl.replay import replay as bring_back
     from weir.etl import lines, new_run_id, open_job, run_through
 
@@ -123,10 +124,28 @@ def replay(
         _wait(job, found)
         from etl.run import Request
 
-        figures |= {"run": run_through(job, run_id, Request(partitions=tuple(sorted(found.partitions))), say)}
+        figures["run"] = run_through(job, run_id, Request(partitions=tuple(sorted(found.partitions))), say)
+        figures["late_alerts"] = write_late_alerts(job, run_id)
         say(lines({k: v for k, v in figures["run"].items() if k != "run_id"}))
+        say(f"alerts that would have fired in time: {figures['late_alerts']:,}")
     if as_json:
         typer.echo(json.dumps({**figures, "dry_run": dry_run}))
+
+
+@quarantine.command()
+def alerts(
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50, as_json: AsJson = False
+) -> None:
+    """Alerts that would have fired, had what was given back come in time. Nobody was told of them."""
+    found = _warehouse().rows(
+        "SELECT system, type, rule, device_id, site, severity, fired_at, resolved_at, at AS known_at FROM late_alerts"
+        " ORDER BY fired_at DESC LIMIT :limit",
+        limit=limit,
+    )
+    if as_json:
+        typer.echo(json.dumps(found, default=_plain))
+        return
+    _table(found, ("fired_at", "resolved_at", "severity", "type", "rule", "device_id", "site", "known_at"))
 
 
 def _figures(found: "Replay") -> dict[str, Any]:

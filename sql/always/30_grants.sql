@@ -17,11 +17,11 @@ GRANT SELECT, UPDATE ON dispatcher, dispatch_requests TO weir_dispatcher;
 GRANT INSERT ON notifications TO weir_dispatcher;
 GRANT SELECT ON devices TO weir_dispatcher; -- how many there are at a site
 
-GRANT SELECT ON readings, live_offsets, devices, ledger_balance TO weir_batch;
+GRANT SELECT ON readings, live_offsets, devices, sites, ledger_balance TO weir_batch;
 GRANT SELECT, INSERT, UPDATE, DELETE
    ON rollups, anomalies, quarantine, ledger, ledger_metrics, rejects, ledger_topics, validations, etl_runs
    TO weir_batch;
-GRANT SELECT, INSERT ON quarantine_replays TO weir_batch;
+GRANT SELECT, INSERT ON quarantine_replays, late_alerts TO weir_batch;
 GRANT EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches TO weir_batch;
 
 -- The registry's commands and the bridge. They delete nothing.

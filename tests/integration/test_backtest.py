@@ -107,5 +107,7 @@ def test_mistakes(weir: Weir, lake: SmallLake, arguments: tuple[str, ...], probl
 def test_a_truth_that_is_none(weir: Weir, lake: SmallLake, tmp_path: Path) -> None:
     truth = tmp_path / "truth.jsonl"
     truth.write_text('{"device": "1"}\n')
-    said = weir("rules", "backtest", "--rule", "high_temperature", "--from", "2026-11-22", "--truth", str(truth), code=1)
+    said = weir(
+        "rules", "backtest", "--rule", "high_temperature", "--from", "2026-11-22", "--truth", str(truth), code=1
+    )
     assert "truth.jsonl:1: expected such as" in said.stderr

@@ -13,7 +13,6 @@ from pydantic import SecretStr
 
 from connections import kafka
 from connections.lake import Lake
-from connections.warehouse import Warehouse
 from etl import replay as module
 from etl.quarantine import Filter, at_place, rows, stats
 from etl.replay import Replay, has_landed, replay
@@ -105,7 +104,11 @@ def test_a_dead_letter_that_is_a_reading_now_comes_back_once(ground: Ground) -> 
     assert found.partitions == {f"weather/{TYPE}/2026-11-21T07"}
     assert not has_landed(ground.job, found.ends)
     (reading,) = ground.written(start)
-    assert (reading.device_id, reading.event_time, reading.values) == ("d1", HOUR + timedelta(seconds=1), {"sunshine": 40})
+    assert (reading.device_id, reading.event_time, reading.values) == (
+        "d1",
+        HOUR + timedelta(seconds=1),
+        {"sunshine": 40},
+    )
     again = replay(ground.job, Filter(), "second")
     assert (again.letters, again.before, again.partitions) == ({}, 1, set())
     assert len(ground.written(start)) == 1
@@ -170,5 +173,7 @@ def test_values_in_range_now_are_valid_after_their_partitions_are_processed(grou
     assert [row["value"] for row in rows(ground.job.warehouse, asked, 10) if row["what"] == "value"] == [900.0]
     (place,) = {row["place"] for row in rows(ground.job.warehouse, asked, 10)}
     assert {row["what"] for row in at_place(ground.job.warehouse, place)} == {"value", "reading"}
-    rolled = ground.job.warehouse.rows("SELECT count FROM rollups WHERE device_id = :device AND grain = '1h'", device=device)
+    rolled = ground.job.warehouse.rows(
+        "SELECT count FROM rollups WHERE device_id = :device AND grain = '1h'", device=device
+    )
     assert [row["count"] for row in rolled] == [1]
