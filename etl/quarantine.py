@@ -12,6 +12,9 @@ PLACE = "q.kafka_topic || '/' || q.kafka_partition || '/' || q.kafka_offset"
 REPLAYED = " LEFT JOIN quarantine_replays r USING (kafka_topic, kafka_partition, kafka_offset)"
 
 
+ALWAYS = Window(None, None)
+
+
 @dataclass(frozen=True)
 class Filter:
     """None is all. `window` is of event times, of dead letters of the times they were appended."""
@@ -21,7 +24,7 @@ class Filter:
     reason: str | None = None
     device: str | None = None
     metric: str | None = None
-    window: Window = Window(None, None)
+    window: Window = ALWAYS
 
     def where(self) -> tuple[str, Mapping[str, object]]:
         """For a query over `quarantine q`, and its parameters."""

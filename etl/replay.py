@@ -1,8 +1,8 @@
 """What was quarantined and is good now goes where it belongs.
 
 - A dead letter that is a reading now is written to Kafka as the bridge would have written it; landing, live and the
-  batch take it from there, late. It is written once: `quarantine_replays` says which have been, and one that was written
-  without its row there (killed in between) comes again as a duplicate, which the batch drops.
+  batch take it from there, late. It is written once: `quarantine_replays` says which have been. One that was written
+  and has no row there, after a kill in between, comes again as a duplicate, which the batch drops.
 - A value that is in range now is still in the lake: its partition is processed again.
 
 The alert rules pass over readings as late as that, so a replay pages nobody.
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from kafka.errors import KafkaError
 from sqlalchemy import Connection, text
 
 from connections import kafka
@@ -60,6 +61,8 @@ def replay(job: Job, asked: Filter, replay_id: str, dry_run: bool = False) -> Re
             with job.warehouse.transaction() as c:
                 c.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": LOCK})
                 _chunk(c, judge, producer, some, replay_id, asked.device, found)
+    except KafkaError as error:
+        raise kafka.unavailable(job.settings, error) from error
     finally:
         if producer is not None:
             kafka.close(producer)
@@ -123,7 +126,7 @@ def _chunk(
         return
     rows = []
     for letter, now, futures in sent:
-        at = [future.get(CONFIRM_SECONDS) for future in futures][0]
+        at, *_ = [future.get(CONFIRM_SECONDS) for future in futures]
         name = f"{at.topic}/{at.partition}"
         found.ends[name] = max(found.ends.get(name, 0), at.offset + 1)
         rows.append(_row(judge, letter, now, at, replay_id))
