@@ -104,7 +104,7 @@ def as_lines(found: Outcome) -> Iterator[str]:
         f" UTC over {history.readings:,} readings of {len(history.coverage):,} devices"
     )
     if (shares := _coverage(found)) is not None:
-        yield f"coverage     {shares['median']:.1%} of the time at the median device, {shares['least']:.1%} at the least"
+        yield f"coverage     median device {shares['median']:.1%} of the time, least {shares['least']:.1%}"
     for rule in found.rules:
         of_rule = [e for e in history.episodes if e.rule == rule]
         rate = len(of_rule) / devices / max(found.days, 1e-9)

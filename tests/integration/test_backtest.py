@@ -20,7 +20,7 @@ WEATHER = CHECKOUT / "fleet" / "types" / "weather_station.yaml"
 
 @pytest.fixture
 def lake(tmp_path: Path) -> SmallLake:
-    """Device 1 is too hot from 03:10 to 03:20, device 2, in another partition of Kafka, from 03:30 on; a third is cool."""
+    """Device 1 is too hot from 03:10 to 03:20; device 2, of another partition of Kafka, from 03:30 on; 3 never."""
     made = SmallLake(Lake(f"file://{tmp_path}/lake"))
     spec = load_catalog(CHECKOUT / "fleet" / "types").type("weather_station")
     rows = []
@@ -107,7 +107,5 @@ def test_mistakes(weir: Weir, lake: SmallLake, arguments: tuple[str, ...], probl
 def test_a_truth_that_is_none(weir: Weir, lake: SmallLake, tmp_path: Path) -> None:
     truth = tmp_path / "truth.jsonl"
     truth.write_text('{"device": "1"}\n')
-    said = weir(
-        "rules", "backtest", "--rule", "high_temperature", "--from", "2026-11-22", "--truth", str(truth), code=1
-    )
-    assert "truth.jsonl:1: expected such as" in said.stderr
+    asked = ("--rule", "high_temperature", "--from", "2026-11-22", "--truth", str(truth))
+    assert "truth.jsonl:1: expected such as" in weir("rules", "backtest", *asked, code=1).stderr
