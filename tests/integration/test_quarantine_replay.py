@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from connections import kafka
 from connections.lake import Lake
 from etl import replay as module
+from etl.late_alerts import write_late_alerts
 from etl.quarantine import Filter, at_place, rows, stats
 from etl.replay import Replay, has_landed, replay
 from etl.run import Job, Request
@@ -175,3 +176,26 @@ def test_values_in_range_now_are_valid_after_their_partitions_are_processed(grou
         "SELECT count FROM rollups WHERE device_id = :device AND grain = '1h'", device=device
     )
     assert [row["count"] for row in rolled] == [1]
+
+
+def test_alerts_that_would_have_fired_are_written_down(ground: Ground) -> None:
+    device, replay_id = f"l{ground.first}", f"late-{ground.first}"
+    cool = [{"device_id": device, "event_time": HOUR + timedelta(seconds=s), "temperature": 20.0} for s in (0, 40)]
+    ground.lake.offsets[ground.job.catalog.type(TYPE).topic, 0] = ground.first
+    ground.lake.land(ground.job.catalog.type(TYPE), cool)
+    ground.lake.land_rejects([ground.message(device, s, temperature=40.0, sunshine=9) for s in (10, 20)], HOUR)
+    ground.mend(*SUNSHINE)
+    replay(ground.job, Filter(), replay_id)
+    assert write_late_alerts(ground.job, replay_id) == 0, "it has not landed yet"
+    spec = ground.job.catalog.type(TYPE)
+    for row in ground.job.warehouse.rows(
+        "SELECT * FROM quarantine_replays WHERE replay_id = :id ORDER BY to_offset", id=replay_id
+    ):
+        hot = {"device_id": device, "event_time": row["event_time"], "temperature": 40.0, "sunshine": 9.0}
+        ground.lake.offsets[row["to_topic"], row["to_partition"]] = row["to_offset"]
+        ground.lake.land(spec, [hot], kafka_partition=row["to_partition"])
+    for _ in range(2):
+        assert write_late_alerts(ground.job, replay_id) == 1
+        (late,) = ground.job.warehouse.rows("SELECT * FROM late_alerts WHERE device_id = :device", device=device)
+        assert (late["rule"], late["severity"]) == ("high_temperature", "warning")
+        assert (late["fired_at"], late["resolved_at"]) == (HOUR + timedelta(seconds=10), HOUR + timedelta(seconds=40))
