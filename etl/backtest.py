@@ -97,7 +97,7 @@ def arrivals_of(rows: pa.Table, spec: DeviceType) -> Iterator[Arrival]:
     """In the order of the rows, which have the columns of the type's data files."""
 
     def ints(name: str) -> list[Any]:
-        return rows[name].cast(pa.int64()).to_pylist()  # type: ignore[no-any-return]
+        return rows[name].cast(pa.int64()).to_pylist()
 
     texts = (rows["device_id"].to_pylist(), rows["site"].to_pylist(), rows["carried"].to_pylist())
     values = {metric: rows[metric].to_pylist() for metric in spec.metrics}

@@ -168,7 +168,7 @@ def _replayed(c: Connection, letters: list[dict[str, Any]]) -> set[tuple[str, in
         ),
         places,
     )
-    return {tuple(row) for row in found}  # type: ignore[misc]
+    return {tuple(row) for row in found}
 
 
 def _row(judge: Requalifier, letter: dict[str, Any], now: Requalified, at: Any, replay_id: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_one_that_is_active_at_the_end_has_none() -> None:
 def test_silence_is_told_though_nothing_comes() -> None:
     assert [e.rule for e in run(arrival(0, 20), until=30)] == []
     (found,) = run(arrival(0, 20), until=90)
-    assert (found.rule, found.starts_us) == ("silent", T0)
+    assert (found.rule, found.fired_us) == ("silent", T0 + 60 * S)
     assert [e.rule for e in run(arrival(0, 20), arrival(200, 20))] == ["silent"], "before the reading that ends it"
 
 
