@@ -58,7 +58,7 @@ class RecordBatch:
 
     @cached_property
     def marks(self) -> dict[int, bytes]:
-        """Place → HEARTBEAT, CONTROL or what else a mark says; those records are no readings."""
+        """Place → HEARTBEAT, CONTROL or what else a mark says; those records are no readings to rules."""
         found = {place: mark_of(headers) for place, headers in self.headers.items()}
         return {place: mark for place, mark in found.items() if mark is not None}
 

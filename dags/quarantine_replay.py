@@ -37,8 +37,8 @@ def quarantine_replay() -> None:
 
     back = replay()
     found = discover(back)
-    landed(back) >> found
-    process.expand(batch=found) >> late_alerts() >> reconcile()
+    landed(back) >> late_alerts(back) >> found
+    process.expand(batch=found) >> reconcile()
 
 
 quarantine_replay()

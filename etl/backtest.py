@@ -5,9 +5,10 @@ pieces of one flush.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from heapq import merge
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +22,61 @@ from etl.lake_frames import arrow_tables
 from etl.lake_index import by_partition
 from etl.window import Window
 from fleet.backtest import Arrival, Coverage, Episode, Truth, episodes, transitions
-from fleet.control import Device
+from fleet.catalog import Catalog
+from fleet.control import Control, Device, Retire, key_of
 from fleet.errors import ConfigurationError
 from fleet.reading import Reading, digest_of, encode_reading
 from fleet.registry import milliseconds
-from fleet.spec import DeviceType, RuledType
+from fleet.ruleset import RuleSet
+from fleet.spec import DeviceType
 
-Devices = Callable[[int], Iterable[Device]]
-"""Kafka partition → what the registry says of the devices whose readings go there."""
-LATE = timedelta(days=1)
-"""Readings that arrive later than this after their time are left out: no rule looks at them."""
+Places = Collection[tuple[int, int]]
+"""(Kafka partition, offset) of some readings of a topic."""
 
 
 @dataclass(frozen=True)
 class History:
-    """Of one rule set: alerts that fired within the window, in order; how many readings it saw, and from which share of
-    the window each device has some."""
+    """Of one rule set: alerts that fired within the window, in order; how many readings arrived within it, and from
+    which share of it each device has some."""
 
     episodes: tuple[Episode, ...]
     readings: int
     coverage: dict[str, float]
 
 
-def backtest(
-    lake: Lake, spec: DeviceType, rules: RuledType, devices: Devices, window: Window, warm_up: timedelta
-) -> History:
-    """`spec` is the type as the lake has it, `rules` what is tried. Rules see readings from `warm_up` before the window
-    on; alerts that fired before it are not told of. Raises DataError."""
+@dataclass(frozen=True)
+class Past:
+    """What a backtest looks at. `types`: as the lake has them, the one whose rules are tried first; then those that its
+    site functions look at. `returned`: what came back from quarantine, which rules pass over."""
+
+    lake: Lake
+    types: tuple[DeviceType, ...]
+    registry: Mapping[int, list[Control]]
+    returned: Places
+
+    @classmethod
+    def of(cls, lake: Lake, warehouse: Warehouse, catalog: Catalog, spec: DeviceType, *rules: DeviceType) -> "Past":
+        types = types_for(catalog, spec, *rules)
+        rows = warehouse.rows(
+            "SELECT to_partition, to_offset FROM quarantine_replays WHERE to_topic = :topic", topic=spec.topic
+        )
+        returned = {(row["to_partition"], row["to_offset"]) for row in rows}
+        return cls(lake, types, registered(warehouse, types), returned)
+
+
+def types_for(catalog: Catalog, spec: DeviceType, *rules: DeviceType) -> tuple[DeviceType, ...]:
+    """The type, then the others without rules that site functions in `rules` look at."""
+    looked_at = {name for tried in rules for rule in RuleSet(tried).rules for name, _ in rule.looked_at}
+    others = (catalog.type(name) for name in sorted(looked_at - {spec.type}))
+    return (spec, *(other.model_copy(update={"alerts": []}) for other in others))
+
+
+def backtest(past: Past, rules: DeviceType, window: Window, warm_up: timedelta) -> History:
+    """Rules see what arrived from `warm_up` before the window up to its end. Raises DataError."""
     assert window.start is not None
     assert window.end is not None
     begin, end = _micros(window.start), _micros(window.end)
+    spec, *others = past.types
     allowed = rules.stale_after or (timedelta(0) if rules.cadence == "event" else 3 * rules.cadence)
     coverage = Coverage(begin, end, allowed // timedelta(microseconds=1))
     found: list[Episode] = []
@@ -59,42 +85,42 @@ def backtest(
     def seen(arrivals: Iterator[Arrival]) -> Iterator[Arrival]:
         nonlocal count
         for arrival in arrivals:
-            count += 1
-            coverage.take(arrival.reading.device_id, arrival.reading.event_time_us)
+            if arrival.reading.device_type == spec.type:
+                count += arrival.append_us >= begin
+                coverage.take(arrival.reading.device_id, arrival.reading.event_time_us)
             yield arrival
 
-    for topic, partition in lake.landed_partitions():
+    for topic, partition in past.lake.landed_partitions():
         if topic == spec.topic:
-            arrivals = seen(read_arrivals(lake, spec, partition, window.start - warm_up, window.end))
-            found += episodes(transitions(partition, [rules], devices(partition), arrivals, end))
+            arrivals = seen(read_arrivals(past, partition, begin - warm_up // timedelta(microseconds=1), end))
+            found += episodes(transitions(partition, [rules, *others], past.registry.get(partition, ()), arrivals, end))
     inside = [e for e in found if begin <= e.fired_us < end]
     return History(tuple(sorted(inside, key=lambda e: e.fired_us)), count, coverage.shares())
 
 
-def read_arrivals(
-    lake: Lake, spec: DeviceType, kafka_partition: int, start: datetime, end: datetime
-) -> Iterator[Arrival]:
-    """The type's readings that were appended from `start` up to `end`, in order of offset. Raises DataError."""
-    low, high = _micros(start), _micros(end)
-    span = Window(start - LATE, end + timedelta(hours=1))
-    for name in lake.manifest_names(spec.topic, kafka_partition):
+def read_arrivals(past: Past, kafka_partition: int, begin_us: int, end_us: int) -> Iterator[Arrival]:
+    """What was appended from `begin_us` up to `end_us`, in order of offset. Raises DataError."""
+    lake = past.lake
+    for name in lake.manifest_names(past.types[0].topic, kafka_partition):
         manifest = lake.manifest(name)
-        wanted = [
-            files
-            for files in by_partition(manifest.files).values()
-            if files.partition.type == spec.type and span.has(files.partition)
-        ]
-        tables = [table for files in wanted for table in arrow_tables(lake, spec, files)]
-        if not tables:
+        if manifest.last_append_ms * 1000 < begin_us:
             continue
-        rows = pa.concat_tables(tables).sort_by("kafka_offset")
-        for arrival in arrivals_of(rows, spec):
-            if low <= arrival.append_us < high:
+        if manifest.first_append_ms * 1000 >= end_us:
+            return
+        streams = []
+        for spec in past.types:
+            of_type = [f for f in by_partition(manifest.files).values() if f.partition.type == spec.type]
+            tables = [table for files in of_type for table in arrow_tables(lake, spec, files)]
+            if tables:
+                streams.append(arrivals_of(pa.concat_tables(tables).sort_by("kafka_offset"), spec))
+        for arrival in merge(*streams, key=lambda a: a.offset):
+            if begin_us <= arrival.append_us < end_us and (kafka_partition, arrival.offset) not in past.returned:
                 yield arrival
 
 
 def arrivals_of(rows: pa.Table, spec: DeviceType) -> Iterator[Arrival]:
-    """In the order of the rows, which have the columns of the type's data files."""
+    """In the order of the rows, which have the columns of the type's data files. What is no metric of the type any
+    more is left out."""
 
     def ints(name: str) -> list[Any]:
         return rows[name].cast(pa.int64()).to_pylist()
@@ -103,37 +129,45 @@ def arrivals_of(rows: pa.Table, spec: DeviceType) -> Iterator[Arrival]:
     values = {metric: rows[metric].to_pylist() for metric in spec.metrics}
     columns = (*texts, ints("event_time"), rows["seq"].to_pylist(), ints("kafka_offset"), ints("kafka_timestamp"))
     for place, (device, site, carried, event_us, seq, offset, append_ms) in enumerate(zip(*columns, strict=True)):
-        said = {metric: values[metric][place] for metric in carried}
+        said = {metric: values[metric][place] for metric in carried if metric in values}
         reading = Reading(device, spec.type, site, event_us, said, seq, spec.version)
         digest = digest_of(encode_reading(reading)) if seq is None else None
         yield Arrival(reading, offset, append_ms * 1000, digest)
 
 
-def registered(warehouse: Warehouse, spec: DeviceType) -> Devices:
-    """What the registry says now of the type's devices in service."""
+def registered(warehouse: Warehouse, types: Iterable[DeviceType]) -> dict[int, list[Control]]:
+    """What the registry says now of devices of the types: Kafka partition of their readings → in order of time."""
     registry = Registry(warehouse)
-    zones = {place.site: place.time_zone for place in registry.sites() if place.system == spec.system}
-    by_partition: dict[int, list[Device]] = {}
-    for entry in registry.devices(spec.type, retired=False):
-        key, at = entry.site if spec.partition_by == "site" else entry.device_id, milliseconds(entry.registered_at)
-        device = Device(
-            revision=0, at=at, type=entry.type, device=entry.device_id, site=entry.site, registered_at=at,
-            time_zone=zones.get(entry.site, "UTC"), room=entry.room, params=entry.params,
-        )  # fmt: skip
-        by_partition.setdefault(partition_of_key(key, list(range(spec.partitions))), []).append(device)
-    return lambda partition: by_partition.get(partition, ())
+    zones = {(place.system, place.site): place.time_zone for place in registry.sites()}
+    found: dict[int, list[Control]] = {}
+    for spec in types:
+        for entry in registry.devices(spec.type):
+            at = milliseconds(entry.registered_at)
+            device = Device(
+                revision=0, at=at, type=entry.type, device=entry.device_id, site=entry.site, registered_at=at,
+                time_zone=zones[entry.system, entry.site], room=entry.room, params=entry.params,
+            )  # fmt: skip
+            key = key_of(spec, entry.device_id, entry.site)
+            records = found.setdefault(partition_of_key(key, list(range(spec.partitions))), [])
+            records.append(device)
+            if entry.retired_at is not None:
+                at = milliseconds(entry.retired_at)
+                records.append(Retire(revision=0, at=at, type=entry.type, device=entry.device_id))
+    return {partition: sorted(records, key=lambda r: r.at) for partition, records in found.items()}
 
 
 def read_truths(path: Path) -> list[Truth]:
     """JSON lines of device, begin, end (RFC 3339) and, if it is of one rule alone, rule. Raises ConfigurationError with
     file and line."""
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         try:
             said = json.loads(line)
             begin, end = (_micros(datetime.fromisoformat(said[name])) for name in ("begin", "end"))
+            if begin > end:
+                raise ValueError("the end comes before the begin")
             found.append(Truth(str(said["device"]), begin, end, said.get("rule")))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(

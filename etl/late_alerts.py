@@ -1,127 +1,181 @@
-"""Alerts that would have fired, had what a replay gave back come in time: the rules of today over the devices' readings
-in order of event time, with those that came back and without; what fires with them alone is written down.
+"""Alerts that would have fired, had what a replay gave back been good when it came: the rules of today over the
+devices' readings in order of event time, with what came back and without; what fires with it alone is written down.
 
-Live, the rules passed over those readings: nobody is told, and the log of transitions stays what was said.
+Live, the rules passed over it: nobody is told, and the log of transitions stays what was said.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from heapq import merge
+from itertools import chain
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import text
 
-from etl.backtest import Devices, arrivals_of, registered
+from connections.warehouse import Warehouse
+from etl.backtest import arrivals_of, registered, types_for
 from etl.lake_frames import arrow_tables
-from etl.lake_index import LakeIndex, read_index
+from etl.lake_index import LakeIndex, PartitionFiles, read_index
+from etl.quarantine import ACCEPTED, limits
 from etl.run import Job
-from etl.window import Window
 from fleet.backtest import Arrival, Episode, difference, episodes, transitions
 from fleet.lake_layout import Partition
 from fleet.spec import DeviceType
 
 WARM_UP = timedelta(days=1)
 """How long before the first that came back the rules begin to look."""
+GOOD_VALUES = (
+    f"FROM quarantine q{ACCEPTED} WHERE q.what = 'value' AND good.type IS NOT NULL AND q.partition = ANY(:keys)"
+)
+Place = tuple[int, int]
+"""(Kafka partition, offset)"""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Back:
-    """Of one type: the devices of the readings that came back, the places on Kafka that these have now, and the time
-    that their partitions span."""
+    """What came back of one type: whose, and in which partitions of the lake. `letters`: where those that were dead
+    letters stand now."""
 
-    type: str
-    devices: frozenset[str]
-    places: frozenset[tuple[int, int]]
-    window: Window
+    devices: set[str] = field(default_factory=set)
+    partitions: set[Partition] = field(default_factory=set)
+    letters: set[Place] = field(default_factory=set)
 
 
-def write_late_alerts(job: Job, replay_id: str) -> int:
-    """How many there are, of readings that have landed. Doing it again changes nothing. Raises Unavailable,
-    DataError."""
-    index, count = read_index(job.lake), 0
-    for back in _came_back(job, replay_id):
-        spec = job.catalog.types.get(back.type)
-        if spec is None or not spec.alerts:
-            continue
-        found = late_alerts(job, index, spec, back, registered(job.warehouse, spec))
-        rows = [
-            {
-                "system": spec.system, "type": spec.type, "rule": e.rule, "device": e.device, "site": e.site,
-                "severity": e.severity, "starts_at": _moment(e.starts_us), "fired_at": _moment(e.fired_us),
-                "resolved_at": None if e.ends_us is None else _moment(e.ends_us), "replay_id": replay_id,
-            }
-            for e in found
+def write_late_alerts(job: Job, replay_id: str, partitions: Iterable[str] = ()) -> int:
+    """How many this replay has found: of dead letters that have landed, of whatever replay, and were not examined yet;
+    and of the values of `partitions` that are still held back there and are good now. Doing it again changes nothing.
+    Raises Unavailable, DataError."""
+    index, keys = read_index(job.lake), sorted(partitions)
+    for type_name, back in _came_back(job, keys).items():
+        if (spec := job.catalog.types.get(type_name)) is not None:
+            _examine(job, index, spec, back, replay_id, keys)
+    (row,) = job.warehouse.rows("SELECT count(*) AS n FROM late_alerts WHERE replay_id = :id", id=replay_id)
+    return int(row["n"])
+
+
+def _came_back(job: Job, keys: list[str]) -> dict[str, Back]:
+    found: dict[str, Back] = {}
+    for row in job.warehouse.rows(
+        "SELECT type, device_id, lake_partition AS key, to_partition, to_offset FROM quarantine_replays"
+        " WHERE examined_at IS NULL"
+    ):
+        found.setdefault(row["type"], Back()).letters.add((row["to_partition"], row["to_offset"]))
+        _add(found, row)
+    for row in job.warehouse.rows(
+        f"SELECT DISTINCT q.type, q.device_id, q.partition AS key {GOOD_VALUES}", keys=keys, **limits(job.catalog)
+    ):
+        _add(found, row)
+    return found
+
+
+def _add(found: dict[str, Back], row: Mapping[str, Any]) -> None:
+    back = found.setdefault(row["type"], Back())
+    back.devices.add(row["device_id"])
+    back.partitions.add(Partition.from_key(row["key"]))
+
+
+def _examine(job: Job, index: LakeIndex, spec: DeviceType, back: Back, replay_id: str, keys: list[str]) -> None:
+    types = types_for(job.catalog, spec, spec)
+    rows = Rows(job, index, types, back, keys)
+    registry = [record for records in registered(job.warehouse, types).values() for record in records]
+    if len(types) == 1:
+        registry = [record for record in registry if getattr(record, "device", None) in back.devices]
+
+    def told(came_back: bool) -> list[Episode]:
+        return episodes(transitions(0, types, registry, rows.in_time(came_back)))
+
+    late = difference(told(True), told(False)).only_first
+    _write(job.warehouse, spec, late, rows.landed, replay_id)
+
+
+class Rows:
+    """Readings of the types in order of event time, a partition of the lake at a time: of the devices of what came
+    back, or of all where rules look at whole sites."""
+
+    def __init__(self, job: Job, index: LakeIndex, types: tuple[DeviceType, ...], back: Back, keys: list[str]):
+        self._job, self._types, self._back, self._keys = job, types, back, keys
+        self._mine = pa.array(sorted(back.devices))
+        begin = min(p.start for p in back.partitions) - WARM_UP
+        end = max(p.end for p in back.partitions)
+        self._files = [
+            [f for f in index.partitions.values()
+             if f.partition.type == spec.type and f.partition.end > begin and f.partition.start < end]
+            for spec in types
         ]  # fmt: skip
+        self.landed: set[Place] = set()
+        """Those of `back.letters` that are in the lake."""
+
+    def in_time(self, came_back: bool) -> Iterator[Arrival]:
+        """As if each had come at its event time; without what came back unless `came_back`."""
+        streams = [
+            chain.from_iterable(self._of(spec, files, came_back) for files in sorted(some, key=lambda f: f.partition))
+            for spec, some in zip(self._types, self._files, strict=True)
+        ]
+        for number, arrival in enumerate(merge(*streams, key=lambda a: a.reading.event_time_us)):
+            yield arrival._replace(offset=number, append_us=arrival.reading.event_time_us)
+
+    def _of(self, spec: DeviceType, files: PartitionFiles, came_back: bool) -> Iterator[Arrival]:
+        table = pa.concat_tables(arrow_tables(self._job.lake, spec, files))
+        if len(self._types) == 1:
+            table = table.filter(pc.is_in(table["device_id"], value_set=self._mine))
+        table = table.sort_by([("event_time", "ascending"), ("kafka_offset", "ascending")])
+        if spec is self._types[0] and files.partition in self._back.partitions:
+            places = list(zip(table["kafka_partition"].to_pylist(), table["kafka_offset"].to_pylist(), strict=True))
+            self.landed |= self._back.letters.intersection(places)
+            if not came_back:
+                table = self._as_it_was(table, places, files.partition.key)
+        yield from arrivals_of(table, spec)
+
+    def _as_it_was(self, table: pa.Table, places: list[Place], key: str) -> pa.Table:
+        """Without the dead letters that came back, and with null for the values that do."""
+        bad: dict[str, set[Place]] = {}
+        for row in self._job.warehouse.rows(
+            f"SELECT q.metric, q.kafka_partition, q.kafka_offset {GOOD_VALUES}",
+            keys=[key] if key in self._keys else [], **limits(self._job.catalog),
+        ):  # fmt: skip
+            bad.setdefault(row["metric"], set()).add((row["kafka_partition"], row["kafka_offset"]))
+        for metric, held in bad.items():
+            column = pc.if_else(_are_in(held, places), None, table[metric])
+            table = table.set_column(table.schema.get_field_index(metric), metric, column)
+        return table.filter(pc.invert(_are_in(self._back.letters, places)))
+
+
+def _are_in(some: Collection[Place], places: list[Place]) -> pa.Array:
+    return pa.array([place in some for place in places], pa.bool_())
+
+
+def _write(
+    warehouse: Warehouse, spec: DeviceType, late: Iterable[Episode], landed: Collection[Place], replay_id: str
+) -> None:
+    rows = [
+        {
+            "system": spec.system, "type": spec.type, "rule": e.rule, "device": e.device, "site": e.site,
+            "severity": e.severity, "starts_at": _moment(e.starts_us), "fired_at": _moment(e.fired_us),
+            "resolved_at": None if e.ends_us is None else _moment(e.ends_us), "replay_id": replay_id,
+        }
+        for e in late
+    ]  # fmt: skip
+    with warehouse.transaction() as c:
         if rows:
-            with job.warehouse.transaction() as c:
-                c.execute(
-                    text(
-                        "INSERT INTO late_alerts (system, type, rule, device_id, site, severity, starts_at, fired_at,"
-                        " resolved_at, replay_id) VALUES (:system, :type, :rule, :device, :site, :severity, :starts_at,"
-                        " :fired_at, :resolved_at, :replay_id) ON CONFLICT DO NOTHING"
-                    ),
-                    rows,
-                )
-        count += len(rows)
-    return count
-
-
-def _came_back(job: Job, replay_id: str) -> Iterator[Back]:
-    rows = job.warehouse.rows(
-        "SELECT type, device_id, lake_partition, to_partition, to_offset FROM quarantine_replays"
-        " WHERE replay_id = :replay_id ORDER BY type",
-        replay_id=replay_id,
-    )
-    for type_name, group in groupby(rows, lambda row: row["type"]):
-        some = list(group)
-        partitions = [Partition.from_key(row["lake_partition"]) for row in some]
-        yield Back(
-            type_name, frozenset(row["device_id"] for row in some),
-            frozenset((row["to_partition"], row["to_offset"]) for row in some),
-            Window(min(p.start for p in partitions), max(p.end for p in partitions)),
-        )  # fmt: skip
-
-
-def late_alerts(job: Job, index: LakeIndex, spec: DeviceType, back: Back, devices: Devices) -> tuple[Episode, ...]:
-    rows = _rows(job, index, spec, back)
-    if rows is None:
-        return ()
-    places = set(back.places)
-    came_back = pa.array([place in places for place in _places(rows)])
-    known = [device for number in range(spec.partitions) for device in devices(number) if device.device in back.devices]
-
-    def told(some: pa.Table) -> list[Episode]:
-        return episodes(transitions(0, [spec], known, _in_time(some, spec)))
-
-    return difference(told(rows), told(rows.filter(pc.invert(came_back)))).only_first
-
-
-def _rows(job: Job, index: LakeIndex, spec: DeviceType, back: Back) -> pa.Table | None:
-    """Of the devices, in order of event time."""
-    assert back.window.start is not None
-    span = Window(back.window.start - WARM_UP, back.window.end)
-    mine = pa.array(sorted(back.devices))
-    tables = [
-        table.filter(pc.is_in(table["device_id"], value_set=mine))
-        for files in index.partitions.values()
-        if files.partition.type == spec.type and span.has(files.partition)
-        for table in arrow_tables(job.lake, spec, files)
-    ]
-    if not tables:
-        return None
-    return pa.concat_tables(tables).sort_by([(name, "ascending") for name in ("event_time", "kafka_offset")])
-
-
-def _places(rows: pa.Table) -> Iterator[tuple[int, int]]:
-    return zip(rows["kafka_partition"].to_pylist(), rows["kafka_offset"].to_pylist(), strict=True)
-
-
-def _in_time(rows: pa.Table, spec: DeviceType) -> Iterator[Arrival]:
-    """As if each had come at its event time."""
-    for number, arrival in enumerate(arrivals_of(rows, spec)):
-        yield arrival._replace(offset=number, append_us=arrival.reading.event_time_us)
+            c.execute(
+                text(
+                    "INSERT INTO late_alerts (system, type, rule, device_id, site, severity, starts_at, fired_at,"
+                    " resolved_at, replay_id) VALUES (:system, :type, :rule, :device, :site, :severity, :starts_at,"
+                    " :fired_at, :resolved_at, :replay_id) ON CONFLICT DO NOTHING"
+                ),
+                rows,
+            )
+        c.execute(
+            text(
+                "UPDATE quarantine_replays r SET examined_at = now() FROM unnest(CAST(:partitions AS int[]),"
+                " CAST(:offsets AS bigint[])) AS landed(partition, place) WHERE r.to_topic = :topic"
+                " AND r.to_partition = landed.partition AND r.to_offset = landed.place"
+            ),
+            {"topic": spec.topic, "partitions": [p for p, _ in landed], "offsets": [o for _, o in landed]},
+        )
 
 
 def _moment(micros: int) -> datetime:

@@ -6,12 +6,18 @@ from typing import Any
 
 from connections.warehouse import Warehouse
 from etl.window import Window
+from fleet.catalog import Catalog
 from fleet.errors import ConfigurationError
+from fleet.requalify import accepted
 
 PLACE = "q.kafka_topic || '/' || q.kafka_partition || '/' || q.kafka_offset"
 REPLAYED = " LEFT JOIN quarantine_replays r USING (kafka_topic, kafka_partition, kafka_offset)"
-
-
+ACCEPTED = (
+    " LEFT JOIN unnest(CAST(:types AS text[]), CAST(:metrics AS text[]), CAST(:lows AS float8[]),"
+    " CAST(:highs AS float8[])) AS good(type, metric, low, high)"
+    " ON good.type = q.type AND good.metric = q.metric AND q.value BETWEEN good.low AND good.high"
+)
+"""Joined to `quarantine q`: `good.type` is null where a value is still quarantined. Its parameters: `limits`."""
 ALWAYS = Window(None, None)
 
 
@@ -39,6 +45,12 @@ class Filter:
                 parts.append(f"q.at {sign} :{name}")
                 found[name] = moment
         return " AND ".join(parts) or "true", found
+
+
+def limits(catalog: Catalog) -> dict[str, object]:
+    """Of every metric that today's specs have."""
+    found = [(spec.type, metric, *span) for spec in catalog for metric, span in accepted(spec).items()]
+    return dict(zip(("types", "metrics", "lows", "highs"), map(list, zip(*found, strict=True)), strict=True))
 
 
 def rows(warehouse: Warehouse, asked: Filter, limit: int) -> list[dict[str, Any]]:

@@ -1,13 +1,13 @@
 """What was quarantined and is good now goes where it belongs.
 
-- A dead letter that is a reading now is written to Kafka as the bridge would have written it; landing, live and the
-  batch take it from there, late. It is written once: `quarantine_replays` says which have been. One that was written
-  and has no row there, after a kill in between, comes again as a duplicate, which the batch drops.
-- A value that is in range now is still in the lake: its partition is processed again.
-
-The alert rules pass over readings as late as that, so a replay pages nobody.
+- A dead letter that is a reading now is written to Kafka as the bridge would have written it, marked RETURNED; landing,
+  live and the batch take it from there, late, and alert rules pass over it, so that nobody is paged. It is written
+  once: `quarantine_replays` says which have been. One that was written and has no row there, after a kill in between,
+  comes again as a duplicate, which the batch drops.
+- A value that is in range now is still in the lake: its partition is processed again, whole.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,29 +17,36 @@ from kafka.errors import KafkaError
 from sqlalchemy import Connection, text
 
 from connections import kafka
-from connections.warehouse import Warehouse
+from connections.warehouse import Warehouse, copy_rows
 from etl.lake_frames import reject_batches
-from etl.lake_index import LakeIndex, read_index
-from etl.quarantine import Filter
+from etl.lake_index import read_index
+from etl.load import OUT_OF_RANGE
+from etl.quarantine import ACCEPTED, Filter, limits
 from etl.run import Job
+from fleet.channels import MARK_HEADER, RETURNED, readings_topics
+from fleet.channels import REJECTED as REJECTED_TOPIC
 from fleet.contract import Reject
 from fleet.lake_layout import REJECTED, partition_of
 from fleet.reading import encode_reading
-from fleet.requalify import Requalified, Requalifier, is_good_now
+from fleet.requalify import Requalified, Requalifier
 
 AT_ONCE = 500
 """Dead letters in one transaction: so many may come twice after a kill."""
 CONFIRM_SECONDS = 30
 LOCK = "quarantine_replay"
+COLUMNS = (
+    "kafka_topic", "kafka_partition", "kafka_offset", "replay_id", "system", "type", "device_id", "event_time",
+    "lake_partition", "to_topic", "to_partition", "to_offset",
+)  # fmt: skip
 
 
 @dataclass
 class Replay:
     """What is good now: of dead letters how many by type, of values how many by metric; what stays, by reason."""
 
-    letters: dict[str, int] = field(default_factory=dict)
-    values: dict[str, int] = field(default_factory=dict)
-    still: dict[str, int] = field(default_factory=dict)
+    letters: Counter[str] = field(default_factory=Counter)
+    values: Counter[str] = field(default_factory=Counter)
+    still: Counter[str] = field(default_factory=Counter)
     before: int = 0
     """Dead letters that had come back before."""
     partitions: set[str] = field(default_factory=set)
@@ -49,29 +56,40 @@ class Replay:
 
 
 def replay(job: Job, asked: Filter, replay_id: str, dry_run: bool = False) -> Replay:
-    """Raises Unavailable, Refused."""
+    """Of a replay that was broken off and is tried again by the same id, `partitions` and `ends` are those of all its
+    tries. Raises Unavailable, Refused, DataError."""
     found = Replay()
     _values(job, asked, found)
-    index = read_index(job.lake)
     judge = Requalifier(job.catalog, in_service(job.warehouse))
-    letters = _letters(job, index, asked)
-    producer = None if dry_run else kafka.producer(job.settings, "weir-replay")
+    letters = _letters(job, asked)
+    producer = None
+    if not dry_run:
+        kafka.check_access(job.settings, kafka.WRITE, readings_topics(job.catalog).keys() - {REJECTED_TOPIC})
+        producer = kafka.producer(job.settings, "weir-replay")
     try:
         while some := list(islice(letters, AT_ONCE)):
             with job.warehouse.transaction() as c:
                 c.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": LOCK})
-                _chunk(c, judge, producer, some, replay_id, asked.device, found)
+                good = _good(c, judge, some, asked, found)
+                if producer is not None:
+                    _give_back(c, judge, producer, good, replay_id)
     except KafkaError as error:
         raise kafka.unavailable(job.settings, error) from error
     finally:
         if producer is not None:
             kafka.close(producer)
+    if not dry_run:
+        _add_places(job.warehouse, replay_id, found)
     return found
 
 
 def has_landed(job: Job, ends: Mapping[str, int]) -> bool:
-    marks = read_index(job.lake).marks
-    return all(marks.get(name, 0) >= end for name, end in ends.items())
+    for name, end in ends.items():
+        topic, _, partition = name.rpartition("/")
+        last = job.lake.last_manifest(topic, int(partition))
+        if last is None or last.last_offset + 1 < end:
+            return False
+    return True
 
 
 def in_service(warehouse: Warehouse) -> dict[tuple[str, str], bool]:
@@ -79,66 +97,64 @@ def in_service(warehouse: Warehouse) -> dict[tuple[str, str], bool]:
     return {(row["type"], row["device_id"]): row["serves"] for row in rows}
 
 
-def _letters(job: Job, index: LakeIndex, asked: Filter) -> Iterator[dict[str, Any]]:
-    """Dead letters of the filter, oldest first, with their whole payloads."""
+def _values(job: Job, asked: Filter, found: Replay) -> None:
+    """A reading all of whose values were bad has them here too."""
+    where, given = asked.where()
+    rows = job.warehouse.rows(
+        "SELECT q.partition, q.type, q.metric, count(good.type) AS good, count(*) AS held"  # noqa: S608
+        f" FROM quarantine q{ACCEPTED} WHERE q.what = 'value' AND {where} GROUP BY 1, 2, 3",
+        **limits(job.catalog), **given,
+    )  # fmt: skip
+    for row in rows:
+        if row["good"]:
+            found.values[f"{row['type']}.{row['metric']}"] += row["good"]
+            found.partitions.add(row["partition"])
+        if row["held"] > row["good"]:
+            found.still[OUT_OF_RANGE] += row["held"] - row["good"]
+
+
+def _letters(job: Job, asked: Filter) -> Iterator[dict[str, Any]]:
+    """Dead letters of the asked times and reason, oldest first, with their whole payloads."""
     if asked.metric is not None:
         return
-    for files in index.partitions.values():
+    start, end = asked.window
+    for files in read_index(job.lake).partitions.values():
         if files.partition.type != REJECTED or not asked.window.has(files.partition):
             continue
         for batch in reject_batches(job.lake, files):
             for row in batch.to_pylist():
-                if _is_asked_for(row, asked):
+                is_in_time = (start is None or row["kafka_timestamp"] >= start) and (
+                    end is None or row["kafka_timestamp"] < end
+                )
+                if is_in_time and asked.reason in (None, row["reason"]):
                     yield row
 
 
-def _is_asked_for(row: dict[str, Any], asked: Filter) -> bool:
-    moment, window = row["kafka_timestamp"], asked.window
-    if (window.start and moment < window.start) or (window.end and moment >= window.end):
-        return False
-    pairs = ((asked.system, row["system"]), (asked.type, row["device_type"]), (asked.reason, row["reason"]))
-    return all(wanted is None or wanted == got for wanted, got in pairs)
-
-
-def _chunk(
-    c: Connection, judge: Requalifier, producer: Any, letters: list[dict[str, Any]], replay_id: str,
-    device: str | None, found: Replay,
-) -> None:  # fmt: skip
-    done = _replayed(c, letters)
-    sent: list[tuple[dict[str, Any], Requalified, list[Any]]] = []
+def _good(
+    c: Connection, judge: Requalifier, letters: list[dict[str, Any]], asked: Filter, found: Replay
+) -> list[tuple[dict[str, Any], Requalified]]:
+    """Those that are readings now, and have not come back; counts all."""
+    done, good = _replayed(c, letters), []
     for letter in letters:
+        now = _judged(judge, letter)
+        if isinstance(now, Reject):
+            # Whose a letter is that cannot be read, nobody knows.
+            said: tuple[str | None, ...] = (letter["system"], letter["device_type"], None)
+        else:
+            spec = judge.catalog.type(now.reading.device_type)
+            said = (spec.system, spec.type, now.reading.device_id)
+        wanted = (asked.system, asked.type, asked.device)
+        if any(one not in (None, other) for one, other in zip(wanted, said, strict=True)):
+            continue
         if _place(letter) in done:
             found.before += 1
-            continue
-        now = _judged(judge, letter)
-        if device is not None and (isinstance(now, Reject) or now.reading.device_id != device):
-            continue  # whose a letter is that cannot be read, nobody knows
-        if isinstance(now, Reject):
-            found.still[now.reason] = found.still.get(now.reason, 0) + 1
-            continue
-        reading = now.reading
-        found.letters[reading.device_type] = found.letters.get(reading.device_type, 0) + 1
-        found.partitions.add(partition_of(judge.catalog.type(reading.device_type), reading.event_time).key)
-        if producer is not None:
-            value = encode_reading(reading)
-            sent.append((letter, now, [producer.send(topic, value, now.key) for topic in now.topics]))
-    if not sent:
-        return
-    rows = []
-    for letter, now, futures in sent:
-        at, *_ = [future.get(CONFIRM_SECONDS) for future in futures]
-        name = f"{at.topic}/{at.partition}"
-        found.ends[name] = max(found.ends.get(name, 0), at.offset + 1)
-        rows.append(_row(judge, letter, now, at, replay_id))
-    c.execute(
-        text(
-            "INSERT INTO quarantine_replays (kafka_topic, kafka_partition, kafka_offset, replay_id, system, type,"
-            " device_id, event_time, lake_partition, to_topic, to_partition, to_offset) VALUES (:kafka_topic,"
-            " :kafka_partition, :kafka_offset, :replay_id, :system, :type, :device_id, :event_time, :lake_partition,"
-            " :to_topic, :to_partition, :to_offset)"
-        ),
-        rows,
-    )
+        elif isinstance(now, Reject):
+            found.still[now.reason] += 1
+        else:
+            found.letters[now.reading.device_type] += 1
+            found.partitions.add(partition_of(spec, now.reading.event_time).key)
+            good.append((letter, now))
+    return good
 
 
 def _judged(judge: Requalifier, letter: dict[str, Any]) -> Requalified | Reject:
@@ -150,51 +166,51 @@ def _judged(judge: Requalifier, letter: dict[str, Any]) -> Requalified | Reject:
     return Reject(letter["reason"], "nobody knows where it came from")
 
 
+def _give_back(
+    c: Connection, judge: Requalifier, producer: Any, good: list[tuple[dict[str, Any], Requalified]], replay_id: str
+) -> None:
+    headers = [(MARK_HEADER, RETURNED)]
+    sent = [
+        [producer.send(topic, encode_reading(now.reading), now.key, headers) for topic in now.topics] for _, now in good
+    ]
+    places = [[confirmation.get(CONFIRM_SECONDS) for confirmation in of_one] for of_one in sent]
+    rows = [_row(judge, letter, now, at[0], replay_id) for (letter, now), at in zip(good, places, strict=True)]
+    copy_rows(c, "quarantine_replays", COLUMNS, rows)
+
+
+def _row(judge: Requalifier, letter: dict[str, Any], now: Requalified, at: Any, replay_id: str) -> tuple[object, ...]:
+    """`at`: where Kafka has the reading."""
+    reading = now.reading
+    spec = judge.catalog.type(reading.device_type)
+    partition = partition_of(spec, reading.event_time).key
+    return (*_place(letter), replay_id, spec.system, spec.type, reading.device_id, reading.event_time, partition,
+            at.topic, at.partition, at.offset)  # fmt: skip
+
+
 def _place(row: dict[str, Any]) -> tuple[str, int, int]:
     return row["kafka_topic"], row["kafka_partition"], row["kafka_offset"]
 
 
 def _replayed(c: Connection, letters: list[dict[str, Any]]) -> set[tuple[str, int, int]]:
-    places = {"topics": [], "partitions": [], "offsets": []}  # type: dict[str, list[Any]]
-    for topic, partition, offset in map(_place, letters):
-        places["topics"].append(topic)
-        places["partitions"].append(partition)
-        places["offsets"].append(offset)
+    topics, partitions, offsets = map(list, zip(*map(_place, letters), strict=True))
     found = c.execute(
         text(
             "SELECT kafka_topic, kafka_partition, kafka_offset FROM quarantine_replays JOIN unnest(CAST(:topics AS"
             " text[]), CAST(:partitions AS int[]), CAST(:offsets AS bigint[])) AS asked(kafka_topic, kafka_partition,"
             " kafka_offset) USING (kafka_topic, kafka_partition, kafka_offset)"
         ),
-        places,
+        {"topics": topics, "partitions": partitions, "offsets": offsets},
     )
-    return {tuple(row) for row in found}
+    return {(row[0], row[1], row[2]) for row in found}
 
 
-def _row(judge: Requalifier, letter: dict[str, Any], now: Requalified, at: Any, replay_id: str) -> dict[str, Any]:
-    reading = now.reading
-    spec = judge.catalog.type(reading.device_type)
-    topic, partition, offset = _place(letter)
-    return {
-        "kafka_topic": topic, "kafka_partition": partition, "kafka_offset": offset, "replay_id": replay_id,
-        "system": spec.system, "type": spec.type, "device_id": reading.device_id, "event_time": reading.event_time,
-        "lake_partition": partition_of(spec, reading.event_time).key, "to_topic": at.topic,
-        "to_partition": at.partition, "to_offset": at.offset,
-    }  # fmt: skip
-
-
-def _values(job: Job, asked: Filter, found: Replay) -> None:
-    """Values and whole readings that are good now. A reading all of whose values were bad has them here too."""
-    where, given = asked.where()
-    rows = job.warehouse.rows(
-        f"SELECT q.partition, q.type, q.metric, q.value FROM quarantine q WHERE q.what = 'value' AND {where}",  # noqa: S608
-        **given,
+def _add_places(warehouse: Warehouse, replay_id: str, found: Replay) -> None:
+    rows = warehouse.rows(
+        "SELECT to_topic || '/' || to_partition AS name, max(to_offset) + 1 AS after,"
+        " array_agg(DISTINCT lake_partition) AS partitions FROM quarantine_replays WHERE replay_id = :replay_id"
+        " GROUP BY 1",
+        replay_id=replay_id,
     )
     for row in rows:
-        spec = job.catalog.types.get(row["type"])
-        if spec is not None and is_good_now(spec, row["metric"], row["value"]):
-            name = f"{row['type']}.{row['metric']}"
-            found.values[name] = found.values.get(name, 0) + 1
-            found.partitions.add(row["partition"])
-        else:
-            found.still["out_of_range"] = found.still.get("out_of_range", 0) + 1
+        found.ends[row["name"]] = row["after"]
+        found.partitions.update(row["partitions"])

@@ -1,24 +1,27 @@
 """A rule tried on history: the engine that runs live, over readings in their order of arrival; then what came of it.
 
-Pure. The bridge writes a heartbeat a second into every partition, of which the lake keeps the number and not the
-places: here one stands before each reading that came a second or more after the one before, which moves watermarks as
-all of them would have. While nothing came because Weir itself was down there were none, and a rule about silence
-may fire here that did not fire then.
+Pure. The bridge writes a heartbeat into every partition now and then, of which the lake keeps the number and not the
+places: here one stands before the first reading that comes that long after the one before, so that a watermark may be
+off by as much. While nothing came because Weir itself was down there were none, and a rule about silence may fire here
+that did not fire then.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple
 
-from fleet.control import Device
+from fleet.alert_state import NEVER
+from fleet.control import Control, Retire
 from fleet.engine import Engine
 from fleet.reading import Reading
+from fleet.ruleset import SEVERITIES
+from fleet.settings import Settings
 from fleet.spec import RuledType
 from fleet.transition import Transition
 
-HEARTBEAT_US = 1_000_000
-SEVERITIES = ("info", "warning", "critical")
+HEARTBEAT_US = round(Settings.model_fields["bridge_heartbeat_seconds"].default * 1e6)
 
 
 class Arrival(NamedTuple):
@@ -31,17 +34,23 @@ class Arrival(NamedTuple):
 
 
 def transitions(
-    partition: int, specs: Iterable[RuledType], devices: Iterable[Device], arrivals: Iterable[Arrival],
+    partition: int, specs: Iterable[RuledType], registry: Iterable[Control], arrivals: Iterable[Arrival],
     until_us: int | None = None,
 ) -> Iterator[Transition]:  # fmt: skip
-    """Of one Kafka partition, its arrivals in order of offset. `until_us`, of append times: heartbeats go on till
-    then."""
+    """Of one Kafka partition, its arrivals in order of offset. Of `registry`, devices are known from the beginning,
+    and retire when they did. `until_us`, of append times: heartbeats go on till then."""
     engine = Engine(partition, specs)
-    for device in devices:
-        yield from engine.control(device, offset=-1)
-    beat, last = None, 0
+    retired = deque[Retire]()
+    for record in registry:
+        if isinstance(record, Retire):
+            retired.append(record)
+        else:
+            yield from engine.control(record, offset=-1)
+    beat, last = -HEARTBEAT_US, 0
     for reading, offset, append_us, digest in arrivals:
-        if beat is None or append_us - beat >= HEARTBEAT_US:
+        while retired and retired[0].at * 1000 <= append_us:
+            yield from engine.control(retired.popleft(), offset=last, detected_at_us=append_us)
+        if append_us - beat >= HEARTBEAT_US:
             yield from engine.heartbeat(offset=last, append_us=append_us, detected_at_us=append_us)
             beat = append_us
         yield from engine.reading(
@@ -49,6 +58,9 @@ def transitions(
         )  # fmt: skip
         last = offset
     if until_us is not None:
+        for record in retired:
+            if record.at * 1000 <= until_us:
+                yield from engine.control(record, offset=last, detected_at_us=until_us)
         yield from engine.heartbeat(offset=last, append_us=until_us, detected_at_us=until_us)
 
 
@@ -154,9 +166,6 @@ def difference(first: Sequence[Episode], second: Sequence[Episode]) -> Differenc
 
     only_first, only_second = lonely(first, second), lonely(second, first)
     return Difference(len(first) - len(only_first), only_first, only_second)
-
-
-NEVER = 2**62
 
 
 @dataclass

@@ -18,17 +18,24 @@ OWN_TYPE = "weir_component"
 TRANSITIONS_KEPT = timedelta(days=30)
 """In Kafka; the warehouse has them for good."""
 MARK_HEADER = "weir"
-"""Kafka header that marks what is not a reading: HEARTBEAT or CONTROL. A reading has none."""
+"""Kafka header that marks what is not a reading (HEARTBEAT, CONTROL), and a reading that rules pass over (RETURNED).
+Any other reading has none."""
 HEARTBEAT = b"heartbeat"
 CONTROL = b"control"
+RETURNED = b"returned"
+"""It was quarantined when it came, and is given back now: no news, whatever it says."""
 
 
 def mark_of(headers: Iterable[tuple[str, bytes | None]] | None) -> bytes | None:
-    """A record's mark: HEARTBEAT, CONTROL, or None for a reading, as for a record without it."""
+    """A record's mark: HEARTBEAT, CONTROL, RETURNED, or None for a reading, as for a record without it."""
     for key, value in headers or ():
         if key == MARK_HEADER:
             return None if value == b"reading" else value
     return None
+
+
+def is_reading(mark: bytes | None) -> bool:
+    return mark in (None, RETURNED)
 
 
 LEVEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")

@@ -1,9 +1,12 @@
-"""What today's specs make of what was once refused: a dead letter that is a reading now, a value that is in range now.
+"""What today's specs and registry make of what was once refused: a dead letter that is a reading now, a value that is
+in range now.
 
 Pure. A dead letter is judged as of when it came: that its time has come since makes no reading of one from the future.
 """
 
+from collections import Counter
 from collections.abc import Mapping
+from math import inf
 from typing import NamedTuple
 
 from fleet.catalog import Catalog
@@ -31,10 +34,14 @@ class Requalifier:
         self._intake = Intake(catalog)
         self._routes = routes(catalog)
         self._by_site = topics_by_site(catalog)
+        self._serving = Counter(type_name for (type_name, _), serves in in_service.items() if serves)
 
     def message(self, mqtt_topic: str, payload: bytes, received_us: int) -> Requalified | Reject:
         """Of what came by MQTT."""
-        found = self._intake.read_message(mqtt_topic, payload, received_us)
+        try:
+            found = self._intake.read_message(mqtt_topic, payload, received_us)
+        except Exception as error:  # a defect of ours must not stop the letters behind this one
+            return Reject("contract_error", f"{type(error).__name__}: {error}"[:500])
         if isinstance(found, Reject):
             return found
         route = next((route for route in self._routes if route.takes(mqtt_topic)), None)
@@ -56,15 +63,16 @@ class Requalifier:
         """None: let it in. One that nobody knows registers itself with what it says next, not with this."""
         spec = self.catalog.type(reading.device_type)
         in_service = self._in_service.get((spec.type, reading.device_id))
-        if in_service or (in_service is None and spec.self_registration):
+        has_room = spec.self_registration and self._serving[spec.type] < spec.max_devices
+        if in_service or (in_service is None and has_room):
             return None
         reason, why = ("retired_device", "is retired") if in_service is False else ("unknown_device", "is not")
         return Reject(reason, f"{spec.type} {reading.device_id} {why} in the registry", spec.system, spec.type)
 
 
-def is_good_now(spec: DeviceType, metric: str, value: float) -> bool:
-    """Whether a value would no longer be quarantined."""
-    found = spec.metrics.get(metric)
-    if found is None:
-        return False
-    return found.range is None or found.outside == "warn" or found.range.low <= value <= found.range.high
+def accepted(spec: DeviceType) -> dict[str, tuple[float, float]]:
+    """Metric → the lowest and highest value that is not quarantined."""
+    return {
+        name: (-inf, inf) if m.range is None or m.outside == "warn" else (m.range.low, m.range.high)
+        for name, m in spec.metrics.items()
+    }

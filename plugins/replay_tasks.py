@@ -23,16 +23,17 @@ def replay() -> dict[str, Any]:
     system = None if params["system"] == "all" else params["system"]
     asked = Filter(system, params["type"], params["reason"], params["device"], params["metric"], window)
     found = give_back(job_of_task(), asked, run_id_of_task())
-    print(f"readings: {found.letters}, values: {found.values}, still bad: {found.still}")
+    print(f"readings: {dict(found.letters)}, values: {dict(found.values)}, still bad: {dict(found.still)}")
     return {"partitions": sorted(found.partitions), "ends": found.ends}
 
 
-@task(**ATTEMPTS, trigger_rule="all_done")
-def late_alerts() -> int:
-    """Alerts that would have fired, had it come in time: written down, told to nobody."""
+@task(**ATTEMPTS)
+def late_alerts(back: dict[str, Any]) -> int:
+    """Alerts that would have fired, had it been good when it came: written down, told to nobody. Before its partitions
+    are processed: what is held back there now is what comes back."""
     from etl.late_alerts import write_late_alerts
 
-    return write_late_alerts(job_of_task(), run_id_of_task())
+    return write_late_alerts(job_of_task(), run_id_of_task(), back["partitions"])
 
 
 @task.sensor(poke_interval=5, timeout=LANDING.total_seconds(), mode="reschedule")

@@ -14,10 +14,13 @@ CREATE TABLE quarantine_replays (
     to_topic        text        NOT NULL,
     to_partition    integer     NOT NULL,
     to_offset       bigint      NOT NULL,
+    examined_at     timestamptz,          -- null: what it would have fired is not yet in late_alerts
     PRIMARY KEY (kafka_topic, kafka_partition, kafka_offset)
 );
+CREATE INDEX quarantine_replays_by_replay ON quarantine_replays (replay_id);
+CREATE INDEX quarantine_replays_to_examine ON quarantine_replays (type) WHERE examined_at IS NULL;
 
--- Alerts that would have fired, had such readings come in time. Nobody was told, and nobody will be.
+-- Alerts that would have fired, had what came back been good when it came. Nobody was told, and nobody will be.
 CREATE TABLE late_alerts (
     system      text        NOT NULL,
     type        text        NOT NULL,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, REJECTED, TRANSITIONS, mark_of
+from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, REJECTED, TRANSITIONS, is_reading, mark_of
 from fleet.contract import LATEST_US, Intake, NotYetKnown, Reject
 from fleet.dead_letter import DeadLetter, dead_letter_of_record, decode_dead_letter
 from fleet.lake_layout import (
@@ -94,7 +94,7 @@ class Buffer:
         if offset < self.next_offset:
             return True
         result: Reading | Reject | None = None
-        if mark is None and self.topic not in (REJECTED, TRANSITIONS):
+        if is_reading(mark) and self.topic not in (REJECTED, TRANSITIONS):
             result = self.intake.read_record(self.topic, value, record.timestamp)
             if isinstance(result, NotYetKnown):
                 return False

@@ -20,7 +20,7 @@ from sqlalchemy import text
 from connections import kafka
 from connections.copy_apart import RefusedRows, copy_apart
 from connections.warehouse import Warehouse, copy_rows
-from fleet.channels import mark_of
+from fleet.channels import is_reading, mark_of
 from fleet.contract import Intake, NotYetKnown
 from fleet.errors import DataError, Unavailable
 from fleet.reading import Reading, to_datetime
@@ -71,7 +71,7 @@ class Batch:
 
     def _add(self, record: Any, now_us: int) -> bool:
         """False, with nothing added, where the record is not yet known."""
-        if mark_of(record.headers) is not None:  # heartbeats and control records; landing keeps account of all of them
+        if not is_reading(mark_of(record.headers)):  # heartbeats and control records: landing keeps account of them
             self.passed_over += 1
             return True
         reading = self.intake.read_record(record.topic, record.value or b"", record.timestamp)

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from connections.record_batch import RecordBatch
-from fleet.channels import CONTROL, HEARTBEAT
+from fleet.channels import CONTROL, HEARTBEAT, RETURNED
 from fleet.column_engine import Batch, take_columns
 from fleet.columns import NO_SEQ, ColumnReader, Columns
 from fleet.contract import Reject, is_future, read_canonical
@@ -93,6 +93,8 @@ class Shard:
         where = {"offset": offset, "append_us": append_ms * 1000, "detected_at_us": detected_at_us}
         if mark == HEARTBEAT:
             return self.engine.heartbeat(**where)
+        if mark == RETURNED:
+            return ()
         if mark == CONTROL:
             try:
                 return self.engine.control(decode_control(value or b""), **where)

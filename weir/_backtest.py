@@ -1,8 +1,8 @@
 """`weir rules backtest`: what a rule would have said, and how it compares with what is true and with the rules in
 force."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -10,12 +10,12 @@ from typing import Any
 
 from connections.lake import Lake
 from connections.warehouse import Warehouse
-from etl.backtest import History, backtest, read_truths, registered
+from etl.backtest import History, Past, backtest, read_truths
 from etl.window import parse_window
 from fleet.backtest import Difference, Episode, Score, difference, score
-from fleet.catalog import Catalog, load_catalog
+from fleet.catalog import Catalog, load_catalog, site_problems
 from fleet.duration import format_duration
-from fleet.errors import ConfigurationError
+from fleet.errors import ConfigurationError, SpecError
 from fleet.settings import Settings
 from fleet.spec import DeviceType
 from fleet.spec_file import load_spec
@@ -46,40 +46,47 @@ def outcome(
     window = parse_window(start, to, now)
     if window.start is None or window.end is None:
         raise ConfigurationError("--from and --to must both be given")
+    truths = None if truth is None else read_truths(truth)
     catalog = load_catalog(settings.types_dir)
-    live, tried = _chosen(catalog, rule, type_name)
-    warehouse, lake = Warehouse.of(settings), Lake(settings.lake)
-    devices = registered(warehouse, live)
+    live, tried, ids = _chosen(catalog, rule, type_name)
+    warehouse = Warehouse.of(settings)
+    past = Past.of(Lake(settings.lake), warehouse, catalog, live, tried, live)
     warehouse.close()
-    found = backtest(lake, live, tried, devices, window, warm_up)
+    found = _of_rules(backtest(past, tried, window, warm_up), ids)
     compared = None
     if against_live:
-        names = {r.id for r in tried.alerts}
-        as_now = live.model_copy(update={"alerts": [r for r in live.alerts if r.id in names]})
-        compared = difference(found.episodes, backtest(lake, live, as_now, devices, window, warm_up).episodes)
-    scored = None if truth is None else score(found.episodes, read_truths(truth))
-    ids = tuple(r.id for r in tried.alerts)
+        as_now = found if tried is live else backtest(past, live, window, warm_up)
+        compared = difference(found.episodes, as_now.episodes)
+    scored = None if truths is None else score(found.episodes, truths)
     return Outcome(tried, ids, window.start, window.end, found, scored, compared)
 
 
-def _chosen(catalog: Catalog, rule: str, type_name: str | None) -> tuple[DeviceType, DeviceType]:
-    """(the type as it is, the type with the rules to be tried alone)"""
+def _of_rules(found: History, ids: Collection[str]) -> History:
+    """All rules of a type run together, as live: a timer of one moves the clock of its device for the others."""
+    return replace(found, episodes=tuple(e for e in found.episodes if e.rule in ids))
+
+
+def _chosen(catalog: Catalog, rule: str, type_name: str | None) -> tuple[DeviceType, DeviceType, tuple[str, ...]]:
+    """(the type as it is, the type with the rules to be tried, the ids of those that are asked for)"""
     path = Path(rule)
     if path.suffix in (".yaml", ".yml"):
         try:
             tried = load_spec(path.read_text(encoding="utf-8"), str(path))
         except OSError as error:
             raise ConfigurationError(f"{path}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"{path}: not UTF-8 at byte {error.start}") from None
         if not tried.alerts:
             raise ConfigurationError(f"{path} has no alerts: nothing to try")
-        return catalog.type(tried.type), tried
+        if problems := site_problems(tried, {**catalog.types, tried.type: tried}):
+            raise SpecError("\n".join(f"{path}: {problem}" for problem in problems))
+        return catalog.type(tried.type), tried, tuple(r.id for r in tried.alerts)
     having = [spec for spec in catalog if any(r.id == rule for r in spec.alerts) and type_name in (None, spec.type)]
     if len(having) != 1:
         what = "no type has" if not having else f"{', '.join(s.type for s in having)} have"
         hint = "a changed copy of the type's spec file is taken too" if not having else "say which with --type"
         raise ConfigurationError(f"{what} a rule {rule!r}: {hint}")
-    (spec,) = having
-    return spec, spec.model_copy(update={"alerts": [r for r in spec.alerts if r.id == rule]})
+    return having[0], having[0], (rule,)
 
 
 def as_object(found: Outcome) -> dict[str, Any]:

@@ -110,24 +110,26 @@ def replay(
 ) -> None:  # fmt: skip
     """Let what is good by today's specs and registry go where it belongs, and process its partitions again.
 
-    Nothing comes back twice. Alert rules pass over readings as late as these: a replay pages nobody."""
+    Nothing comes back twice. Alert rules pass over it: a replay pages nobody. Values come back with all that is good
+    of their partitions."""
     from etl.late_alerts import write_late_alerts
     from etl.replay import replay as bring_back
+    from etl.run import Request
     from weir.etl import lines, new_run_id, open_job, run_through
 
     say = (lambda _: None) if as_json else typer.echo
     job, run_id = open_job(), new_run_id()
     found = bring_back(job, _filter(system, type_, reason, device, metric, start, to), run_id, dry_run)
     figures = _figures(found)
-    say(lines(figures) or "nothing is held back")
-    if not dry_run and found.partitions:
+    say(lines(figures) if figures else "nothing that you ask for is held back")
+    if not dry_run:
         _wait(job, found)
-        from etl.run import Request
-
-        figures["run"] = run_through(job, run_id, Request(partitions=tuple(sorted(found.partitions))), say)
-        figures["late_alerts"] = write_late_alerts(job, run_id)
-        say(lines({k: v for k, v in figures["run"].items() if k != "run_id"}))
-        say(f"alerts that would have fired in time: {figures['late_alerts']:,}")
+        # Before the partitions are processed: what is held back there now is what comes back.
+        figures["late_alerts"] = write_late_alerts(job, run_id, found.partitions)
+        if found.partitions:
+            figures["run"] = run_through(job, run_id, Request(partitions=tuple(sorted(found.partitions))), say)
+            say(lines({k: v for k, v in figures["run"].items() if k != "run_id"}))
+        say(f"alerts that would have fired in time: {figures['late_alerts']:,}; `weir quarantine alerts` shows them")
     if as_json:
         typer.echo(json.dumps({**figures, "dry_run": dry_run}))
 
@@ -145,7 +147,7 @@ def alerts(
     if as_json:
         typer.echo(json.dumps(found, default=_plain))
         return
-    _table(found, ("fired_at", "resolved_at", "severity", "type", "rule", "device_id", "site", "known_at"))
+    _table(found, ("fired_at", "resolved_at", "severity", "type", "rule", "device_id", "site", "known_at"), "none")
 
 
 def _figures(found: "Replay") -> dict[str, Any]:
@@ -154,7 +156,7 @@ def _figures(found: "Replay") -> dict[str, Any]:
         **{f"values of {name}": n for name, n in sorted(found.values.items())},
         **{f"still {reason}": n for reason, n in sorted(found.still.items())},
         **({"came back before": found.before} if found.before else {}),
-        "partitions": sorted(found.partitions),
+        **({"partitions": sorted(found.partitions)} if found.partitions else {}),
     }
 
 
@@ -180,20 +182,11 @@ def _warehouse() -> Any:
     return Warehouse.of(Settings.load(role="operator"))
 
 
-def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], nothing: str = "nothing is held back") -> None:
+    from weir._table import aligned
 
-    console = Console(width=max(Console().width, 150), markup=False)
-    if not rows:
-        console.print("nothing is held back")
-        return
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name.replace("_", " "))
-    for row in rows:
-        table.add_row(*("" if row[name] is None else _plain_text(row[name]) for name in columns))
-    console.print(table)
+    shown = [["" if row[name] is None else _plain_text(row[name]) for name in columns] for row in rows]
+    typer.echo("\n".join(aligned([[name.replace("_", " ") for name in columns], *shown])) if rows else nothing)
 
 
 def _plain(value: object) -> str:

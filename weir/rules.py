@@ -69,7 +69,8 @@ def backtest(
     to: Annotated[str, typer.Option(help="As --from; the first moment to leave out.")] = "now",
     type_: Annotated[str | None, typer.Option("--type", help="Its type, where several have such a rule.")] = None,
     truth: Annotated[
-        Path | None, typer.Option(help="JSON lines of device, begin, end: what should be told.", exists=True)
+        Path | None,
+        typer.Option(help="JSON lines of device, begin, end: what should be told.", exists=True, dir_okay=False),
     ] = None,
     against: Annotated[str | None, typer.Option(help="live: compare with the rules in force.")] = None,
     warm_up: Annotated[str, typer.Option(help="How long before --from rules begin to look.")] = "1d",

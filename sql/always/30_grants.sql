@@ -21,7 +21,8 @@ GRANT SELECT ON readings, live_offsets, devices, sites, ledger_balance TO weir_b
 GRANT SELECT, INSERT, UPDATE, DELETE
    ON rollups, anomalies, quarantine, ledger, ledger_metrics, rejects, ledger_topics, validations, etl_runs
    TO weir_batch;
-GRANT SELECT, INSERT ON quarantine_replays, late_alerts TO weir_batch;
+GRANT SELECT, INSERT, UPDATE ON quarantine_replays TO weir_batch;
+GRANT SELECT, INSERT ON late_alerts TO weir_batch;
 GRANT EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches TO weir_batch;
 
 -- The registry's commands and the bridge. They delete nothing.

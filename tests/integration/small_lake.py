@@ -82,6 +82,10 @@ class SmallLake:
             path = f"{partition.folder(version)}/{data_file_name(topic, kafka_partition, first, last)}"
             size = self.lake.write_table(path, table)
             files.append(DataFile(path, partition.key, version, table.num_rows, size))
-        manifest = Manifest(topic, kafka_partition, first, last, rows, 0, heartbeats, 0, missing, 0, 0, files)
+        appended = [ms for t in tables.values() for ms in t["kafka_timestamp"].cast(pa.int64()).to_pylist()]
+        manifest = Manifest(
+            topic, kafka_partition, first, last, rows, 0, heartbeats, 0, missing, min(appended, default=-1),
+            max(appended, default=-1), files,
+        )  # fmt: skip
         assert self.lake.commit(manifest)
         self.offsets[topic, kafka_partition] = last + 1

@@ -17,7 +17,7 @@ from pyarrow import parquet
 from connections.lake import TEMPORARY, Lake
 from etl.lake_index import read_index
 from fleet.catalog import load_catalog
-from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, REJECTED, TRANSITIONS
+from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, REJECTED, RETURNED, TRANSITIONS
 from fleet.contract import Intake, Reject
 from fleet.dead_letter import dead_letter_of_message, encode_dead_letter
 from fleet.errors import Unavailable
@@ -65,7 +65,9 @@ def rows(lake: Lake, paths: list[str]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["kafka_offset"])
 
 
-kinds = st.sampled_from(["reading", "late", "heartbeat", "control", "strange mark", "garbage", "null", "gap", "again"])
+kinds = st.sampled_from(
+    ["reading", "late", "returned", "heartbeat", "control", "strange mark", "garbage", "null", "gap", "again"]
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,7 +81,7 @@ def test_whatever_comes_the_manifest_adds_up(kinds: list[str]) -> None:
         if kind == "again" and expected:
             held.take(Record(expected - 1, reading(0)), 0.0)
             continue
-        marks = {"heartbeat": HEARTBEAT, "control": CONTROL, "strange mark": b"?"}
+        marks = {"heartbeat": HEARTBEAT, "control": CONTROL, "returned": RETURNED, "strange mark": b"?"}
         headers = [(MARK_HEADER, marks[kind])] if kind in marks else []
         value = {"garbage": b"\xff{", "null": None, "late": reading(offset, -30)}.get(kind, reading(offset))
         held.take(Record(offset, value, headers), 0.0)
@@ -92,6 +94,7 @@ def test_whatever_comes_the_manifest_adds_up(kinds: list[str]) -> None:
     assert (manifest.first_offset, manifest.last_offset) == (10, expected - 1)
     counted = manifest.rows + manifest.unreadable + manifest.heartbeats + manifest.controls + manifest.missing
     assert counted == manifest.offsets
+    assert manifest.unreadable == sum(kind in ("strange mark", "garbage", "null") for kind in kinds)
     cells = [offset for file in files for offset in file.cells["kafka_offset"]]
     assert len(cells) == len(set(cells)) == manifest.rows + manifest.unreadable
     for file in files:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from fleet.catalog import Catalog, load_catalog
-from fleet.contract import Reject
-from fleet.requalify import Requalified, Requalifier, is_good_now
+from fleet.catalog import Catalog, build_catalog, load_catalog
+from fleet.contract import Contract, Reject
+from fleet.requalify import Requalified, Requalifier, accepted
 from fleet.settings import CHECKOUT
 
 NOW_US = 1_764_000_000_000_000
@@ -78,7 +78,22 @@ def test_an_unreadable_record_that_today_can_be_read(catalog: Catalog) -> None:
 
 
 def test_values(catalog: Catalog) -> None:
-    spec = catalog.type("weather_station")
-    assert is_good_now(spec, "temperature", 20.0)
-    assert not is_good_now(spec, "temperature", 900.0)
-    assert not is_good_now(spec, "sunshine", 1.0), "no metric of the type any more"
+    found = accepted(catalog.type("weather_station"))
+    low, high = found["temperature"]
+    assert low <= 20.0 <= high < 900.0
+    assert "sunshine" not in found, "no metric of the type any more"
+
+
+def test_a_defect_of_the_contract_stops_nothing(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Contract, "read", lambda *_: 1 / 0)
+    found = judged(catalog, said())
+    assert isinstance(found, Reject)
+    assert found.reason == "contract_error"
+
+
+def test_a_type_that_is_full_takes_no_unknown_device(catalog: Catalog) -> None:
+    full = catalog.type("weather_station").model_copy(update={"max_devices": 1})
+    judge = Requalifier(build_catalog([full]), {("weather_station", "8"): True})
+    found = judge.message(TOPIC, said(), NOW_US)
+    assert isinstance(found, Reject)
+    assert found.reason == "unknown_device"

@@ -9,7 +9,7 @@ import pytest
 
 from connections.record_batch import batch_of_records
 from fleet.catalog import load_catalog
-from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER
+from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, RETURNED
 from fleet.columns import ColumnReader
 from fleet.control import Device, Resolve, Retire, Spec, encode_control
 from fleet.engine import Engine
@@ -71,6 +71,8 @@ def value_of(offset: int) -> tuple[bytes | None, bytes | None]:
             return encode_reading(Reading("r1", "room_node", "field", FIRST_MS * 1000, {"temperature": 1.0})), None
         case 604:  # a seq of null is read one by one
             return reading(offset, None, humidity=4.0).replace(b'"version"', b'"seq":null,"version"'), None
+        case 607:  # given back, long after
+            return reading(offset, None, temperature=99.0), RETURNED
         case 605 | 606:  # the same twice
             return reading(605, None, humidity=99.0), None
     if control is not None:
@@ -118,3 +120,13 @@ def test_what_was_taken_is_passed_over_and_what_was_said_is_not_said_again(one_b
     said += taken.take(batch_of_records("sensor", 0, LOG[2000:]), 5)
     assert not taken.restoring
     assert said == [t for t in expected if t.offset >= 4000]
+
+
+def test_what_is_given_back_fires_nothing_even_of_a_device_never_heard() -> None:
+    hot = encode_reading(Reading("new", "weather_station", "field", FIRST_MS * 1000, {"temperature": 99.0}))
+    taken = shard()
+    taken.take_one(0, FIRST_MS, CONTROL, value_of(0)[0], 5)
+    records = [record(n, hot, RETURNED) for n in range(1, 4)]
+    assert taken.take(batch_of_records("sensor", 0, records), 5) == []
+    assert taken.engine.known.device("weather_station", "new") is None
+    assert (taken.unreadable, taken.position) == (0, 4)

@@ -1,0 +1,113 @@
+"""A backtest says of what landing made of a log what the live shard said of the log itself."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connections.lake import Lake
+from connections.record_batch import batch_of_records
+from etl.backtest import Past, backtest
+from etl.window import Window
+from fleet.backtest import Episode, episodes
+from fleet.catalog import build_catalog
+from fleet.channels import HEARTBEAT, MARK_HEADER, RETURNED
+from fleet.columns import ColumnReader
+from fleet.contract import Intake
+from fleet.engine import Engine
+from fleet.reading import Reading, encode_reading
+from fleet.spec import DeviceType
+from streaming.flush import Buffer
+from streaming.landing import flush
+from streaming.shard import Shard
+from tests.unit.test_landing import Record
+
+T0 = datetime(2026, 11, 22, 3, tzinfo=UTC)
+T0_MS = round(T0.timestamp() * 1000)
+HOURS = 3
+SPEC = DeviceType.model_validate(
+    {
+        "type": "probe", "version": 1, "system": "weather", "kafka_topic": "sensor", "cadence": "10s",
+        "examples": {"good": [{"payload": {}, "values": {}}], "bad": [{"payload": {}, "reason": "wrong_type"}]},
+        "metrics": {"temperature": {"unit": "degC", "range": [-40, 60], "outside": "quarantine"}},
+        "alerts": [
+            {"id": "hot", "when": "temperature > 35", "clear": "temperature < 33", "for": "20s"},
+            {"id": "mean", "when": "avg(temperature, 2m) > 31", "keep_firing_for": "30s"},
+            {"id": "often", "when": "temperature > 34", "count": "3 of 5"},
+            {"id": "silent", "no_data": "2m"},
+        ],
+    }
+)  # fmt: skip
+CATALOG = build_catalog([SPEC])
+
+
+def log(seed: int) -> list[Record]:
+    """Ten devices; one comes with its whole first hour an hour late, one is silent now and then, some records come
+    twice, some late, some are given back from quarantine."""
+    rng = random.Random(seed)
+    due: list[tuple[int, bytes, list[tuple[str, bytes]]]] = []
+    for device in range(10):
+        heat = 0.0
+        for step in range(0, HOURS * 3600, 10):
+            heat += rng.gauss(0, 1.5) - heat / 40
+            if device == 3 and step % 1500 < 300:
+                continue
+            event_ms = T0_MS + step * 1000 + rng.randrange(900)
+            values = {"temperature": 30 + heat if rng.random() > 0.01 else 99.0}
+            seq = step // 10 if device % 2 else None
+            value = encode_reading(Reading(str(device), "probe", "roof", event_ms * 1000, values, seq))
+            late = 3_600_000 if device == 7 and step < 3600 else rng.choice([50] * 30 + [15_000, 90_000])
+            headers = [(MARK_HEADER, RETURNED)] if device == 9 and step % 700 < 60 else []
+            due += [(event_ms + late, value, headers)] * (2 if rng.random() < 0.02 else 1)
+    beats = range(T0_MS, T0_MS + HOURS * 3_600_000 + 7_200_000, 10_000)
+    due += [(at, b"{}", [(MARK_HEADER, HEARTBEAT)]) for at in beats]
+    due.sort(key=lambda record: record[0])
+    return [Record(offset, value, headers, at) for offset, (at, value, headers) in enumerate(due)]
+
+
+def said_live(records: list[Record]) -> Iterator[Any]:
+    shard = Shard(Engine(0, [SPEC]), 0, 0, ColumnReader(CATALOG, "sensor"))
+    for begin in range(0, len(records), 500):
+        some = [WithKey(*record) for record in records[begin : begin + 500]]
+        yield from shard.take(batch_of_records("sensor", 0, some), 0)
+
+
+class WithKey(Record):
+    key = None
+
+
+def landed(records: list[Record], folder: Path) -> Lake:
+    lake = Lake(f"file://{folder}/lake")
+    for begin in range(0, len(records), 700):
+        buffer = Buffer("sensor", 0, begin, Intake(CATALOG))
+        for record in records[begin : begin + 700]:
+            assert buffer.take(record, 0.0)
+        assert flush(lake, buffer)
+    return lake
+
+
+def backtested(records: list[Record], folder: Path, window: Window, warm_up: timedelta) -> list[Episode]:
+    returned = {(0, r.offset) for r in records if r.headers == [(MARK_HEADER, RETURNED)]}
+    past = Past(landed(records, folder), (SPEC,), {}, returned)
+    return list(backtest(past, SPEC, window, warm_up).episodes)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_backtest_is_what_was_said_live(tmp_path: Path, seed: int) -> None:
+    records = log(seed)
+    live = sorted(episodes(said_live(records)), key=lambda e: e.fired_us)
+    assert {e.rule for e in live} == {"hot", "mean", "often", "silent"}
+    found = backtested(records, tmp_path, Window(T0, T0 + timedelta(hours=HOURS + 2)), timedelta(0))
+    assert found == live
+
+
+def test_a_warm_up_is_as_good_as_the_whole_log(tmp_path: Path) -> None:
+    records = log(9)
+    window = Window(T0 + timedelta(hours=2), T0 + timedelta(hours=HOURS + 2))
+    live = [e for e in sorted(episodes(said_live(records)), key=lambda e: e.fired_us)
+            if e.fired_us >= T0_MS * 1000 + 7_200_000_000]  # fmt: skip
+    assert live
+    assert backtested(records, tmp_path, window, timedelta(hours=1)) == live
