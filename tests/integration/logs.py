@@ -4,7 +4,7 @@ from typing import Any
 
 from connections import kafka
 from connections.kafka_batches import Batches
-from fleet.channels import mark_of
+from fleet.channels import is_reading, mark_of
 from fleet.settings import Settings
 
 
@@ -29,4 +29,4 @@ def records(settings: Settings, *topics: str, **options: Any) -> list[Any]:
 
 def readings(settings: Settings, *topics: str) -> list[Any]:
     """Without heartbeats and control records."""
-    return [r for r in records(settings, *topics) if mark_of(r.headers) is None]
+    return [r for r in records(settings, *topics) if is_reading(mark_of(r.headers))]

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from etl.late_alerts import write_late_alerts
 from etl.quarantine import Filter, at_place, rows, stats
 from etl.replay import Replay, has_landed, replay
 from etl.run import Job, Request
+from fleet.channels import RETURNED, mark_of
 from fleet.reading import decode_reading
 from fleet.settings import CHECKOUT, Settings
 from tests.integration.logs import readings
@@ -67,8 +69,14 @@ class Ground:
 
     def written(self, start: dict[Any, int]) -> list[Any]:
         """Readings since then."""
+        return [decode_reading(r.value) for r in self._records(start)]
+
+    def marks(self, start: dict[Any, int]) -> list[bytes | None]:
+        return [mark_of(r.headers) for r in self._records(start)]
+
+    def _records(self, start: dict[Any, int]) -> list[Any]:
         found = readings(self.settings, self.job.catalog.type(TYPE).topic)
-        return [decode_reading(r.value) for r in found if r.offset >= start[TopicPartition(r.topic, r.partition)]]
+        return [r for r in found if r.offset >= start[TopicPartition(r.topic, r.partition)]]
 
     def end(self) -> dict[Any, int]:
         consumer = kafka.consumer(self.settings, "tests-end")
@@ -105,6 +113,7 @@ def test_a_dead_letter_that_is_a_reading_now_comes_back_once(ground: Ground) -> 
     assert found.partitions == {f"weather/{TYPE}/2026-11-21T07"}
     assert not has_landed(ground.job, found.ends)
     (reading,) = ground.written(start)
+    assert ground.marks(start) == [RETURNED], "so that rules pass over it"
     assert (reading.device_id, reading.event_time) == ("d1", HOUR + timedelta(seconds=1))
     assert reading.values == {"sunshine": 40}
     again = replay(ground.job, Filter(), "second")
@@ -125,10 +134,21 @@ def test_a_kill_between_kafka_and_the_table_gives_it_twice_at_most(
         patch.setattr(module, "_row", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             replay(ground.job, Filter(), "killed")
-    replay(ground.job, Filter(), "whole")
+    whole = replay(ground.job, Filter(), "whole")
+    again = replay(ground.job, Filter(), "whole")
+    assert (again.letters, again.partitions, again.ends) == ({}, whole.partitions, whole.ends), "a task tried again"
     replay(ground.job, Filter(), "more")
     first, second = ground.written(start)
     assert first == second, "which the batch takes for a duplicate"
+
+
+def test_two_at_once_give_it_once(ground: Ground) -> None:
+    mended(ground)
+    start = ground.end()
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda name: replay(Job(ground.settings), Filter(), name), ("one", "other")))
+    assert sorted(one.letters.total() for one in found) == [0, 1]
+    assert len(ground.written(start)) == 1
 
 
 @pytest.mark.parametrize(
@@ -199,3 +219,18 @@ def test_alerts_that_would_have_fired_are_written_down(ground: Ground) -> None:
         (late,) = ground.job.warehouse.rows("SELECT * FROM late_alerts WHERE device_id = :device", device=device)
         assert (late["rule"], late["severity"]) == ("high_temperature", "warning")
         assert (late["fired_at"], late["resolved_at"]) == (HOUR + timedelta(seconds=10), HOUR + timedelta(seconds=40))
+
+
+def test_alerts_of_values_that_are_in_range_now(ground: Ground) -> None:
+    spec, device = ground.job.catalog.type(TYPE), f"v{ground.first}"
+    ground.lake.offsets[spec.topic, 0] = ground.first
+    said = [(0, 20.0), (10, 70.0), (20, 71.0), (30, 20.0), (40, 36.0), (50, 20.0)]
+    ground.lake.land(spec, [{"device_id": device, "event_time": HOUR + timedelta(seconds=s), "temperature": t}
+                            for s, t in said])  # fmt: skip
+    run(ground.job, f"first-{ground.first}")
+    ground.mend("range: [-40, 60]", "range: [-40, 80]")
+    found = replay(ground.job, Filter(device=device), f"late-{ground.first}")
+    for _ in range(2):
+        assert write_late_alerts(ground.job, f"late-{ground.first}", found.partitions) == 1
+    (late,) = ground.job.warehouse.rows("SELECT * FROM late_alerts WHERE device_id = :device", device=device)
+    assert (late["fired_at"], late["resolved_at"]) == (HOUR + timedelta(seconds=10), HOUR + timedelta(seconds=30))
