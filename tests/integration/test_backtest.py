@@ -66,7 +66,8 @@ def test_only_what_fired_within_the_window(weir: Weir, lake: SmallLake) -> None:
 
 def test_a_changed_rule_beside_the_one_in_force(weir: Weir, lake: SmallLake, tmp_path: Path) -> None:
     changed = tmp_path / "changed.yaml"
-    changed.write_text(WEATHER.read_text().replace("when: temperature > 35,", "when: temperature > 35, for: 15m,"))
+    slower = "when: temperature > 35, for: 15m, max_gap: 30s,"  # readings are 10 s apart, the type's cadence is 2 s
+    changed.write_text(WEATHER.read_text().replace("when: temperature > 35,", slower))
     found = backtest(weir, changed, "--against", "live")
     assert [a["device"] for a in found["alerts"] if a["rule"] == "high_temperature"] == ["2"]
     only_live = [a["device"] for a in found["against_live"]["only_live"]]
