@@ -1,14 +1,17 @@
 """History from the lake in its order of arrival, for rules to be tried on: the manifests say that order, file by file.
 
 Of each Kafka partition a manifest holds the readings between two offsets, so that a history of any length is read in
-pieces of one flush.
+pieces of one flush. Kafka's partitions know nothing of each other: a long history takes as many processes as there are
+processors.
 """
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from heapq import merge
+from itertools import starmap
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +28,14 @@ from fleet.backtest import Arrival, Coverage, Episode, Truth, episodes, transiti
 from fleet.catalog import Catalog
 from fleet.control import Control, Device, Retire, key_of
 from fleet.errors import ConfigurationError
+from fleet.manifest import Manifest
 from fleet.reading import Reading, digest_of, encode_reading
 from fleet.registry import milliseconds
 from fleet.ruleset import RuleSet
 from fleet.spec import DeviceType
 
+PARALLEL_ROWS = 1_000_000
+"""Beyond so many readings each Kafka partition has a process; fewer are through before those have started."""
 Places = Collection[tuple[int, int]]
 """(Kafka partition, offset) of some readings of a topic."""
 
@@ -63,6 +69,11 @@ class Past:
         returned = {(row["to_partition"], row["to_offset"]) for row in rows}
         return cls(lake, types, registered(warehouse, types), returned)
 
+    def of_partition(self, number: int) -> "Past":
+        """Of one Kafka partition, for a process of its own."""
+        registry = {number: self.registry.get(number, [])}
+        return replace(self, registry=registry, returned={place for place in self.returned if place[0] == number})
+
 
 def types_for(catalog: Catalog, spec: DeviceType, *rules: DeviceType) -> tuple[DeviceType, ...]:
     """The type, then the others without rules that site functions in `rules` look at."""
@@ -71,50 +82,84 @@ def types_for(catalog: Catalog, spec: DeviceType, *rules: DeviceType) -> tuple[D
     return (spec, *(other.model_copy(update={"alerts": []}) for other in others))
 
 
+@dataclass(frozen=True)
+class Span:
+    """In microseconds: rules see what was appended from `warm_up` up to `end`; told is what fired from `begin` on."""
+
+    warm_up: int
+    begin: int
+    end: int
+
+
 def backtest(past: Past, rules: DeviceType, window: Window, warm_up: timedelta) -> History:
     """Rules see what arrived from `warm_up` before the window up to its end. Raises DataError."""
     assert window.start is not None
     assert window.end is not None
-    begin, end = _micros(window.start), _micros(window.end)
+    begin = _micros(window.start)
+    span = Span(begin - warm_up // timedelta(microseconds=1), begin, _micros(window.end))
+    topic = past.types[0].topic
+    manifests = {
+        number: list(_manifests(past.lake, topic, number, span))
+        for landed_topic, number in past.lake.landed_partitions()
+        if landed_topic == topic
+    }
+    work = [(past.of_partition(number), rules, number, found, span) for number, found in manifests.items()]
+    if sum(m.rows for found in manifests.values() for m in found) < PARALLEL_ROWS:
+        parts = list(starmap(_of_partition, work))
+    else:
+        with get_context("spawn").Pool() as pool:
+            parts = pool.starmap(_of_partition, work, chunksize=1)
+    coverage: dict[str, float] = {}
+    for part in parts:
+        for device, share in part.coverage.items():  # one that moved to another site is in two
+            coverage[device] = min(1.0, coverage.get(device, 0.0) + share)
+    return History(
+        tuple(sorted((e for part in parts for e in part.episodes), key=lambda e: e.fired_us)),
+        sum(part.readings for part in parts), coverage,
+    )  # fmt: skip
+
+
+def _manifests(lake: Lake, topic: str, kafka_partition: int, span: Span) -> Iterator[Manifest]:
+    for name in lake.manifest_names(topic, kafka_partition):
+        manifest = lake.manifest(name)
+        if manifest.first_append_ms * 1000 >= span.end:
+            return
+        if manifest.last_append_ms * 1000 >= span.warm_up:
+            yield manifest
+
+
+def _of_partition(past: Past, rules: DeviceType, kafka_partition: int, found: list[Manifest], span: Span) -> History:
     spec, *others = past.types
     allowed = rules.stale_after or (timedelta(0) if rules.cadence == "event" else 3 * rules.cadence)
-    coverage = Coverage(begin, end, allowed // timedelta(microseconds=1))
-    found: list[Episode] = []
+    coverage = Coverage(span.begin, span.end, allowed // timedelta(microseconds=1))
     count = 0
 
-    def seen(arrivals: Iterator[Arrival]) -> Iterator[Arrival]:
+    def seen() -> Iterator[Arrival]:
         nonlocal count
-        for arrival in arrivals:
+        for arrival in _arrivals(past, found, span):
             if arrival.reading.device_type == spec.type:
-                count += arrival.append_us >= begin
+                count += arrival.append_us >= span.begin
                 coverage.take(arrival.reading.device_id, arrival.reading.event_time_us)
             yield arrival
 
-    for topic, partition in past.lake.landed_partitions():
-        if topic == spec.topic:
-            arrivals = seen(read_arrivals(past, partition, begin - warm_up // timedelta(microseconds=1), end))
-            found += episodes(transitions(partition, [rules, *others], past.registry.get(partition, ()), arrivals, end))
-    inside = [e for e in found if begin <= e.fired_us < end]
-    return History(tuple(sorted(inside, key=lambda e: e.fired_us)), count, coverage.shares())
+    registry = past.registry.get(kafka_partition, ())
+    said = episodes(transitions(kafka_partition, [rules, *others], registry, seen(), span.end))
+    inside = tuple(e for e in said if span.begin <= e.fired_us < span.end)
+    return History(inside, count, coverage.shares())
 
 
-def read_arrivals(past: Past, kafka_partition: int, begin_us: int, end_us: int) -> Iterator[Arrival]:
-    """What was appended from `begin_us` up to `end_us`, in order of offset. Raises DataError."""
-    lake = past.lake
-    for name in lake.manifest_names(past.types[0].topic, kafka_partition):
-        manifest = lake.manifest(name)
-        if manifest.last_append_ms * 1000 < begin_us:
-            continue
-        if manifest.first_append_ms * 1000 >= end_us:
-            return
+def _arrivals(past: Past, manifests: Iterable[Manifest], span: Span) -> Iterator[Arrival]:
+    """Of one Kafka partition, in order of offset. Raises DataError."""
+    for manifest in manifests:
         streams = []
         for spec in past.types:
             of_type = [f for f in by_partition(manifest.files).values() if f.partition.type == spec.type]
-            tables = [table for files in of_type for table in arrow_tables(lake, spec, files)]
+            tables = [table for files in of_type for table in arrow_tables(past.lake, spec, files)]
             if tables:
                 streams.append(arrivals_of(pa.concat_tables(tables).sort_by("kafka_offset"), spec))
         for arrival in merge(*streams, key=lambda a: a.offset):
-            if begin_us <= arrival.append_us < end_us and (kafka_partition, arrival.offset) not in past.returned:
+            place = manifest.kafka_partition, arrival.offset
+            if span.warm_up <= arrival.append_us < span.end and place not in past.returned:
                 yield arrival
 
 

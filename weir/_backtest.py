@@ -33,10 +33,6 @@ class Outcome:
     score: Score | None
     live: Difference | None
 
-    @property
-    def days(self) -> float:
-        return (self.end - self.start) / timedelta(days=1)
-
 
 def outcome(
     rule: str, type_name: str | None, start: str, to: str, truth: Path | None, against_live: bool, warm_up: timedelta
@@ -93,7 +89,8 @@ def as_object(found: Outcome) -> dict[str, Any]:
     return {
         "type": found.spec.type, "rules": found.rules, "from": found.start.isoformat(), "to": found.end.isoformat(),
         "readings": found.history.readings, "devices": len(found.history.coverage),
-        "coverage": _coverage(found), "alerts": [_episode(e) for e in found.history.episodes],
+        "coverage": _coverage(found), "a_device_and_day": {rule: _rate(found, rule) for rule in found.rules},
+        "alerts": [_episode(e) for e in found.history.episodes],
         "score": found.score and asdict(found.score),
         "against_live": found.live
         and {
@@ -105,7 +102,7 @@ def as_object(found: Outcome) -> dict[str, Any]:
 
 
 def as_lines(found: Outcome) -> Iterator[str]:
-    history, devices = found.history, max(1, len(found.history.coverage))
+    history = found.history
     yield (
         f"{found.spec.type}: {', '.join(found.rules)} from {found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M}"
         f" UTC over {history.readings:,} readings of {len(history.coverage):,} devices"
@@ -114,7 +111,7 @@ def as_lines(found: Outcome) -> Iterator[str]:
         yield f"coverage     median device {shares['median']:.1%} of the time, least {shares['least']:.1%}"
     for rule in found.rules:
         of_rule = [e for e in history.episodes if e.rule == rule]
-        rate = len(of_rule) / devices / max(found.days, 1e-9)
+        rate = _rate(found, rule)
         yield f"{rule:24} {len(of_rule):,} alerts, {rate:.3g} a device and day, {_longest(of_rule, found)}"
     if found.score is not None:
         s = found.score
@@ -130,6 +127,12 @@ def as_lines(found: Outcome) -> Iterator[str]:
                 yield f"  {name}  {_moment(e.fired_us)} {e.rule} {e.device} at {e.site}"
             if len(some) > SHOWN:
                 yield f"  … and {len(some) - SHOWN:,} more; --json has all"
+
+
+def _rate(found: Outcome, rule: str) -> float:
+    """Alerts a device and day."""
+    device_days = max(1, len(found.history.coverage)) * (found.end - found.start) / timedelta(days=1)
+    return sum(e.rule == rule for e in found.history.episodes) / device_days
 
 
 def _longest(some: list[Episode], found: Outcome) -> str:

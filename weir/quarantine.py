@@ -129,7 +129,8 @@ def replay(
         if found.partitions:
             figures["run"] = run_through(job, run_id, Request(partitions=tuple(sorted(found.partitions))), say)
             say(lines({k: v for k, v in figures["run"].items() if k != "run_id"}))
-        say(f"alerts that would have fired in time: {figures['late_alerts']:,}; `weir quarantine alerts` shows them")
+        if figures["late_alerts"]:
+            say(f"alerts that would have fired: {figures['late_alerts']:,}; `weir quarantine alerts` shows them")
     if as_json:
         typer.echo(json.dumps({**figures, "dry_run": dry_run}))
 

@@ -135,12 +135,13 @@ def test_a_late_file_reprocesses_only_its_partition(operator: Settings, weir: We
 
 
 def test_what_was_refused_comes_back_through_its_dag(whole_stack: Stack, operator: Settings, weir: Weir) -> None:
-    """A reading of a device that was retired by mistake: refused, then given back, once."""
+    """A hot reading of a device that was retired by mistake: refused, then given back, once. Rules have never heard the
+    device, and would take it for news: nobody is told."""
     device = "taken-back"
     weir("devices", "add", "weather_station", device, "--site", "field")
     weir("devices", "retire", "weather_station", device)
     publisher = BulkPublisher(whole_stack.settings("simulator"))
-    reading = {"sensor_id": device, "timestamp": time.time(), "temperature": 21.5}
+    reading = {"sensor_id": device, "timestamp": time.time(), "temperature": 41.5}
     publisher.publish(f"dt/weather/field/weather_station/{device}", json.dumps(reading).encode())
     publisher.close(10)
 
@@ -160,8 +161,12 @@ def test_what_was_refused_comes_back_through_its_dag(whole_stack: Stack, operato
         warehouse = Warehouse.of(operator)
         loaded = warehouse.rows("SELECT count, mean FROM rollups WHERE device_id = :d AND grain = '1h'", d=device)
         warehouse.close()
-        assert [(row["count"], row["mean"]) for row in loaded] == [(1, 21.5)]
+        assert [(row["count"], row["mean"]) for row in loaded] == [(1, 41.5)]
         assert [(row["rows"], row["replayed"]) for row in held()] == [(1, 1)]
+    late = json.loads(weir("quarantine", "alerts", "--json").stdout)
+    assert [alert["rule"] for alert in late if alert["device_id"] == device] == ["high_temperature"]
+    told = json.loads(weir("alerts", "--history", "--device", device, "--json").stdout)
+    assert told == []
 
 
 def test_the_retention_dag_deletes_what_is_old_and_nothing_else(whole_stack: Stack, operator: Settings) -> None:

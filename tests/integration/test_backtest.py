@@ -56,6 +56,7 @@ def test_what_a_rule_would_have_said(weir: Weir, lake: SmallLake) -> None:
     assert told == [("1", "2026-11-22T03:10:00Z", "2026-11-22T03:20:00Z"), ("2", "2026-11-22T03:30:00Z", None)]
     assert (found["readings"], found["devices"], found["rules"]) == (1080, 3, ["high_temperature"])
     assert found["coverage"]["least"] > 0.5
+    assert found["a_device_and_day"] == {"high_temperature": pytest.approx(2 * 24 / 3)}
 
 
 def test_only_what_fired_within_the_window(weir: Weir, lake: SmallLake) -> None:

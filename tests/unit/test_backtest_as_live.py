@@ -10,6 +10,7 @@ import pytest
 
 from connections.lake import Lake
 from connections.record_batch import batch_of_records
+from etl import backtest as module
 from etl.backtest import Past, backtest
 from etl.window import Window
 from fleet.backtest import Episode, episodes
@@ -111,3 +112,12 @@ def test_a_warm_up_is_as_good_as_the_whole_log(tmp_path: Path) -> None:
             if e.fired_us >= T0_MS * 1000 + 7_200_000_000]  # fmt: skip
     assert live
     assert backtested(records, tmp_path, window, timedelta(hours=1)) == live
+
+
+def test_in_processes_of_their_own_partitions_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = log(5)
+    window = Window(T0, T0 + timedelta(hours=1))
+    alone = backtested(records, tmp_path / "alone", window, timedelta(0))
+    monkeypatch.setattr(module, "PARALLEL_ROWS", 0)
+    assert alone
+    assert backtested(records, tmp_path / "apart", window, timedelta(0)) == alone
