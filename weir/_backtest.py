@@ -111,8 +111,8 @@ def as_lines(found: Outcome) -> Iterator[str]:
         yield f"coverage     median device {shares['median']:.1%} of the time, least {shares['least']:.1%}"
     for rule in found.rules:
         of_rule = [e for e in history.episodes if e.rule == rule]
-        rate = _rate(found, rule)
-        yield f"{rule:24} {len(of_rule):,} alerts, {rate:.3g} a device and day, {_longest(of_rule, found)}"
+        often = f"{len(of_rule):,} alerts, {_rate(found, rule):.3g} a device and day, {_longest(of_rule, found)}"
+        yield f"{rule:24} {often if of_rule else 'no alerts'}"
     if found.score is not None:
         s = found.score
         yield (
@@ -138,8 +138,6 @@ def _rate(found: Outcome, rule: str) -> float:
 def _longest(some: list[Episode], found: Outcome) -> str:
     end = found.end.timestamp() * 1e6
     lengths = [(end if e.ends_us is None else e.ends_us) - e.fired_us for e in some]
-    if not lengths:
-        return "none"
     return f"median {_length(median(lengths))}, longest {_length(max(lengths))}"
 
 

@@ -120,8 +120,8 @@ def replay(
     say = (lambda _: None) if as_json else typer.echo
     job, run_id = open_job(), new_run_id()
     found = bring_back(job, _filter(system, type_, reason, device, metric, start, to), run_id, dry_run)
-    figures = _figures(found)
-    say(lines(figures) if figures else "nothing that you ask for is held back")
+    figures: dict[str, Any] = {**vars(found), "partitions": sorted(found.partitions), "dry_run": dry_run}
+    say(lines(_spoken(found)) or "nothing that you ask for is held back")
     if not dry_run:
         _wait(job, found)
         # Before the partitions are processed: what is held back there now is what comes back.
@@ -132,7 +132,18 @@ def replay(
         if figures["late_alerts"]:
             say(f"alerts that would have fired: {figures['late_alerts']:,}; `weir quarantine alerts` shows them")
     if as_json:
-        typer.echo(json.dumps({**figures, "dry_run": dry_run}))
+        typer.echo(json.dumps(figures))
+
+
+def _spoken(found: "Replay") -> dict[str, Any]:
+    """For people; empty where there is nothing to say."""
+    return {
+        **{f"readings of {name}": n for name, n in sorted(found.letters.items())},
+        **{f"values of {name}": n for name, n in sorted(found.values.items())},
+        **{f"still {reason}": n for reason, n in sorted(found.still.items())},
+        **({"came back before": found.before} if found.before else {}),
+        **({"partitions": sorted(found.partitions)} if found.partitions else {}),
+    }
 
 
 @quarantine.command()
@@ -149,16 +160,6 @@ def alerts(
         typer.echo(json.dumps(found, default=_plain))
         return
     _table(found, ("fired_at", "resolved_at", "severity", "type", "rule", "device_id", "site", "known_at"), "none")
-
-
-def _figures(found: "Replay") -> dict[str, Any]:
-    return {
-        **{f"readings of {name}": n for name, n in sorted(found.letters.items())},
-        **{f"values of {name}": n for name, n in sorted(found.values.items())},
-        **{f"still {reason}": n for reason, n in sorted(found.still.items())},
-        **({"came back before": found.before} if found.before else {}),
-        **({"partitions": sorted(found.partitions)} if found.partitions else {}),
-    }
 
 
 def _wait(job: "Job", found: "Replay") -> None:
