@@ -1,5 +1,6 @@
 """Dead letters and values that today's specs take: onto the real Kafka once, and through the real job."""
 
+import base64
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -19,10 +20,14 @@ from etl.late_alerts import write_late_alerts
 from etl.quarantine import Filter, at_place, rows, stats
 from etl.replay import Replay, has_landed, replay
 from etl.run import Job, Request
-from fleet.channels import RETURNED, mark_of
+from fleet.channels import REJECTED, RETURNED, mark_of
+from fleet.dead_letter import DeadLetter, encode_dead_letter
 from fleet.reading import decode_reading
 from fleet.settings import CHECKOUT, Settings
+from stack.stack import Stack
+from tests.command import command
 from tests.integration.logs import readings
+from tests.integration.processes import Process, wait_for
 from tests.integration.small_lake import SmallLake
 
 pytestmark = pytest.mark.stack
@@ -234,3 +239,49 @@ def test_alerts_of_values_that_are_in_range_now(ground: Ground) -> None:
         assert write_late_alerts(ground.job, f"late-{ground.first}", found.partitions) == 1
     (late,) = ground.job.warehouse.rows("SELECT * FROM late_alerts WHERE device_id = :device", device=device)
     assert (late["fired_at"], late["resolved_at"]) == (HOUR + timedelta(seconds=10), HOUR + timedelta(seconds=30))
+
+
+def test_the_command_brings_it_through_kafka_landing_and_the_job(
+    ground: Ground, settings_for: SettingsFor, stack: Stack, tmp_path: Path
+) -> None:
+    ground.mend(*SUNSHINE)
+    device, settings = f"c{ground.first}", ground.settings
+    message = ground.message(device, 5, temperature=40.0, sunshine=9)
+    letter = DeadLetter(
+        "unknown_metric", "no \x1b[2J metric", "weather", TYPE, 1, round(HOUR.timestamp() * 1000),
+        base64.b64encode(message["payload"]).decode(), mqtt_topic=message["mqtt_topic"],
+    )  # fmt: skip
+    producer = kafka.producer(settings_for("bridge"), "tests")
+    at = producer.send(REJECTED, encode_dead_letter(letter)).get(20)
+    kafka.close(producer, 5)
+    own = {"WEIR_TYPES_DIR": ground.types, "WEIR_LAKE_URI": settings.lake}
+    weir = command(WEIR_HOME=stack.layout.home, WEIR_SPARK_REMOTE="", **own)
+    log = tmp_path / "landing.log"
+    del ground.lake.offsets[REJECTED, 0]
+    with Process("landing", settings_for("landing"), log, WEIR_LANDING_MAX_SECONDS=0.5, **own).start().ready():
+        wait_for(lambda: has_landed(ground.job, {f"{REJECTED}/0": at.offset + 1}), 30, log.read_text)
+        assert f"readings of {TYPE} 1" in weir("quarantine", "replay", "--device", device, "--dry-run").stdout
+        found = json.loads(weir("quarantine", "replay", "--device", device, "--json").stdout)
+        assert (found["letters"], found["still"], found["before"]) == ({TYPE: 1}, {}, 0)
+        assert (found["partitions"], found["late_alerts"]) == ([f"weather/{TYPE}/2026-11-21T07"], 1)
+        assert found["run"]["problems"] == []
+        again = json.loads(weir("quarantine", "replay", "--device", device, "--json").stdout)
+        assert (again["letters"], again["before"], again["late_alerts"]) == ({}, 1, 0)
+        assert "run" not in again
+    rolled = ground.job.warehouse.rows(
+        "SELECT mean FROM rollups WHERE device_id = :d AND grain = '1h' AND metric = 'temperature'", d=device
+    )
+    assert [row["mean"] for row in rolled] == [40.0]
+    weir("etl", "run", "--system", "weather")
+    shown = weir("quarantine", "show", f"{REJECTED}/0/{at.offset}").stdout
+    assert "no \\x1b[2J metric" in shown, "no control character reaches the terminal"
+    assert "to_offset" in shown
+    assert "high_temperature" in weir("quarantine", "alerts").stdout
+    listed = weir("quarantine", "list", "--reason", "unknown_metric", "--json").stdout
+    assert f"{REJECTED}/0/{at.offset}" in {row["place"] for row in json.loads(listed)}
+
+
+@pytest.mark.parametrize("place", ["readings.rejected/0/99999999999999999999", "one/2/three", ""])
+def test_a_place_where_there_is_nothing(stack: Stack, place: str) -> None:
+    said = command(WEIR_HOME=stack.layout.home)("quarantine", "show", place, code=1).stderr
+    assert "nothing is quarantined at" in said or "is no place" in said
