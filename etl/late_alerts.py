@@ -25,8 +25,8 @@ from fleet.backtest import Arrival, Episode, difference, episodes, transitions
 from fleet.lake_layout import Partition
 from fleet.spec import DeviceType
 
-WARM_UP = timedelta(days=1)
-"""How long before the first that came back the rules begin to look."""
+AROUND = timedelta(days=1)
+"""How long before and after what came back the rules look."""
 GOOD_VALUES = (
     f"FROM quarantine q{ACCEPTED} WHERE q.what = 'value' AND good.type IS NOT NULL AND q.partition = ANY(:keys)"
 )
@@ -62,8 +62,7 @@ def _came_back(job: Job, keys: list[str]) -> dict[str, Back]:
         "SELECT type, device_id, lake_partition AS key, to_partition, to_offset FROM quarantine_replays"
         " WHERE examined_at IS NULL"
     ):
-        found.setdefault(row["type"], Back()).letters.add((row["to_partition"], row["to_offset"]))
-        _add(found, row)
+        _add(found, row).letters.add((row["to_partition"], row["to_offset"]))
     for row in job.warehouse.rows(
         f"SELECT DISTINCT q.type, q.device_id, q.partition AS key {GOOD_VALUES}", keys=keys, **limits(job.catalog)
     ):
@@ -71,17 +70,18 @@ def _came_back(job: Job, keys: list[str]) -> dict[str, Back]:
     return found
 
 
-def _add(found: dict[str, Back], row: Mapping[str, Any]) -> None:
+def _add(found: dict[str, Back], row: Mapping[str, Any]) -> Back:
     back = found.setdefault(row["type"], Back())
     back.devices.add(row["device_id"])
     back.partitions.add(Partition.from_key(row["key"]))
+    return back
 
 
 def _examine(job: Job, index: LakeIndex, spec: DeviceType, back: Back, replay_id: str, keys: list[str]) -> None:
     types = types_for(job.catalog, spec, spec)
     rows = Rows(job, index, types, back, keys)
     registry = [record for records in registered(job.warehouse, types).values() for record in records]
-    if len(types) == 1:
+    if not rows.of_all:
         registry = [record for record in registry if getattr(record, "device", None) in back.devices]
 
     def told(came_back: bool) -> list[Episode]:
@@ -93,18 +93,18 @@ def _examine(job: Job, index: LakeIndex, spec: DeviceType, back: Back, replay_id
 
 class Rows:
     """Readings of the types in order of event time, a partition of the lake at a time: of the devices of what came
-    back, or of all where rules look at whole sites."""
+    back, or of all (`of_all`) where rules may look at whole sites."""
 
     def __init__(self, job: Job, index: LakeIndex, types: tuple[DeviceType, ...], back: Back, keys: list[str]):
         self._job, self._types, self._back, self._keys = job, types, back, keys
+        self.of_all = types[0].partition_by == "site"
         self._mine = pa.array(sorted(back.devices))
-        begin = min(p.start for p in back.partitions) - WARM_UP
-        end = max(p.end for p in back.partitions)
-        self._files = [
-            [f for f in index.partitions.values()
-             if f.partition.type == spec.type and f.partition.end > begin and f.partition.start < end]
-            for spec in types
+        spans = [(p.start - AROUND, p.end + AROUND) for p in back.partitions]
+        near = [
+            f for f in index.partitions.values()
+            if any(f.partition.end > begin and f.partition.start < end for begin, end in spans)
         ]  # fmt: skip
+        self._files = [[f for f in near if f.partition.type == spec.type] for spec in types]
         self.landed: set[Place] = set()
         """Those of `back.letters` that are in the lake."""
 
@@ -119,7 +119,7 @@ class Rows:
 
     def _of(self, spec: DeviceType, files: PartitionFiles, came_back: bool) -> Iterator[Arrival]:
         table = pa.concat_tables(arrow_tables(self._job.lake, spec, files))
-        if len(self._types) == 1:
+        if not self.of_all:
             table = table.filter(pc.is_in(table["device_id"], value_set=self._mine))
         table = table.sort_by([("event_time", "ascending"), ("kafka_offset", "ascending")])
         if spec is self._types[0] and files.partition in self._back.partitions:

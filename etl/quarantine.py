@@ -32,14 +32,19 @@ class Filter:
     metric: str | None = None
     window: Window = ALWAYS
 
-    def where(self) -> tuple[str, Mapping[str, object]]:
-        """For a query over `quarantine q`, and its parameters."""
+    @property
+    def columns(self) -> dict[str, str]:
+        """Of the table, and the values that they are to have."""
         asked = {
             "system": self.system, "type": self.type, "reason": self.reason, "device_id": self.device,
             "metric": self.metric,
         }  # fmt: skip
-        parts = [f"q.{name} = :{name}" for name, value in asked.items() if value is not None]
-        found: dict[str, object] = {name: value for name, value in asked.items() if value is not None}
+        return {name: value for name, value in asked.items() if value is not None}
+
+    def where(self) -> tuple[str, Mapping[str, object]]:
+        """For a query over `quarantine q`, and its parameters."""
+        parts = [f"q.{name} = :{name}" for name in self.columns]
+        found: dict[str, object] = {**self.columns}
         for name, sign, moment in (("start", ">=", self.window.start), ("end", "<", self.window.end)):
             if moment is not None:
                 parts.append(f"q.at {sign} :{name}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weir import _alert_filters
+from weir import _filters
 from weir._alert_rows import AlertId, AsJson, By, at_most, found_alert, moment_text, plain
 from weir._table import aligned
 
@@ -58,9 +58,7 @@ def held(
     from etl.window import moment
     from fleet.standing import CAUSES
 
-    filters = _alert_filters.given(
-        cause=cause, receiver=receiver, system=system, rule=rule, device_id=device, site=site
-    )
+    filters = _filters.given(cause=cause, receiver=receiver, system=system, rule=rule, device_id=device, site=site)
     where = "".join(f" AND {name} = :{name}" for name in filters)
     warehouse = _warehouse()
     try:
@@ -71,7 +69,7 @@ def held(
             start=moment(since, "since", datetime.now(UTC)), limit=limit, **filters,
         )  # fmt: skip
         if not rows:
-            _alert_filters.check(warehouse, "notifications", filters)
+            _filters.check(warehouse, "notifications", filters)
     finally:
         warehouse.close()
     for row in [] if as_json else rows:

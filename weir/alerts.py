@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import typer
 
-from weir import _alert_filters, _alert_people, _alert_silences, _alert_story
+from weir import _alert_people, _alert_silences, _alert_story, _filters
 from weir._alert_rows import AlertId, AsJson, By, at_most, found_alert, moment_text, plain
 from weir._table import aligned
 
@@ -51,7 +51,7 @@ def list_(
     from fleet.settings import Settings
 
     since = since or ("-24h" if history else None)
-    filters = _alert_filters.given(system=system, rule=rule, device_id=device, severity=severity)
+    filters = _filters.given(system=system, rule=rule, device_id=device, severity=severity)
     warehouse = Warehouse.of(Settings.load())
 
     def show() -> int:
@@ -65,7 +65,7 @@ def list_(
 
     try:
         if not show():
-            _alert_filters.check(warehouse, "alerts", filters)
+            _filters.check(warehouse, "alerts", filters)
         while watch:
             time.sleep(WATCH_SECONDS)
             if not as_json:

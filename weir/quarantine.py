@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weir import _filters
+
 if TYPE_CHECKING:
     from etl.quarantine import Filter
     from etl.replay import Replay
@@ -50,7 +52,10 @@ def list_(
     """What is held back, the newest first; `show` takes the place."""
     from etl.quarantine import rows
 
-    found = rows(_warehouse(), _filter(system, type_, reason, device, metric, start, to), limit)
+    asked, warehouse = _filter(system, type_, reason, device, metric, start, to), _warehouse()
+    found = rows(warehouse, asked, limit)
+    if not found:
+        _filters.check(warehouse, "quarantine", asked.columns)
     if as_json:
         typer.echo(json.dumps(found, default=_plain))
         return
@@ -68,7 +73,10 @@ def stats(
     """How much is held back, by reason."""
     from etl import quarantine as held
 
-    found = held.stats(_warehouse(), _filter(system, type_, reason, device, metric, start, to))
+    asked, warehouse = _filter(system, type_, reason, device, metric, start, to), _warehouse()
+    found = held.stats(warehouse, asked)
+    if not found:
+        _filters.check(warehouse, "quarantine", asked.columns)
     if as_json:
         typer.echo(json.dumps(found, default=_plain))
         return
@@ -119,9 +127,12 @@ def replay(
 
     say = (lambda _: None) if as_json else typer.echo
     job, run_id = open_job(), new_run_id()
-    found = bring_back(job, _filter(system, type_, reason, device, metric, start, to), run_id, dry_run)
+    asked = _filter(system, type_, reason, device, metric, start, to)
+    found = bring_back(job, asked, run_id, dry_run)
+    if not (spoken := _spoken(found)):
+        _filters.check(job.warehouse, "quarantine", asked.columns)
     figures: dict[str, Any] = {**vars(found), "partitions": sorted(found.partitions), "dry_run": dry_run}
-    say(lines(_spoken(found)) or "nothing that you ask for is held back")
+    say(lines(spoken) or "nothing that you ask for is held back")
     if not dry_run:
         _wait(job, found)
         # Before the partitions are processed: what is held back there now is what comes back.

@@ -285,3 +285,20 @@ def test_the_command_brings_it_through_kafka_landing_and_the_job(
 def test_a_place_where_there_is_nothing(stack: Stack, place: str) -> None:
     said = command(WEIR_HOME=stack.layout.home)("quarantine", "show", place, code=1).stderr
     assert "nothing is quarantined at" in said or "is no place" in said
+
+
+@pytest.mark.parametrize("command_", ["list", "stats", "replay"])
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("--system", "wether", "no system 'wether'; did you mean 'weather'"),
+        ("--type", "weather_sation", "no type 'weather_sation'; did you mean 'weather_station'"),
+        ("--reason", "unknown_metrik", "no reason 'unknown_metrik'; did you mean 'unknown_metric'"),
+        ("--metric", "temprature", "no metric 'temprature'"),
+        ("--device", "nobody-here", "no device 'nobody-here' is known"),
+        ("--from", "yesterday", "is no time"),
+    ],
+)
+def test_a_filter_that_is_mistyped(stack: Stack, command_: str, option: str, value: str, problem: str) -> None:
+    said = command(WEIR_HOME=stack.layout.home)("quarantine", command_, option, value, code=1).stderr
+    assert problem in said

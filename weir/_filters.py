@@ -1,4 +1,5 @@
-"""The filters of `weir alerts` and `weir alerts held`, and what to say of one that fits nothing that there is."""
+"""The filters of `weir alerts`, `weir alerts held` and `weir quarantine`, and what to say of one that fits nothing that
+there is."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -39,7 +40,9 @@ def check(warehouse: "Warehouse", table: str, filters: Mapping[str, str]) -> Non
 
 
 def _problem(warehouse: "Warehouse", name: str, value: str) -> str:
+    from etl.load import ALL_VALUES_BAD, OUT_OF_RANGE
     from fleet.catalog import load_catalog
+    from fleet.contract import REASONS
     from fleet.errors import SpecError
     from fleet.nearest import nearest
     from fleet.settings import Settings
@@ -49,11 +52,18 @@ def _problem(warehouse: "Warehouse", name: str, value: str) -> str:
         if warehouse.rows(f"SELECT FROM {where} = :value LIMIT 1", value=value):
             return ""
         return f"no {what} {value!r} is known; `{shown_by}` shows those there are"
-    if name in ("system", "rule"):
+    if name == "reason":
+        among = {*REASONS, ALL_VALUES_BAD, OUT_OF_RANGE}
+    elif name in ("system", "type", "rule", "metric"):
         try:
             catalog = load_catalog(Settings.load().types_dir)
         except SpecError:  # what is wrong there is not what was asked, and an alert tells of it
             return ""
-        among = set(catalog.systems) if name == "system" else {rule.id for spec in catalog for rule in spec.alerts}
-        return "" if value in among else f"no {name} {value!r}{nearest(value, among)}"
-    return ""
+        among = {
+            "system": {*catalog.systems}, "type": {*catalog.types},
+            "rule": {rule.id for spec in catalog for rule in spec.alerts},
+            "metric": {metric for spec in catalog for metric in spec.metrics},
+        }[name]  # fmt: skip
+    else:
+        return ""
+    return "" if value in among else f"no {name} {value!r}{nearest(value, among)}"
