@@ -11,10 +11,10 @@ import pytest
 from connections.lake import Lake
 from connections.record_batch import batch_of_records
 from etl import backtest as module
-from etl.backtest import Past, backtest
+from etl.backtest import Past, backtest, types_for
 from etl.window import Window
 from fleet.backtest import Episode, episodes
-from fleet.catalog import build_catalog
+from fleet.catalog import Catalog, build_catalog
 from fleet.channels import HEARTBEAT, MARK_HEADER, RETURNED
 from fleet.columns import ColumnReader
 from fleet.contract import Intake
@@ -28,7 +28,7 @@ from tests.unit.test_landing import Record
 
 T0 = datetime(2026, 11, 22, 3, tzinfo=UTC)
 T0_MS = round(T0.timestamp() * 1000)
-HOURS = 3
+HOURS = 2
 SPEC = DeviceType.model_validate(
     {
         "type": "probe", "version": 1, "system": "weather", "kafka_topic": "sensor", "cadence": "10s",
@@ -69,8 +69,8 @@ def log(seed: int) -> list[Record]:
     return [Record(offset, value, headers, at) for offset, (at, value, headers) in enumerate(due)]
 
 
-def said_live(records: list[Record]) -> Iterator[Any]:
-    shard = Shard(Engine(0, [SPEC]), 0, 0, ColumnReader(CATALOG, "sensor"))
+def said_live(records: list[Record], catalog: Catalog = CATALOG) -> Iterator[Any]:
+    shard = Shard(Engine(0, list(catalog)), 0, 0, ColumnReader(catalog, "sensor"))
     for begin in range(0, len(records), 500):
         some = [WithKey(*record) for record in records[begin : begin + 500]]
         yield from shard.take(batch_of_records("sensor", 0, some), 0)
@@ -80,10 +80,10 @@ class WithKey(Record):
     key = None
 
 
-def landed(records: list[Record], folder: Path) -> Lake:
+def landed(records: list[Record], folder: Path, catalog: Catalog = CATALOG) -> Lake:
     lake = Lake(f"file://{folder}/lake")
     for begin in range(0, len(records), 700):
-        buffer = Buffer("sensor", 0, begin, Intake(CATALOG))
+        buffer = Buffer("sensor", 0, begin, Intake(catalog))
         for record in records[begin : begin + 700]:
             assert buffer.take(record, 0.0)
         assert flush(lake, buffer)
@@ -107,9 +107,9 @@ def test_a_backtest_is_what_was_said_live(tmp_path: Path, seed: int) -> None:
 
 def test_a_warm_up_is_as_good_as_the_whole_log(tmp_path: Path) -> None:
     records = log(9)
-    window = Window(T0 + timedelta(hours=2), T0 + timedelta(hours=HOURS + 2))
+    window = Window(T0 + timedelta(minutes=90), T0 + timedelta(hours=HOURS + 2))
     live = [e for e in sorted(episodes(said_live(records)), key=lambda e: e.fired_us)
-            if e.fired_us >= T0_MS * 1000 + 7_200_000_000]  # fmt: skip
+            if e.fired_us >= T0_MS * 1000 + 5_400_000_000]  # fmt: skip
     assert live
     assert backtested(records, tmp_path, window, timedelta(hours=1)) == live
 
@@ -121,3 +121,24 @@ def test_in_processes_of_their_own_partitions_say_the_same(tmp_path: Path, monke
     monkeypatch.setattr(module, "PARALLEL_ROWS", 0)
     assert alone
     assert backtested(records, tmp_path / "apart", window, timedelta(0)) == alone
+
+
+def test_a_rule_that_looks_at_another_type_of_its_site(tmp_path: Path) -> None:
+    by_site = {"partition_by": "site", "alerts": []}
+    meter = SPEC.model_copy(update={**by_site, "type": "meter"})
+    looks = {**SPEC.model_dump(), "partition_by": "site",
+             "alerts": [{"id": "both", "when": "temperature > 30 and site_max(meter.temperature) > 33"}]}  # fmt: skip
+    probe = DeviceType.model_validate(looks)
+    catalog = build_catalog([meter, probe])
+    records = [
+        record._replace(value=(record.value or b"").replace(b'"probe"', b'"meter"')) if record.offset % 3 else record
+        for record in log(7)
+    ]
+    live = sorted(episodes(said_live(records, catalog)), key=lambda e: e.fired_us)
+    assert {e.rule for e in live} == {"both"}
+    types = types_for(catalog, probe, probe)
+    assert [spec.type for spec in types] == ["probe", "meter"]
+    returned = {(0, r.offset) for r in records if r.headers == [(MARK_HEADER, RETURNED)]}
+    past = Past(landed(records, tmp_path, catalog), types, {}, returned)
+    found = backtest(past, probe, Window(T0, T0 + timedelta(hours=HOURS + 2)), timedelta(0))
+    assert list(found.episodes) == live
