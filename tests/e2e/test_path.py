@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -134,12 +135,28 @@ def test_a_late_file_reprocesses_only_its_partition(operator: Settings, weir: We
     assert {k for k in after if after[k] != before.get(k)} == {key}
 
 
+def _until_the_bridge_knows(stack: Stack, operator: Settings, seconds: float = 30) -> None:
+    """Of the registry's last change."""
+    warehouse = Warehouse.of(operator)
+    (row,) = warehouse.rows("SELECT revision FROM registry")
+    warehouse.close()
+    deadline = time.monotonic() + seconds
+    while True:
+        with urllib.request.urlopen(f"http://127.0.0.1:{stack.ports.bridge_metrics}/metrics", timeout=5) as answer:
+            (known,) = re.findall(r"^weir_bridge_registry_revision (\S+)$", answer.read().decode(), re.MULTILINE)
+        if float(known) >= row["revision"]:
+            return
+        assert time.monotonic() < deadline, f"the bridge knows the registry's revision {known}, not {row['revision']}"
+        time.sleep(0.2)
+
+
 def test_what_was_refused_comes_back_through_its_dag(whole_stack: Stack, operator: Settings, weir: Weir) -> None:
     """A hot reading of a device that was retired by mistake: refused, then given back, once. Rules have never heard the
     device, and would take it for news: nobody is told."""
     device = "taken-back"
     weir("devices", "add", "weather_station", device, "--site", "field")
     weir("devices", "retire", "weather_station", device)
+    _until_the_bridge_knows(whole_stack, operator)
     publisher = BulkPublisher(whole_stack.settings("simulator"))
     reading = {"sensor_id": device, "timestamp": time.time(), "temperature": 41.5}
     publisher.publish(f"dt/weather/field/weather_station/{device}", json.dumps(reading).encode())
