@@ -97,7 +97,7 @@ def dead(
             receiver=receiver, limit=limit,
         )  # fmt: skip
         if not rows:
-            _alert_filters.check(warehouse, "outbox", _alert_filters.given(receiver=receiver))
+            _filters.check(warehouse, "outbox", _filters.given(receiver=receiver))
     finally:
         warehouse.close()
     _print(rows, ("id", "dead_at", "attempts", "summary", "problem"), as_json, "no dead letters", limit)
