@@ -38,9 +38,16 @@ PARSER = (
     "_contains_abort_marker", "drain",
 )  # fmt: skip
 """What of the library's PartitionRecords is called or replaced."""
-BUSY_WAIT_MS = 20
-"""Of a fetch while records are coming. It leaves out partitions whose records are still being given out, and holds up
-their next fetch until it is answered: one that is far behind would wait for those that are quiet."""
+BUSY_RECORDS = 16
+"""A poll that brings so many is one of a busy time: records come faster than a fetch and its answer are worth."""
+BUSY_WAIT_MS, BUSY_BYTES = 10, 64 * 1024
+"""A fetch of a busy time is answered when so much has come, or so long after. Else it is answered at the first record;
+but while records of some partitions are in hand it waits no longer either: it leaves those partitions out, and holds up
+their next fetch."""
+FETCHER = ("_completed_fetches", "_next_partition_records")
+"""Where the library's Fetcher has what is in hand."""
+FETCHES = ("fetch_max_wait_ms", "fetch_min_bytes")
+"""What each fetch takes from its configuration."""
 UNPACK_ARGUMENTS = ("self", "tp", "records", "key_deserializer", "value_deserializer")
 
 log = logging.getLogger("weir.kafka")
@@ -57,7 +64,7 @@ class Batches:
             log.warning("Kafka is read record by record, about a tenth as fast: %s", "; ".join(found))
         else:
             fetcher = consumer._fetcher
-            self._wait_ms = fetcher.config["fetch_max_wait_ms"]
+            self._wait_ms, self._bytes = (fetcher.config[name] for name in FETCHES)
             fetcher.PartitionRecords = type("PartitionBatches", (_PartitionBatches, fetcher.PartitionRecords), {})
 
     def poll(self, timeout_ms: int = 0, max_batches: int = 4) -> list[RecordBatch]:
@@ -65,8 +72,13 @@ class Batches:
         consumer's position is then after the last of them. Raises what KafkaConsumer.poll() raises."""
         if self.fast:
             polled = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_batches)
-            self._consumer._fetcher.config["fetch_max_wait_ms"] = BUSY_WAIT_MS if polled else self._wait_ms
-            return [batch for batches in polled.values() for batch in batches]
+            found = [batch for batches in polled.values() for batch in batches]
+            fetcher = self._consumer._fetcher
+            is_busy = sum(map(len, found)) >= BUSY_RECORDS
+            has_more = bool(fetcher._completed_fetches or fetcher._next_partition_records)
+            fetcher.config["fetch_max_wait_ms"] = BUSY_WAIT_MS if is_busy or has_more else self._wait_ms
+            fetcher.config["fetch_min_bytes"] = BUSY_BYTES if is_busy else self._bytes
+            return found
         polled = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_batches * GOAL)
         return [batch_of_records(place.topic, place.partition, records) for place, records in polled.items()]
 
@@ -83,6 +95,9 @@ def obstacles(consumer: KafkaConsumer) -> list[str]:
         arguments = tuple(inspect.signature(parser._unpack_records).parameters)
         if arguments != UNPACK_ARGUMENTS:
             found.append(f"PartitionRecords._unpack_records takes {', '.join(arguments)}")
+    fetcher = consumer._fetcher
+    found += [f"the fetcher has no {name}" for name in FETCHER if not hasattr(fetcher, name)]
+    found += [f"the fetcher's configuration has no {name}" for name in FETCHES if name not in fetcher.config]
     if any(consumer.config.get(name) is not None for name in ("key_deserializer", "value_deserializer")):
         found.append("the consumer has deserializers")
     return found

@@ -6,7 +6,6 @@ No I/O: the tables are `connections.registry`.
 import zoneinfo
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from difflib import get_close_matches
 from functools import cache
 from math import isfinite
 from typing import Literal
@@ -15,6 +14,7 @@ import msgspec
 
 from fleet.channels import LEVEL
 from fleet.control import Device, Retire, Routed, key_of
+from fleet.nearest import did_you_mean, nearest
 from fleet.reading import to_epoch_us
 from fleet.spec import DeviceType
 
@@ -78,10 +78,7 @@ def problems_of(
     known = params_of(spec)
     for name, value in (params or {}).items():
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            there = f"there are: {', '.join(known)}" if known else "they have none"
-            hint = f"did you mean {near[0]!r}?" if near else there
-            problems.append(f"param {name[:80]!r}: no rule of {spec.type} has it; {hint}")
+            problems.append(f"param {name[:80]!r}: no rule of {spec.type} has it{nearest(name, known)}")
         elif not isfinite(value):
             problems.append(f"param {name}: {value} is not a number that a rule can use")
     return problems
@@ -121,9 +118,7 @@ def time_zone_problem(name: str) -> str:
     """Why the name is none of a time zone; empty where it is one."""
     if name in _time_zones():
         return ""
-    by_case = {zone.lower(): zone for zone in _time_zones()}
-    near = get_close_matches(name.lower(), by_case, n=1, cutoff=0.5)
-    hint = f"; did you mean {by_case[near[0]]!r}?" if near else ""
+    hint = did_you_mean(name, _time_zones())
     return f"time zone {name[:80]!r} is not known{hint} (a name of the IANA list, such as Europe/Berlin or UTC)"
 
 

@@ -6,13 +6,13 @@ What a rule means is RULES.md; this module settles only what a rule may say.
 import unicodedata
 from collections.abc import Container, Mapping
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from fleet.duration import Duration
 from fleet.expression import Call, ExpressionError, Name, Node, Window, parse_expression, walk
+from fleet.nearest import nearest
 
 Severity = Literal["info", "warning", "critical"]
 MAX_WINDOW_READINGS = 10_000
@@ -188,15 +188,11 @@ def check_expression(
     problems: list[str] = []
     inside_call: set[int] = set()
 
-    def nearest(name: str, among: "list[str]") -> str:
-        close = get_close_matches(name, among, n=1, cutoff=0.5)
-        return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(among)) or 'none'}"
-
     def metric(node: Node, function: str) -> str | None:
         if isinstance(node, Name):
             if node.name in metrics:
                 return node.name
-            problems.append(f"{function}() of unknown metric {node.name!r}{nearest(node.name, list(metrics))}")
+            problems.append(f"{function}() of unknown metric {node.name!r}{nearest(node.name, metrics)}")
         else:
             problems.append(f"{function}() wants a metric as its first argument")
         return None
@@ -205,7 +201,7 @@ def check_expression(
         if isinstance(node, Call):
             name, arguments = node.function, node.arguments
             if name not in FUNCTIONS:
-                problems.append(f"unknown function {name!r}{nearest(name, list(FUNCTIONS))}")
+                problems.append(f"unknown function {name!r}{nearest(name, FUNCTIONS)}")
                 inside_call.update(id(a) for a in arguments)
                 continue
             if name in ARITHMETIC_FUNCTIONS:
@@ -231,7 +227,7 @@ def check_expression(
                         f" cadence; at most {MAX_WINDOW_READINGS:,}: shorten it"
                     )
             elif name in SITE_FUNCTIONS:
-                _check_site(name, arguments[0], other_types, problems, nearest)
+                _check_site(name, arguments[0], other_types, problems)
             elif arity == 1:
                 found = metric(arguments[0], name)
                 if found and name in COUNTER_FUNCTIONS and metrics[found] != "counter":
@@ -243,7 +239,7 @@ def check_expression(
     return problems
 
 
-def _check_site(function, node, other_types, problems, nearest) -> None:  # type: ignore[no-untyped-def]
+def _check_site(function, node, other_types, problems) -> None:  # type: ignore[no-untyped-def]
     if not isinstance(node, Name) or "." not in node.name:
         problems.append(f"{function}() wants type.metric, such as {function}(room_node.co2)")
         return
@@ -253,12 +249,10 @@ def _check_site(function, node, other_types, problems, nearest) -> None:  # type
     if type_name not in other_types:
         problems.append(
             f"{function}() of type {type_name!r}, which is not a type of this system with partition_by: site"
-            + nearest(type_name, list(other_types))
+            + nearest(type_name, other_types)
         )
     elif metric_name not in other_types[type_name]:
-        problems.append(
-            f"{function}() of unknown metric {node.name!r}{nearest(metric_name, list(other_types[type_name]))}"
-        )
+        problems.append(f"{function}() of unknown metric {node.name!r}{nearest(metric_name, other_types[type_name])}")
 
 
 def uses_site_functions(text: str) -> bool:

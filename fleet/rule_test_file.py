@@ -1,10 +1,9 @@
 """Rule tests as files: YAML → RuleTest, with file and line in every error. RULES.md §6."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import Any
 
 import yaml
@@ -13,6 +12,7 @@ from fleet.catalog import site_problems
 from fleet.control import Control, Device, Resolve, Retire, Spec
 from fleet.duration import parse_duration
 from fleet.errors import SpecError
+from fleet.nearest import nearest
 from fleet.reading import Reading
 from fleet.site import DEFAULT_SITE
 from fleet.spec import RuledType
@@ -84,10 +84,10 @@ class RuleTestFile:
         name = ".".join(map(str, path))
         return SpecError(f"{self.file}:{line_of(path, self.lines)}: {name}{': ' if name else ''}{message}")
 
-    def only(self, data: Mapping[str, Any], allowed: Iterable[str], path: Path_) -> None:
+    def only(self, data: Mapping[str, Any], allowed: Collection[str], path: Path_) -> None:
         for key in data:
             if key not in allowed:
-                raise self.error((*path, key), f"unknown key{_nearest(str(key), allowed)}")
+                raise self.error((*path, key), f"unknown key{nearest(str(key), allowed, 'allowed')}")
 
     def list_of(self, value: Any, path: Path_) -> list[Any]:
         if not isinstance(value, list):
@@ -169,7 +169,7 @@ class _TestReader:
     def type_of(self, data: Mapping[str, Any], path: Path_) -> str:
         name = str(data.get("type", self.first))
         if name not in self.specs:
-            raise self.document.error((*path, "type"), f"no type {name!r} here{_nearest(name, self.specs)}")
+            raise self.document.error((*path, "type"), f"no type {name!r} here{nearest(name, self.specs)}")
         return name
 
     def named_type(self, device: str, data: Mapping[str, Any], path: Path_) -> str:
@@ -238,7 +238,7 @@ class _TestReader:
         type_name = self.named_type(device, {**line, **inner}, path)
         rules = [rule.id for rule in self.specs[type_name].alerts]
         if inner["rule"] not in rules:
-            problem = f"no rule {inner['rule']!r} of {type_name}{_nearest(str(inner['rule']), rules)}"
+            problem = f"no rule {inner['rule']!r} of {type_name}{nearest(str(inner['rule']), rules)}"
             raise document.error((*path, "rule"), problem)
         return Resolve(revision=0, at=at_us // 1000, type=type_name, device=device, rule=inner["rule"], by="rule test")
 
@@ -281,8 +281,3 @@ def _float(value: float) -> float:
         return float(value)
     except OverflowError:
         return math.inf
-
-
-def _nearest(name: str, among: Iterable[str]) -> str:
-    near = get_close_matches(name, list(among), n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; allowed: {', '.join(among)}"

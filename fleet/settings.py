@@ -6,13 +6,13 @@ override it. A `WEIR_*` name that is not here is an error: a misspelt setting mu
 
 import os
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from fleet.default_ports import DEFAULT_PORTS
 from fleet.errors import ConfigurationError
+from fleet.nearest import did_you_mean
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PREFIX = "WEIR_"
@@ -156,8 +156,7 @@ class Settings(BaseModel):
         fields = cls.model_fields
         for name in values:
             if name.removeprefix(PREFIX).lower() not in fields:
-                near = get_close_matches(name, [PREFIX + f.upper() for f in fields], n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                hint = did_you_mean(name, [PREFIX + f.upper() for f in fields])
                 raise ConfigurationError(f"{name} is not a setting of Weir{hint} (all are in fleet/settings.py)")
         try:
             return cls.model_validate({k.removeprefix(PREFIX).lower(): v for k, v in values.items() if v != ""})

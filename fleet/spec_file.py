@@ -1,7 +1,6 @@
 """From YAML text to a DeviceType, with file and line in every error."""
 
 import re
-from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
 import yaml
@@ -10,6 +9,7 @@ from yaml._yaml import CParser
 from yaml.composer import Composer
 
 from fleet.errors import SpecError
+from fleet.nearest import did_you_mean, nearest
 from fleet.spec import DeviceType
 
 Path_ = tuple[str | int, ...]
@@ -151,11 +151,10 @@ def _plain(error: Any, path: Path_, data: Any, model: type[BaseModel]) -> str:
         return f"unknown key{_nearest_key(path, data, model)}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         key, tags = context["discriminator"].strip("'"), context.get("expected_tags") or _tags(path, data, model)
-        near = get_close_matches(str(context.get("tag")), re.findall(r"'([^']*)'", tags), n=1)
-        return f"{key} is one of {tags}" + (f"; did you mean {near[0]!r}?" if near else "")
+        return f"{key} is one of {tags}{did_you_mean(str(context.get('tag')), _quoted(tags))}"
     if kind == "literal_error":
-        near = get_close_matches(str(error["input"]), re.findall(r"'([^']*)'", context["expected"]), n=1)
-        return f"allowed: {context['expected']}" + (f"; did you mean {near[0]!r}?" if near else "")
+        expected = context["expected"]
+        return f"allowed: {expected}{did_you_mean(str(error['input']), _quoted(expected))}"
     if kind == "string_pattern_mismatch":
         return f"must match {context['pattern']}"
     return str(error["msg"][0].lower() + error["msg"][1:])
@@ -166,8 +165,11 @@ def _nearest_key(path: Path_, data: Any, root: type[BaseModel]) -> str:
     if model is None:
         return "; remove it"
     keys = [f.alias or name for name, f in model.model_fields.items()]
-    near = get_close_matches(str(path[-1]), keys, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; allowed: {', '.join(keys)}"
+    return nearest(str(path[-1]), keys, "allowed")
+
+
+def _quoted(text: str) -> list[str]:
+    return re.findall(r"'([^']*)'", text)
 
 
 def _model_at(path: Path_, data: Any, root: type[BaseModel]) -> type[BaseModel] | None:

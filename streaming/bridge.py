@@ -38,6 +38,10 @@ from streaming.admission import Admission
 POLL_SECONDS = 0.25
 CONFIRM_SECONDS = 0.004
 """How often a worker looks for Kafka's confirmations while it waits for some; see LINGER_MS of connections.kafka."""
+GATHER_SECONDS = 0.002
+BUSY_IN_FLIGHT, FEW = 32, 64
+"""While more messages than BUSY_IN_FLIGHT wait for Kafka, a poll that would bring few is worth so long a wait: a poll
+costs as much as three messages."""
 MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
 MAX_REQUEST_BYTES = 3_000_000
 """A dead letter of the largest message that Mosquitto lets in (1 MiB), in base64, and room."""
@@ -176,6 +180,8 @@ class Passage:
             deliveries = self.subscriber.poll(CONFIRM_SECONDS if self._pending else POLL_SECONDS)
             if deliveries:
                 self.take(deliveries)
+            if len(deliveries) < FEW and len(self._pending) > BUSY_IN_FLIGHT:
+                time.sleep(GATHER_SECONDS)
         self.confirm()
 
     def take(self, deliveries: list[Delivery]) -> None:

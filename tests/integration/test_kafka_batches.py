@@ -198,18 +198,33 @@ def test_a_group_goes_on_where_it_committed(admin: Settings) -> None:
     assert found == expected
 
 
-def test_a_fetch_waits_for_records_only_while_none_are_coming(admin: Settings) -> None:
-    topic = "batches.group"
-    write(admin, topic, 7, 10)
+def test_fetches_gather_while_many_records_come(admin: Settings) -> None:
+    """Else they are answered at the first one."""
+    topic, busy = "batches.group", kafka_batches.BUSY_RECORDS
+    place = TopicPartition(topic, 0)
+    producer = kafka.producer(admin, "tests", linger_ms=50)
     consumer = kafka.consumer(admin, "tests", isolation_level="read_committed")
     try:
-        consumer.assign([TopicPartition(topic, 0)])
-        batches, waits = Batches(consumer), set()
-        while batches.poll(timeout_ms=5_000):
-            waits.add(consumer._fetcher.config["fetch_max_wait_ms"])
-        assert waits == {kafka_batches.BUSY_WAIT_MS}
+        consumer.assign([place])
+        consumer.seek_to_end(place)
+        consumer.position(place)
+        batches = Batches(consumer)
+
+        def asked_after(records: int) -> tuple[int, int]:
+            for _ in range(records):
+                producer.send(topic, b"v", b"k")
+            producer.flush()
+            polled = batches.poll(timeout_ms=5_000)
+            assert sum(map(len, polled)) == records
+            return consumer._fetcher.config["fetch_max_wait_ms"], consumer._fetcher.config["fetch_min_bytes"]
+
+        assert asked_after(busy - 1) == (500, 1)
+        assert asked_after(busy) == (kafka_batches.BUSY_WAIT_MS, kafka_batches.BUSY_BYTES)
+        assert asked_after(1) == (500, 1)
+        assert batches.poll(timeout_ms=100) == []
         assert consumer._fetcher.config["fetch_max_wait_ms"] == 500
     finally:
+        kafka.close(producer, 5)
         consumer.close()
 
 

@@ -220,8 +220,11 @@ def test_marks_and_readings() -> None:
 class Consumer:
     """As much of a KafkaConsumer as obstacles() looks at."""
 
-    def __init__(self, parser: Any = Fetcher.PartitionRecords, **config: Any):
-        self._fetcher = SimpleNamespace(PartitionRecords=parser, config={"fetch_max_wait_ms": 500})
+    def __init__(self, parser: Any = Fetcher.PartitionRecords, without: str = "", **config: Any):
+        self._fetcher = SimpleNamespace(PartitionRecords=parser, _completed_fetches=[], _next_partition_records=None)
+        self._fetcher.config = {"fetch_max_wait_ms": 500, "fetch_min_bytes": 1}
+        self._fetcher.config.pop(without, None)
+        vars(self._fetcher).pop(without, None)
         self.config = config
 
 
@@ -243,9 +246,21 @@ class WithMore(Fetcher.PartitionRecords):
         (Consumer(None), "3.0.12", "the consumer has no _fetcher.PartitionRecords"),
         (Consumer(WithoutDrain), "3.0.12", "PartitionRecords has no drain"),
         (Consumer(WithMore), "3.0.12", "_unpack_records takes self, tp, records, deserializers"),
+        (Consumer(without="fetch_max_wait_ms"), "3.0.12", "configuration has no fetch_max_wait_ms"),
+        (Consumer(without="_completed_fetches"), "3.0.12", "the fetcher has no _completed_fetches"),
         (Consumer(value_deserializer=bytes.decode), "3.0.12", "has deserializers"),
     ],
-    ids=["fits", "version", "no fetcher", "no parser", "no method", "other arguments", "deserializers"],
+    ids=[
+        "fits",
+        "version",
+        "no fetcher",
+        "no parser",
+        "no method",
+        "other arguments",
+        "no wait",
+        "no hand",
+        "deserializers",
+    ],
 )
 def test_where_the_library_differs_its_own_way_is_taken(
     consumer: Any, version: str, said: str, monkeypatch: Any, caplog: Any

@@ -24,7 +24,7 @@ def test_without_a_file_there_are_defaults(tmp_path: Path) -> None:
 
 
 WRONG = [
-    ({"WEIR_KAFKA_USR": "x"}, "did you mean WEIR_KAFKA_USER"),
+    ({"WEIR_KAFKA_USR": "x"}, "did you mean 'WEIR_KAFKA_USER'"),
     ({"WEIR_MQTT_PORT": "many"}, "WEIR_MQTT_PORT='many'"),
     ({"WEIR_ENV_FILE": "/nowhere.env"}, "make setup"),
 ]
