@@ -69,6 +69,11 @@ class Appender:
             self._accumulator: RecordAccumulator = producer._accumulator
             self._cluster = producer._metadata
 
+    def linger(self, milliseconds: int) -> None:
+        """How long a batch waits for more records, from now on."""
+        if self.fast:
+            self._accumulator.config["linger_ms"] = milliseconds
+
     def _add(self, topic: str, value: bytes, key: bytes) -> Any:
         if partitions := self._cluster.partitions_for_topic(topic):
             place = TopicPartition(topic, hash_of(key) % len(partitions))
@@ -89,6 +94,8 @@ def obstacles(producer: KafkaProducer) -> list[str]:
         return [f"kafka-python is {kafka.__version__}, its internals are known of {VERSION} alone"]
     accumulator = getattr(producer, "_accumulator", None)
     found = [f"the producer's accumulator has no {name}" for name in ACCUMULATOR if not hasattr(accumulator, name)]
+    if "linger_ms" not in getattr(accumulator, "config", ()):
+        found.append("the accumulator's configuration has no linger_ms")
     if not hasattr(getattr(producer, "_metadata", None), "partitions_for_topic"):
         found.append("the producer has no _metadata.partitions_for_topic")
     if found:

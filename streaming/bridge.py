@@ -38,10 +38,12 @@ from streaming.admission import Admission
 POLL_SECONDS = 0.25
 CONFIRM_SECONDS = 0.004
 """How often a worker looks for Kafka's confirmations while it waits for some; see LINGER_MS of connections.kafka."""
-GATHER_SECONDS = 0.002
-BUSY_IN_FLIGHT, FEW = 32, 64
-"""While more messages than BUSY_IN_FLIGHT wait for Kafka, a poll that would bring few is worth so long a wait: a poll
-costs as much as three messages."""
+BUSY_IN_FLIGHT, BUSY_LINGER_MS, BUSY_SECONDS = 16, 10, 0.002
+"""While more of its messages than that wait for Kafka, a worker is busy: batches wait longer for more records, and
+after a poll that brought FEW it waits for more messages. Each saves more than it costs."""
+UNROUTED_SECONDS = 0.05
+"""So long always, for the worker that passes over nearly all it gets."""
+FEW = 64
 MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
 MAX_REQUEST_BYTES = 3_000_000
 """A dead letter of the largest message that Mosquitto lets in (1 MiB), in base64, and room."""
@@ -164,7 +166,7 @@ class Passage:
 
     def __init__(self, worker: Worker, subscriber: mqtt.Subscriber, producer: Any):
         self.worker, self.subscriber, self.producer = worker, subscriber, producer
-        self._send = Appender(producer).send
+        self._appender = Appender(producer)
         self.max_in_flight = 2 * worker.settings.bridge_max_in_flight  # QoS 0 knows no receive maximum
         self._pending: deque[tuple[int, int, Any, Any]] = deque()
         """(mid, bytes, Kafka's confirmation, that of the copy), in order of arrival."""
@@ -180,12 +182,17 @@ class Passage:
             deliveries = self.subscriber.poll(CONFIRM_SECONDS if self._pending else POLL_SECONDS)
             if deliveries:
                 self.take(deliveries)
-            if len(deliveries) < FEW and len(self._pending) > BUSY_IN_FLIGHT:
-                time.sleep(GATHER_SECONDS)
+            self._gather(len(deliveries))
         self.confirm()
 
+    def _gather(self, came: int) -> None:
+        is_busy = len(self._pending) > BUSY_IN_FLIGHT
+        self._appender.linger(BUSY_LINGER_MS if is_busy else kafka.LINGER_MS)
+        if came < FEW and (is_busy or self.worker.route is None):
+            time.sleep(BUSY_SECONDS if self.worker.route else UNROUTED_SECONDS)
+
     def take(self, deliveries: list[Delivery]) -> None:
-        worker, tallies, pending, send = self.worker, self.worker.tallies, self._pending, self._send
+        worker, tallies, pending, send = self.worker, self.worker.tallies, self._pending, self._appender.send
         now_us = time.time_ns() // 1000
         route = worker.route
         for delivery in deliveries:

@@ -12,7 +12,7 @@ import numpy as np
 
 from connections.record_batch import RecordBatch
 from fleet.channels import CONTROL, HEARTBEAT, RETURNED
-from fleet.column_engine import Batch, take_columns
+from fleet.column_engine import FEW, Batch, take_columns
 from fleet.columns import NO_SEQ, ColumnReader, Columns
 from fleet.contract import Reject, is_future, read_canonical
 from fleet.control import decode_control
@@ -65,7 +65,15 @@ class Shard:
         return [t for t in said if t.offset >= self.emit_from] if new.base_offset < self.emit_from else said
 
     def _take(self, records: RecordBatch, detected_at_us: int) -> list[Transition]:
-        """Readings in columns, between the records that are none or that only the contract can read."""
+        """Readings in columns, between the records that are none or that only the contract can read; few at once are
+        not worth the columns."""
+
+        def one(place: int, value: bytes | None) -> Sequence[Transition]:
+            offset, append_ms = int(records.offsets[place]), int(records.timestamps_ms[place])
+            return self.take_one(offset, append_ms, records.marks.get(place), value, detected_at_us)
+
+        if len(records) < FEW:
+            return [transition for place, value in enumerate(records.values()) for transition in one(place, value)]
         lengths = records.value_lengths
         if records.marks:
             lengths = lengths.copy()
@@ -78,10 +86,7 @@ class Shard:
         begin = 0
         for place, value in zip(left.tolist(), records.values(left), strict=True):
             said += take_columns(self.engine, _between(found, begin, place), batch)
-            said += self.take_one(
-                int(records.offsets[place]), int(records.timestamps_ms[place]), records.marks.get(place), value,
-                detected_at_us,
-            )  # fmt: skip
+            said += one(place, value)
             begin = place + 1
         said += take_columns(self.engine, _between(found, begin, len(records)), batch)
         return said

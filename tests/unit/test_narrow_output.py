@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from fleet.catalog import load_catalog
 from fleet.settings import CHECKOUT
-from weir.etl import _lines
+from weir.etl import lines
 from weir.main import build
 
 
@@ -36,10 +36,10 @@ FIGURES = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures(name: str) -> None:
     figures, told = FIGURES[name]
-    assert _lines(figures) == told
+    assert lines(figures) == told
 
 
 def test_many_figures_are_wrapped() -> None:
-    lines = _lines({f"figure_{n}": 1_000_000 * n for n in range(20)}, "  ").splitlines()
-    assert len(lines) > 1
-    assert all(line.startswith("  ") and len(line) <= 80 for line in lines)
+    said = lines({f"figure_{n}": 1_000_000 * n for n in range(20)}, "  ").splitlines()
+    assert len(said) > 1
+    assert all(line.startswith("  ") and len(line) <= 80 for line in said)
