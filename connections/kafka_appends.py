@@ -18,10 +18,8 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.record_accumulator import RecordAccumulator
 
-from connections.kafka import Remembering, hash_of
+from connections.kafka import INTERNALS_OF, Remembering, hash_of
 
-VERSION = "3.0.12"
-"""Of kafka-python: the only one whose internals were looked at."""
 ACCUMULATOR = ("_batches", "_tp_lock")
 SERIALIZERS = ("key_serializer", "value_serializer")
 
@@ -50,7 +48,8 @@ class Confirmation:
         return None if exception_of is None else exception_of(self._index)
 
     def rebind(self, produced: Any, index: int) -> None:
-        """By the library, when it splits a batch that is too large for its topic."""
+        """By the library, when it splits a batch that is too large for its topic; who waits looks again."""
+        self._produced._latch.set()
         self._produced, self._index = produced, index
 
 
@@ -70,7 +69,7 @@ class Appender:
             self._cluster = producer._metadata
 
     def linger(self, milliseconds: int) -> None:
-        """How long a batch waits for more records, from now on."""
+        """How long a batch waits for more records, from now on; in the library's way that stays as it was."""
         if self.fast:
             self._accumulator.config["linger_ms"] = milliseconds
 
@@ -90,8 +89,8 @@ class Appender:
 
 def obstacles(producer: KafkaProducer) -> list[str]:
     """Why this producer cannot be written to the fast way; empty: it can."""
-    if kafka.__version__ != VERSION:
-        return [f"kafka-python is {kafka.__version__}, its internals are known of {VERSION} alone"]
+    if kafka.__version__ != INTERNALS_OF:
+        return [f"kafka-python is {kafka.__version__}, its internals are known of {INTERNALS_OF} alone"]
     accumulator = getattr(producer, "_accumulator", None)
     found = [f"the producer's accumulator has no {name}" for name in ACCUMULATOR if not hasattr(accumulator, name)]
     if "linger_ms" not in getattr(accumulator, "config", ()):
@@ -101,6 +100,8 @@ def obstacles(producer: KafkaProducer) -> list[str]:
     if found:
         return found
     config = producer.config
+    if config["max_request_size"] < config["batch_size"]:
+        found.append("the producer's max_request_size is below its batch_size")
     if config["transactional_id"] is not None:
         found.append("the producer is transactional")
     if any(config[name] is not None for name in SERIALIZERS):

@@ -21,11 +21,10 @@ import numpy as np
 from kafka import KafkaConsumer
 from kafka.errors import CorruptRecordError
 
+from connections.kafka import INTERNALS_OF
 from connections.record_batch import RecordBatch, batch_of_records
 from connections.record_spans import PADDING, BadRecords, spans_of
 
-VERSION = "3.0.12"
-"""Of kafka-python: the only one whose internals were looked at."""
 GOAL = 8192
 """Records of a RecordBatch, about: Kafka's own batches are put together until there are so many. 8,192 readings of 150
 bytes are 1.2 MB, which stays in the processor's cache while they are gone through."""
@@ -39,11 +38,11 @@ PARSER = (
 )  # fmt: skip
 """What of the library's PartitionRecords is called or replaced."""
 BUSY_RECORDS = 16
-"""A poll that brings so many is one of a busy time: records come faster than a fetch and its answer are worth."""
+"""A poll that brings so many is one of a busy time: docs/decisions/0032."""
 BUSY_WAIT_MS, BUSY_BYTES = 10, 64 * 1024
 """A fetch of a busy time is answered when so much has come, or so long after. Else it is answered at the first record;
 but while records of some partitions are in hand it waits no longer either: it leaves those partitions out, and holds up
-their next fetch."""
+their next fetch. What is asked follows the poll before, so the first fetch of a busy time may still wait long."""
 FETCHER = ("_completed_fetches", "_next_partition_records")
 """Where the library's Fetcher has what is in hand."""
 FETCHES = ("fetch_max_wait_ms", "fetch_min_bytes")
@@ -85,8 +84,8 @@ class Batches:
 
 def obstacles(consumer: KafkaConsumer) -> list[str]:
     """Why this consumer cannot be read the fast way; empty: it can."""
-    if kafka.__version__ != VERSION:
-        return [f"kafka-python is {kafka.__version__}, its internals are known of {VERSION} alone"]
+    if kafka.__version__ != INTERNALS_OF:
+        return [f"kafka-python is {kafka.__version__}, its internals are known of {INTERNALS_OF} alone"]
     parser = getattr(getattr(consumer, "_fetcher", None), "PartitionRecords", None)
     if parser is None:
         return ["the consumer has no _fetcher.PartitionRecords"]

@@ -99,6 +99,8 @@ class Subscriber:
         self._lost: ReasonCode | None = None
         self._granted = 0
         self._buffer = b""
+        self.has_more = False
+        """Whether the last poll left something to be read."""
         client = self._client = client_of(settings, client_id, manual_ack=True, reconnect_on_failure=False)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -166,6 +168,7 @@ class Subscriber:
         if writable:
             client.loop_write()
         deliveries: list[Delivery] = []
+        self.has_more = False
         if readable or pending:
             self._read(deliveries)
         client.loop_misc()
@@ -175,16 +178,8 @@ class Subscriber:
 
     def _read(self, deliveries: list[Delivery]) -> None:
         client = self._client
-        try:
-            chunk = client._sock_recv(CHUNK_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise Unavailable(f"MQTT broker at {_where(self._settings)}: connection lost ({error})") from error
-        if not chunk:
-            raise self._gone()
         others: list[tuple[int, bytes]] = []
-        data = self._buffer + chunk if self._buffer else chunk
+        data = self._buffer + self._come()
         try:
             used = split(data, deliveries, others)
         except (BadFrame, IndexError) as error:
@@ -193,6 +188,26 @@ class Subscriber:
         client._last_bytes_received = time.monotonic()
         for first, body in others:
             self._hand_on(first, body)
+
+    def _come(self) -> bytes:
+        """At most CHUNK_BYTES. Over TLS a read gives one record, which may be one message; all of them are taken."""
+        client, chunks, size = self._client, list[bytes](), 0
+        is_tls = isinstance(client.socket(), ssl.SSLSocket)
+        try:
+            while size < CHUNK_BYTES and (is_tls or not chunks):
+                chunk = client._sock_recv(CHUNK_BYTES - size)
+                if not chunk and not chunks:
+                    raise self._gone()
+                if not chunk:
+                    break  # the next read says so again
+                chunks.append(chunk)
+                size += len(chunk)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise Unavailable(f"MQTT broker at {_where(self._settings)}: connection lost ({error})") from error
+        self.has_more = size == CHUNK_BYTES
+        return b"".join(chunks)
 
     def _hand_on(self, first: int, body: bytes) -> None:
         """To paho, as if it had read this packet itself (paho-mqtt is pinned, for this is its inside: an

@@ -39,11 +39,12 @@ POLL_SECONDS = 0.25
 CONFIRM_SECONDS = 0.004
 """How often a worker looks for Kafka's confirmations while it waits for some; see LINGER_MS of connections.kafka."""
 BUSY_IN_FLIGHT, BUSY_LINGER_MS, BUSY_SECONDS = 16, 10, 0.002
-"""While more of its messages than that wait for Kafka, a worker is busy: batches wait longer for more records, and
-after a poll that brought FEW it waits for more messages. Each saves more than it costs."""
+"""While more of its messages than these wait for Kafka, a worker is busy: its batches wait longer for more records, and
+it lets more messages come before it reads again. See docs/decisions/0032."""
 UNROUTED_SECONDS = 0.05
-"""So long always, for the worker that passes over nearly all it gets."""
+"""So long between two reads, for the worker that passes over nearly all it gets."""
 FEW = 64
+"""Messages. After a read of so many the next follows at once."""
 MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
 MAX_REQUEST_BYTES = 3_000_000
 """A dead letter of the largest message that Mosquitto lets in (1 MiB), in base64, and room."""
@@ -167,6 +168,7 @@ class Passage:
     def __init__(self, worker: Worker, subscriber: mqtt.Subscriber, producer: Any):
         self.worker, self.subscriber, self.producer = worker, subscriber, producer
         self._appender = Appender(producer)
+        self._few = min(FEW, worker.settings.bridge_max_in_flight // 2)  # more may not come before we acknowledge
         self.max_in_flight = 2 * worker.settings.bridge_max_in_flight  # QoS 0 knows no receive maximum
         self._pending: deque[tuple[int, int, Any, Any]] = deque()
         """(mid, bytes, Kafka's confirmation, that of the copy), in order of arrival."""
@@ -188,8 +190,9 @@ class Passage:
     def _gather(self, came: int) -> None:
         is_busy = len(self._pending) > BUSY_IN_FLIGHT
         self._appender.linger(BUSY_LINGER_MS if is_busy else kafka.LINGER_MS)
-        if came < FEW and (is_busy or self.worker.route is None):
-            time.sleep(BUSY_SECONDS if self.worker.route else UNROUTED_SECONDS)
+        pause = UNROUTED_SECONDS if self.worker.route is None else BUSY_SECONDS * is_busy
+        if 0 < came < self._few and not self.subscriber.has_more:
+            time.sleep(pause)
 
     def take(self, deliveries: list[Delivery]) -> None:
         worker, tallies, pending, send = self.worker, self.worker.tallies, self._pending, self._appender.send

@@ -50,6 +50,7 @@ class Member:
         )  # fmt: skip
         self.batches = Batches(self.consumer)
         self._rebalances = _Rebalances()
+        self._has_joined = False
         self.consumer.subscribe(list(self.topics), listener=self._rebalances)
 
     def poll(self, milliseconds: int) -> Polled:
@@ -66,6 +67,7 @@ class Member:
         self._give_back_what_was_parked()
         self._ask_for_topics_unknown()
         self._join_again_where_forgotten()
+        self._join_twice()
         try:
             return call()
         except FencedInstanceIdError as error:
@@ -107,6 +109,17 @@ class Member:
         if coordinator.heartbeat.session_timeout_expired():
             log.warning("group=%s no heartbeats for %d s: joining again", self.group, SESSION_TIMEOUT_MS // 1000)
             coordinator.heartbeat.reset_timeouts()
+            coordinator.request_rejoin()
+
+    def _join_twice(self) -> None:
+        """A rebalance has two rounds: the first takes partitions from a member, which then calls for the second, in
+        which others get them. Where that member was killed in between, and is back under its name before the broker
+        misses it, the broker gives it what the first round left it, and nobody calls: the partitions taken would be
+        nobody's until another member comes or goes. So who has just joined calls once; who has partitions keeps them.
+        """
+        coordinator = self.consumer._coordinator
+        if not self._has_joined and coordinator.generation_if_stable() is not None:
+            self._has_joined = True
             coordinator.request_rejoin()
 
     def close(self) -> None:

@@ -121,7 +121,13 @@ class Chaos:
             consumer.close(autocommit=False)
 
     def _logs(self) -> str:
-        return "\n".join(f"{w.log.name}\n{w.log.read_text()[-2000:]}" for w in self.workers.values())
+        """Their ends, with where each thread is, and what the worker says of itself."""
+        for worker in self.workers.values():
+            worker.signal(signal.SIGUSR1)
+            with worker.log.open("a") as log:
+                log.write(f"\nready: {worker.readiness()}\n")
+        time.sleep(2)
+        return "\n".join(f"{w.log.name}\n{w.log.read_text()[-9000:]}" for w in self.workers.values())
 
     def end(self) -> None:
         for worker in self.workers.values():

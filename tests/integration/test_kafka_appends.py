@@ -98,10 +98,10 @@ def test_a_batch_too_large_for_its_topic_is_split_and_each_record_confirmed(admi
 
 
 def test_what_can_never_be_written_is_refused(admin: Settings) -> None:
-    with producer_of(admin, max_request_size=100_000) as (_, appender):
+    with producer_of(admin, max_request_size=200_000) as (_, appender):
         appender.send(OURS, b"opens a batch", b"k")
         with pytest.raises(MessageSizeTooLargeError):
-            appender.send(OURS, bytes(200_000), b"k")
+            appender.send(OURS, bytes(300_000), b"k")
 
 
 def test_records_of_a_batch_that_fails_have_its_error(admin: Settings, stack: Stack) -> None:

@@ -18,6 +18,7 @@ from streaming.group import Member
 from tests.integration.processes import wait_for
 
 pytestmark = pytest.mark.stack
+SENSOR_PARTITIONS = 4
 
 
 def test_a_wrong_password_is_told_from_a_server_that_is_away(settings_for: Callable[[str], Settings]) -> None:
@@ -97,6 +98,38 @@ def test_a_member_whose_heartbeats_stop_joins_again(settings_for: Callable[[str]
         wait_for(heard, 30, "no heartbeat is answered any more")
     finally:
         member.close()
+
+
+def test_a_member_killed_in_the_middle_of_a_rebalance_leaves_no_partition_to_nobody(
+    settings_for: Callable[[str], Settings],
+) -> None:
+    """The first of its two rounds takes partitions from one member, the second gives them to another. The one that is
+    to call for the second is killed, and back under its name before the broker misses it."""
+
+    def member(instance: str) -> Member:
+        return Member(settings_for("live").model_copy(update={"service_instance": instance}), "live", ["sensor"])
+
+    def of(*members: Member) -> list[set[TopicPartition]]:
+        for one in members:
+            one.poll(100)
+        return [one.consumer.assignment() for one in members]
+
+    first, everything = member("first"), {TopicPartition("sensor", n) for n in range(SENSOR_PARTITIONS)}
+    members = [first]
+    try:
+        wait_for(lambda: of(first) == [everything], 20, "one alone does not get all partitions")
+        coordinator = first.consumer._coordinator
+        join_again = coordinator.request_rejoin
+        coordinator.request_rejoin = lambda: join_again() if first.consumer.assignment() == everything else None
+        second = member("second")
+        members.append(second)
+        wait_for(lambda: of(first, second)[0] < everything, 20, "nothing is taken from the first")
+        first.consumer.close(autocommit=False)  # without a word to the broker: its name is fixed
+        members[0] = again = member("first")
+        wait_for(lambda: set.union(*of(again, second)) == everything, 20, lambda: f"{of(again, second)}")
+    finally:
+        for one in members:
+            one.close()
 
 
 def test_a_producer_that_gave_up_can_be_ended(settings_for: Callable[[str], Settings], stack: Stack) -> None:

@@ -146,7 +146,7 @@ def test_kill_9_around_the_commit(
         adopted(landing, 3 + round_)
     all_landed(lake, operator, landing)
     assert orphans and ids <= set(landed(lake))
-    assert landing.stop() == 0
+    assert landing.ready().stop() == 0
     reads_as_the_readme_says(lake, in_the_log(operator))
 
 

@@ -89,7 +89,7 @@ def test_kafka_refuses_strangers(settings_for):
     [
         ("bridge", READINGS, True), ("bridge", REJECTED, True), ("simulator", READINGS, True),
         ("simulator", REJECTED, False), ("landing", READINGS, False), ("live", READINGS, False),
-        ("batch", READINGS, False), ("operator", READINGS, False), ("registry", READINGS, True),
+        ("batch", READINGS, True), ("operator", READINGS, False), ("registry", READINGS, True),
         ("registry", REJECTED, False),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ from fleet.channels import REJECTED, routes
 from fleet.dead_letter import decode_dead_letter
 from fleet.settings import Settings
 from streaming.admission import Admission
-from streaming.bridge import Passage, Worker
+from streaming.bridge import BUSY_IN_FLIGHT, BUSY_SECONDS, FEW, UNROUTED_SECONDS, Passage, Worker
 from streaming.service import Supervised
 from tests.unit.test_landing import INTAKE
 
@@ -41,13 +41,23 @@ class Producer:
 class Subscriber:
     def __init__(self) -> None:
         self.acknowledged: list[int] = []
+        self.coming: list[Delivery] = []
+        self.has_more = False
+
+    def poll(self, timeout: float) -> list[Delivery]:
+        coming, self.coming = self.coming, []
+        return coming
 
     def ack(self, mids: list[int]) -> None:
         self.acknowledged += mids
 
 
-def passage(route: Any) -> Passage:
-    return Passage(Worker(SETTINGS, INTAKE.catalog, INTAKE, Admission(INTAKE.catalog), route), Subscriber(), Producer())  # type: ignore[arg-type]
+def passage(route: Any, **settings: Any) -> Passage:
+    return Passage(
+        Worker(SETTINGS.model_copy(update=settings), INTAKE.catalog, INTAKE, Admission(INTAKE.catalog), route),
+        Subscriber(),
+        Producer(),
+    )  # type: ignore[arg-type]
 
 
 @given(st.lists(st.sampled_from(["good", "bad", "qos 0"]), min_size=1, max_size=30), st.randoms())
@@ -72,6 +82,35 @@ def test_acknowledged_in_order_of_arrival_and_only_when_confirmed(kinds: list[st
             through += [] if kind == "qos 0" else [mid]
         assert subscriber.acknowledged == through
     assert it.worker.tallies.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("route", "came", "has_more", "pause"),
+    [
+        (WEATHER, 5, False, None), (WEATHER, BUSY_IN_FLIGHT + 1, False, BUSY_SECONDS),
+        (WEATHER, BUSY_IN_FLIGHT + 1, True, None), (WEATHER, FEW, False, None),
+        (None, 0, False, None), (None, 1, False, UNROUTED_SECONDS), (None, 1, True, None), (None, FEW, False, None),
+    ],
+)  # fmt: skip
+def test_who_is_busy_lets_more_come(
+    route: Any, came: int, has_more: bool, pause: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the socket has more than was read, as it has with many large messages."""
+    it, slept = passage(route), list[float]()
+    monkeypatch.setattr("streaming.bridge.time.sleep", slept.append)
+    it.subscriber.coming = [Delivery("dt/weather/field/weather_station/7", GOOD, mid + 1) for mid in range(came)]
+    it.subscriber.has_more = has_more
+    it.step()
+    assert [pause_ for pause_ in slept if pause_] == ([] if pause is None else [pause])
+
+
+def test_where_few_may_be_under_way_few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than half of what may be under way is not waited for: it would not come."""
+    it, slept = passage(None, bridge_max_in_flight=8), list[float]()
+    monkeypatch.setattr("streaming.bridge.time.sleep", slept.append)
+    it.subscriber.coming = [Delivery("dt/weather/field/weather_station/7", GOOD, mid + 1) for mid in range(4)]
+    it.step()
+    assert slept == []
 
 
 def test_what_kafka_refuses_is_not_acknowledged() -> None:

@@ -1,6 +1,7 @@
 """A shard takes a partition's records in batches as it takes them one by one, wherever the batches are cut."""
 
 import json
+from itertools import cycle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,12 +99,16 @@ def one_by_one() -> tuple[list[Any], Shard]:
     return said, taken
 
 
-@pytest.mark.parametrize("size", [1, 7, 500, 2048, 6000])
-def test_batches_are_the_records_one_by_one(one_by_one: tuple[list[Any], Shard], size: int) -> None:
+@pytest.mark.parametrize("sizes", [(1,), (7,), (500,), (2048,), (6000,), (1, 63, 64, 700, 7)], ids=str)
+def test_batches_are_the_records_one_by_one(one_by_one: tuple[list[Any], Shard], sizes: tuple[int, ...]) -> None:
     expected, other = one_by_one
     taken, said = shard(), []
-    for begin in range(0, len(LOG), size):
+    begin = 0
+    for size in cycle(sizes):
+        if begin >= len(LOG):
+            break
         said += taken.take(batch_of_records("sensor", 0, LOG[begin : begin + size]), 5)
+        begin += size
     assert len(said) > 50 and {t.rule for t in said} == {"hot", "leap", "silent"}
     assert said == expected
     assert taken.engine.counts == other.engine.counts
