@@ -30,6 +30,8 @@ TOPICS = {
         "max.compaction.lag.ms": "200", "delete.retention.ms": "100",
     },
 }  # fmt: skip
+FOR_GOOD = {"retention.ms": "-1"}
+"""Records say that they are years old: the broker would delete them when it looks, every five minutes."""
 Record = tuple[Any, ...]
 
 
@@ -39,7 +41,7 @@ def admin(stack: Stack, settings_for: Callable[[str], Settings]) -> Iterator[Set
     changes = {"kafka_user": "admin", "kafka_password": SecretStr(stack.secrets["KAFKA_ADMIN"])}
     settings = settings_for("operator").model_copy(update=changes)
     client = kafka.admin(settings)
-    client.create_topics([NewTopic(name, 1, 1, topic_configs=options) for name, options in TOPICS.items()])
+    client.create_topics([NewTopic(name, 1, 1, topic_configs=FOR_GOOD | options) for name, options in TOPICS.items()])
     cleaner = ConfigResource(ConfigResourceType.BROKER, "1", {"log.cleaner.backoff.ms": "200"})
     client.alter_configs([cleaner])
     client.close()
@@ -233,7 +235,7 @@ def test_where_the_library_is_another_it_is_read_record_by_record(
 ) -> None:
     topic = "batches.fallback"
     client = kafka.admin(admin)
-    client.create_topics([NewTopic(topic, 1, 1)])
+    client.create_topics([NewTopic(topic, 1, 1, topic_configs=FOR_GOOD)])
     client.close()
     write(admin, topic, 6, 6)
     expected, end = read(admin, topic, 0, "read_committed", False)
