@@ -52,7 +52,8 @@ took, or this long: commits that are quicker than this take at most half of the 
 QUIET_COMMIT_SECONDS = 1.0
 """Between two commits while there is nothing to tell: offsets alone may wait."""
 HUNG_SECONDS = 30.0
-"""A commit has no timeout of its own. One that takes this long is cut by ending the process."""
+"""Commits, polls and questions about offsets may wait for Kafka for good. One that takes this long is cut by ending the
+process: the group knows nothing of it, as heartbeats go on."""
 
 COUNTED = ("evaluations", "late", "duplicates", "rejects")
 
@@ -83,6 +84,7 @@ class Alerts:
         self._snapshot_at: dict[TopicPartition, float] = {}
         self._producer: Any = None
         self._backoff = Backoff(log)
+        self._watchdog = Watchdog(HUNG_SECONDS)
         self.transitions: dict[tuple[str, str], int] = {}
         self._counted = dict.fromkeys(COUNTED, 0)
         """By shards that were given away."""
@@ -97,7 +99,6 @@ class Alerts:
         reporter = Reporter(self.settings, GROUP, self.catalog, self.figures)
         health.registry.register(reporter)
         reporter.start(stop)
-        self._watchdog = Watchdog(HUNG_SECONDS)
         self._reader = SnapshotReader(self.settings)
         member = Member(self.settings, GROUP, self.systems, isolation_level="read_committed")
         log.info("started topics=%s", ",".join(self.systems))
@@ -116,7 +117,8 @@ class Alerts:
         """One poll; what it brings is evaluated, and committed when that is due."""
         consumer = member.consumer
         try:
-            polled = member.told(lambda: member.batches.poll(math.ceil(self._patience() * 1000), MAX_BATCHES))
+            with self._watchdog:
+                polled = member.told(lambda: member.batches.poll(math.ceil(self._patience() * 1000), MAX_BATCHES))
         except Unavailable as error:  # what was evaluated before is told all the same
             self._backoff.problem = str(error)
             log.error("%s", error)
@@ -200,7 +202,8 @@ class Alerts:
         """Each waiting partition from its newest snapshot that is not ahead of the committed offset."""
         for place in sorted(self._waiting):
             try:
-                shard = self._restored(consumer, place)
+                with self._watchdog:
+                    shard = self._restored(consumer, place)
             except (Unavailable, KafkaError) as error:
                 self._backoff.failed(f"{place.topic}-{place.partition}: {error}")
                 continue

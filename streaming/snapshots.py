@@ -12,7 +12,7 @@ from fleet.settings import Settings
 from fleet.snapshot_chunks import Snapshot, assemble, chunks
 
 POLL_MS = 200
-READ_SECONDS = 60
+READ_SECONDS = 20
 
 
 def write(producer: Any, place: TopicPartition, snapshot: Snapshot) -> int:

@@ -1,5 +1,6 @@
 """An end to what has no timeout of its own."""
 
+import faulthandler
 import logging
 import os
 import threading
@@ -28,5 +29,6 @@ class Watchdog:
             time.sleep(self._seconds / 10)
             since = self._since
             if since is not None and time.monotonic() - since > self._seconds:
-                log.error("a transaction has hung for %.0f s; ending this process", self._seconds)
+                log.error("Kafka's client has hung for %.0f s; ending this process, whose threads are", self._seconds)
+                faulthandler.dump_traceback(all_threads=True)
                 os._exit(75)
