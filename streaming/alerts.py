@@ -34,7 +34,7 @@ from streaming.reporter import Figures, Reporter
 from streaming.service import Health
 from streaming.shard import Shard
 from streaming.snapshots import SnapshotReader, write
-from streaming.watchdog import Watchdog
+from streaming.watchdog import HUNG_SECONDS, Watchdog
 
 GROUP = "alerts"
 POLL_SECONDS = 0.2
@@ -51,9 +51,8 @@ COMMIT_SECONDS = 0.05
 took, or this long: commits that are quicker than this take at most half of the time."""
 QUIET_COMMIT_SECONDS = 1.0
 """Between two commits while there is nothing to tell: offsets alone may wait."""
-HUNG_SECONDS = 30.0
-"""Commits, polls and questions about offsets may wait for Kafka for good. One that takes this long is cut by ending the
-process: the group knows nothing of it, as heartbeats go on."""
+COMMITTED_MS = 10_000
+"""Where the broker does not say by then what is committed, the partition waits for the next try."""
 
 COUNTED = ("evaluations", "late", "duplicates", "rejects")
 
@@ -84,7 +83,7 @@ class Alerts:
         self._snapshot_at: dict[TopicPartition, float] = {}
         self._producer: Any = None
         self._backoff = Backoff(log)
-        self._watchdog = Watchdog(HUNG_SECONDS)
+        self._watchdog = Watchdog()
         self.transitions: dict[tuple[str, str], int] = {}
         self._counted = dict.fromkeys(COUNTED, 0)
         """By shards that were given away."""
@@ -117,8 +116,7 @@ class Alerts:
         """One poll; what it brings is evaluated, and committed when that is due."""
         consumer = member.consumer
         try:
-            with self._watchdog:
-                polled = member.told(lambda: member.batches.poll(math.ceil(self._patience() * 1000), MAX_BATCHES))
+            polled = member.told(lambda: member.batches.poll(math.ceil(self._patience() * 1000), MAX_BATCHES))
         except Unavailable as error:  # what was evaluated before is told all the same
             self._backoff.problem = str(error)
             log.error("%s", error)
@@ -141,7 +139,7 @@ class Alerts:
         if now >= self._backoff.again_at:
             if self._producer is None:
                 self._open_producer()
-            if self._producer is not None and self._waiting:
+            if self._producer is not None and self._waiting and member.is_settled():
                 self._begin(consumer)
         if self._producer is not None:
             if self._due_in(now) <= 0:
@@ -224,7 +222,7 @@ class Alerts:
     def _restored(self, consumer: Any, place: TopicPartition) -> Shard | str:
         """Or why there is none, which a person has to know. Raises Unavailable, KafkaError."""
         name = f"{place.topic}-{place.partition}"
-        committed = consumer.committed(place)
+        committed = consumer.committed(place, timeout_ms=COMMITTED_MS)
         begin, end = consumer.beginning_offsets([place])[place], consumer.end_offsets([place])[place]
         snapshots, problems = self._reader.read(TopicPartition(state_topic(self.systems[place.topic]), place.partition))
         reached = max([committed or 0, *(snapshot.offset for snapshot in snapshots)])

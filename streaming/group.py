@@ -8,12 +8,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.base import MemberState
 from kafka.errors import FencedInstanceIdError, KafkaError
 
 from connections import kafka
 from connections.kafka_batches import Batches
 from connections.record_batch import Record
 from fleet.settings import Settings
+from streaming.watchdog import Watchdog
 
 SESSION_TIMEOUT_MS = 10_000
 HEARTBEAT_MS = 1_000
@@ -50,7 +52,9 @@ class Member:
         )  # fmt: skip
         self.batches = Batches(self.consumer)
         self._rebalances = _Rebalances()
+        self._watchdog = Watchdog()
         self._has_joined = False
+        _keep_joins(self.consumer._coordinator)
         self.consumer.subscribe(list(self.topics), listener=self._rebalances)
 
     def poll(self, milliseconds: int) -> Polled:
@@ -62,18 +66,26 @@ class Member:
         return Polled(*self.moved(), records)
 
     def told(self, call: Callable[[], Result]) -> Result:
-        """What a poll of the consumer gives. Raises Unavailable, or Refused where another has taken this member's
-        name."""
+        """What a poll of the consumer gives. One that hangs ends the process. Raises Unavailable, or Refused where
+        another has taken this member's name."""
         self._give_back_what_was_parked()
         self._ask_for_topics_unknown()
         self._join_again_where_forgotten()
         self._join_twice()
         try:
-            return call()
+            with self._watchdog:
+                return call()
         except FencedInstanceIdError as error:
             raise kafka.fenced(self.settings, self.group) from error
         except KafkaError as error:
             raise kafka.unavailable(self.settings, error) from error
+
+    def is_settled(self) -> bool:
+        """No rebalance is under way. While one is, the broker answers nothing else on the coordinator's connection, on
+        which it holds the question to join: whoever asks it for offsets then does not poll, nor join, until it ends.
+        """
+        coordinator = self.consumer._coordinator
+        return coordinator.generation_if_stable() is not None and not coordinator.need_rejoin()
 
     def moved(self) -> tuple[set[TopicPartition], set[TopicPartition]]:
         """(lost, gained) since the last call; a partition in both was lost first."""
@@ -124,6 +136,25 @@ class Member:
 
     def close(self) -> None:
         self.consumer.close(autocommit=False)
+
+
+def _keep_joins(coordinator: Any) -> None:
+    """kafka-python 3.0.12 throws a join away that ends between two polls and joins once more, for which all others have
+    to join again, too: members that take turns then never come to an end. Here that join takes what the last one got.
+    """
+    join = coordinator._do_join_and_sync_async
+    kept: tuple[Any, bytes] | None = None
+
+    async def join_or_take_up() -> bytes:
+        nonlocal kept
+        is_taken = coordinator.state is not MemberState.REBALANCING
+        if kept is None or is_taken or kept[0] is not coordinator._generation:
+            kept = None
+            assignment = await join()
+            kept = coordinator._generation, assignment
+        return kept[1]
+
+    coordinator._do_join_and_sync_async = join_or_take_up
 
 
 class _Rebalances(ConsumerRebalanceListener):

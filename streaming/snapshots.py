@@ -13,6 +13,7 @@ from fleet.snapshot_chunks import Snapshot, assemble, chunks
 
 POLL_MS = 200
 READ_SECONDS = 20
+POSITION_MS = 5_000
 
 
 def write(producer: Any, place: TopicPartition, snapshot: Snapshot) -> int:
@@ -44,7 +45,7 @@ class SnapshotReader:
             end = self._consumer.end_offsets([place])[place]
             found: list[tuple[bytes | None, bytes | None]] = []
             deadline = time.monotonic() + READ_SECONDS
-            while self._consumer.position(place) < end:
+            while (self._consumer.position(place, timeout_ms=POSITION_MS) or 0) < end:  # None: not known by then
                 if time.monotonic() > deadline:
                     raise Unavailable(f"{place.topic}-{place.partition} was not read in {READ_SECONDS} s")
                 for records in self._consumer.poll(timeout_ms=POLL_MS).values():

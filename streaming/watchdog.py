@@ -6,6 +6,10 @@ import os
 import threading
 import time
 
+HUNG_SECONDS = 30.0
+"""Commits, polls and questions about offsets may wait for Kafka for good: the group knows nothing of it, as heartbeats
+go on."""
+
 log = logging.getLogger("weir.watchdog")
 
 
@@ -13,7 +17,7 @@ class Watchdog:
     """Ends the process where a block does not come back: supervisord starts it again, and the log says what is
     committed."""
 
-    def __init__(self, seconds: float):
+    def __init__(self, seconds: float = HUNG_SECONDS):
         self._seconds = seconds
         self._since: float | None = None
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()

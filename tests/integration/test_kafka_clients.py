@@ -132,6 +132,27 @@ def test_a_member_killed_in_the_middle_of_a_rebalance_leaves_no_partition_to_nob
             one.close()
 
 
+def test_members_that_poll_in_turns_come_to_an_end(settings_for: Callable[[str], Settings]) -> None:
+    """Each join of the first, which leads the group, ends while the second polls."""
+
+    def member(instance: str) -> Member:
+        return Member(settings_for("live").model_copy(update={"service_instance": instance}), "live", ["sensor"])
+
+    def settled(share: int) -> bool:
+        for one, milliseconds in zip(members, (50, 1_500), strict=False):
+            one.poll(milliseconds)
+        return all(one.is_settled() and len(one.consumer.assignment()) == share for one in members)
+
+    members = [member("leader")]
+    try:
+        wait_for(lambda: settled(SENSOR_PARTITIONS), 20, "one alone does not get all partitions")
+        members.append(member("follower"))
+        wait_for(lambda: settled(SENSOR_PARTITIONS // 2), 8, "their joins never end")
+    finally:
+        for one in members:
+            one.close()
+
+
 def test_a_producer_that_gave_up_can_be_ended(settings_for: Callable[[str], Settings], stack: Stack) -> None:
     options = {"delivery_timeout_ms": 2_000, "request_timeout_ms": 1_500}
     producer = kafka.producer(settings_for("simulator"), "tests", **options)

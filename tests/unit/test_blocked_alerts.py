@@ -17,7 +17,7 @@ GONE, WELL = TopicPartition("sensor", 0), TopicPartition("sensor", 1)
 class Log:
     """The few calls by which the service asks where a partition stands. Of GONE the beginning is there no more."""
 
-    def committed(self, place: TopicPartition) -> int:
+    def committed(self, place: TopicPartition, timeout_ms: int) -> int:
         return 50
 
     def beginning_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
