@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
@@ -9,11 +10,12 @@ from typing import Any, NamedTuple, TypeVar
 from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import MemberState
-from kafka.errors import FencedInstanceIdError, KafkaError
+from kafka.errors import FencedInstanceIdError, KafkaError, KafkaTimeoutError
 
 from connections import kafka
 from connections.kafka_batches import Batches
 from connections.record_batch import Record
+from fleet.errors import Unavailable
 from fleet.settings import Settings
 from streaming.watchdog import Watchdog
 
@@ -22,6 +24,8 @@ HEARTBEAT_MS = 1_000
 """By its answer a member learns that another came or went; moving a partition takes two."""
 MAX_BATCHES = 1
 """In one poll, of about 8,192 records."""
+ANSWER_MS = 5_000
+"""How long a question about offsets waits for Kafka."""
 
 
 Result = TypeVar("Result")
@@ -36,6 +40,14 @@ class Polled(NamedTuple):
     lost: set[TopicPartition]
     gained: set[TopicPartition]
     records: dict[TopicPartition, list[Record]]
+
+
+class Extent(NamedTuple):
+    """Offsets of a partition: what the group has committed, if anything, and where the log begins and ends."""
+
+    committed: int | None
+    begin: int
+    end: int
 
 
 class Member:
@@ -81,11 +93,23 @@ class Member:
             raise kafka.unavailable(self.settings, error) from error
 
     def is_settled(self) -> bool:
-        """No rebalance is under way. While one is, the broker answers nothing else on the coordinator's connection, on
-        which it holds the question to join: whoever asks it for offsets then does not poll, nor join, until it ends.
-        """
+        """This member knows of no rebalance under way. While one is, the broker holds the question to join and answers
+        nothing else on the coordinator's connection: whoever asks for `extent` then neither polls nor joins."""
         coordinator = self.consumer._coordinator
         return coordinator.generation_if_stable() is not None and not coordinator.need_rejoin()
+
+    def extent(self, place: TopicPartition) -> Extent:
+        """Raises Unavailable, KafkaError."""
+        # kafka-python 3.0.12 keeps a question that was given up, and has its answer, however old, for the next one.
+        self.consumer._coordinator._offset_fetch_futures.pop(frozenset([place]), None)
+        with self._watchdog:
+            try:
+                committed = self.consumer.committed(place, timeout_ms=ANSWER_MS)
+            except KafkaTimeoutError:
+                raise Unavailable(f"Kafka did not say within {ANSWER_MS // 1000} s what is committed") from None
+            begins = self.consumer.beginning_offsets([place], timeout_ms=ANSWER_MS)
+            ends = self.consumer.end_offsets([place], timeout_ms=ANSWER_MS)
+        return Extent(committed, begins[place], ends[place])
 
     def moved(self) -> tuple[set[TopicPartition], set[TopicPartition]]:
         """(lost, gained) since the last call; a partition in both was lost first."""
@@ -140,18 +164,19 @@ class Member:
 
 def _keep_joins(coordinator: Any) -> None:
     """kafka-python 3.0.12 throws a join away that ends between two polls and joins once more, for which all others have
-    to join again, too: members that take turns then never come to an end. Here that join takes what the last one got.
+    to join again, too: members that take turns then never come to an end. Here that join takes what the last one got,
+    unless the broker has missed our heartbeats since.
     """
     join = coordinator._do_join_and_sync_async
-    kept: tuple[Any, bytes] | None = None
+    kept: tuple[float, bytes] | None = None
 
     async def join_or_take_up() -> bytes:
         nonlocal kept
         is_taken = coordinator.state is not MemberState.REBALANCING
-        if kept is None or is_taken or kept[0] is not coordinator._generation:
+        if kept is None or is_taken or time.monotonic() - kept[0] > SESSION_TIMEOUT_MS / 1000:
             kept = None
             assignment = await join()
-            kept = coordinator._generation, assignment
+            kept = time.monotonic(), assignment
         return kept[1]
 
     coordinator._do_join_and_sync_async = join_or_take_up

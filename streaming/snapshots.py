@@ -13,7 +13,7 @@ from fleet.snapshot_chunks import Snapshot, assemble, chunks
 
 POLL_MS = 200
 READ_SECONDS = 20
-POSITION_MS = 5_000
+POSITION_MS = END_MS = 3_000
 
 
 def write(producer: Any, place: TopicPartition, snapshot: Snapshot) -> int:
@@ -42,7 +42,7 @@ class SnapshotReader:
         try:
             self._consumer.assign([place])
             self._consumer.seek_to_beginning(place)
-            end = self._consumer.end_offsets([place])[place]
+            end = self._consumer.end_offsets([place], timeout_ms=END_MS)[place]
             found: list[tuple[bytes | None, bytes | None]] = []
             deadline = time.monotonic() + READ_SECONDS
             while (self._consumer.position(place, timeout_ms=POSITION_MS) or 0) < end:  # None: not known by then

@@ -1,11 +1,13 @@
 """Kafka's clients when Kafka says no, or nothing: each failure has its own words, and nothing lives on after it."""
 
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from kafka import TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 from pydantic import SecretStr
 
@@ -14,6 +16,7 @@ from connections.kafka_batches import GOAL
 from fleet.errors import Refused, Unavailable
 from fleet.settings import Settings
 from stack.stack import Stack
+from streaming import group
 from streaming.group import Member
 from tests.integration.processes import wait_for
 
@@ -151,6 +154,30 @@ def test_members_that_poll_in_turns_come_to_an_end(settings_for: Callable[[str],
     finally:
         for one in members:
             one.close()
+
+
+def test_a_question_that_was_given_up_is_asked_anew(
+    settings_for: Callable[[str], Settings], stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kafka-python has the answer that came too late for whoever asks next."""
+    place = TopicPartition("sensor", 0)
+    member = Member(settings_for("live"), "live", ["sensor"])
+    pid = stack.supervisor.programs()["kafka"]["pid"]
+    try:
+        wait_for(lambda: member.poll(100) and member.is_settled(), 20, "it does not join")
+        member.consumer.commit({place: OffsetAndMetadata(1, "", -1)})
+        monkeypatch.setattr(group, "ANSWER_MS", 500)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(Unavailable, match="did not say"):
+                member.extent(place)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        monkeypatch.setattr(group, "ANSWER_MS", 10_000)
+        member.consumer.commit({place: OffsetAndMetadata(2, "", -1)})
+        assert member.extent(place).committed == 2
+    finally:
+        member.close()
 
 
 def test_a_producer_that_gave_up_can_be_ended(settings_for: Callable[[str], Settings], stack: Stack) -> None:
