@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weir._alert_rows import AsJson, found_alert, moment_text, plain
+from weir._alert_rows import found_alert, moment_text, plain
+from weir._table import AsJson
 
 if TYPE_CHECKING:
     from connections.warehouse import Warehouse
