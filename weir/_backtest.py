@@ -110,7 +110,9 @@ def as_lines(found: Outcome) -> Iterator[str]:
         yield f"coverage     median device {shares['median']:.1%} of the time, least {shares['least']:.1%}"
     for rule in found.rules:
         of_rule = [e for e in history.episodes if e.rule == rule]
-        often = f"{len(of_rule):,} alerts, {_rate(found, rule):.3g} a device and day, {_longest(of_rule, found)}"
+        rate = _rate(found, rule)
+        shown = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+        often = f"{len(of_rule):,} alerts, {shown} a device and day, {_longest(of_rule, found)}"
         yield f"{rule:24} {often if of_rule else 'no alerts'}"
     if found.score is not None:
         s = found.score
