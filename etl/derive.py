@@ -1,7 +1,7 @@
 """One batch of partitions through Spark: its books, rollups, anomalies and quarantine, as Arrow tables by partition."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connections.lake import Lake
-from etl import kernel
-from etl.lake_frames import VERSION, spark_frame
+from connections.lake import Lake, arrow_schema
+from etl import kernel, kernel_task
+from etl.lake_frames import VERSION, file_frame
 from etl.lake_index import PartitionFiles
 from fleet.errors import DataError
+from fleet.lake_layout import columns
 from fleet.ledger import GRAINS, MetricBooks, PartitionBooks
 from fleet.spec import DeviceType
 
@@ -34,9 +35,9 @@ class Derived:
     bad_readings: pa.Table
 
 
-MAX_TASK_ROWS = 200_000
-"""Rows that one Spark task is to have: 0.2 s and 150 MB of its Python worker. A device's rows of one partition are
-never divided, so the largest of these may be more."""
+MAX_TASK_ROWS = 500_000
+"""Rows that one Spark task is to have: half a second, and 250 MB of its Python worker. A device's rows of one partition
+are never divided, so the largest of these may be more."""
 
 
 def derive(spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles]) -> list[Derived]:
@@ -50,6 +51,36 @@ def derive(spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Iter
     return [_of_partition(p, spec, counts.get(p.partition.start), tables) for p in wanted]
 
 
+@dataclass(frozen=True)
+class Part:
+    """A file that a task reads, for one in `shares` of its devices."""
+
+    file: str
+    version: int
+    task: int
+    share: int
+    shares: int
+
+
+def parts(partitions: Iterable[PartitionFiles], most_rows: int = MAX_TASK_ROWS) -> list[Part]:
+    """Who reads what: small partitions share a task, the devices of a large one are divided among several, each of
+    which reads all files of the partition: a tenth of its work."""
+    found: list[Part] = []
+    task, held = 0, 0
+    for partition in partitions:
+        shares = max(1, ceil(partition.rows / most_rows))
+        if held and held + partition.rows > most_rows:
+            task, held = task + 1, 0
+        for share in range(shares):
+            found += [Part(file.path, file.version, task + share, share, shares) for file in partition.files]
+        task, held = (task, held + partition.rows) if shares == 1 else (task + shares, 0)
+    return found
+
+
+PATH = r"raw/system=[^/]+/type=.*$"
+"""Of a data file, relative to the lake, in Spark's name for it."""
+
+
 def _tables(
     spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Sequence[PartitionFiles]
 ) -> dict[str, pa.Table]:
@@ -59,12 +90,16 @@ def _tables(
 
     # Workers need not have Weir: the kernel goes with the task.
     cloudpickle.register_pickle_by_value(kernel)
-    grain = partitions[0].partition.grain
-    tasks = ceil(sum(p.rows for p in partitions) / MAX_TASK_ROWS)
-    rows = spark_frame(spark, lake, spec, partitions)
+    cloudpickle.register_pickle_by_value(kernel_task)
+    wanted = parts(partitions)
+    task = partial(kernel_task.pieces, metrics(spec), partitions[0].partition.grain, arrow_schema(columns(spec)))
     found = (
-        rows.repartition(tasks, "device_id", F.date_trunc(grain, "event_time"))
-        .mapInArrow(partial(kernel.pieces, metrics(spec), grain), kernel.PIECE)
+        file_frame(spark, lake, dict.fromkeys(part.file for part in wanted))
+        .withColumn("file", F.regexp_extract("path", PATH, 0))
+        .join(F.broadcast(spark.createDataFrame(pa.Table.from_pylist([asdict(part) for part in wanted]))), "file")
+        .repartitionById(max(part.task for part in wanted) + 1, F.col("task").cast("int"))
+        .select("content", "version", "share", "shares")
+        .mapInArrow(task, kernel_task.PIECE)
         .toArrow()
     )
     pieces: dict[str, list[pa.Table]] = {}

@@ -1,6 +1,7 @@
 """What a batch derives from readings: fates, counts, bad values, scores, rollups. Pure: Arrow tables in and out.
 
-Runs inside Spark's Python workers, where it arrives by value and finds only numpy and pyarrow, and without Spark alike.
+Runs inside Spark's Python workers (etl.kernel_task), where it arrives by value and finds only numpy and pyarrow, and
+without Spark alike.
 All of a device's readings of one partition must be in one table; it may hold any number of devices and partitions.
 
 - Duplicate: equal device_id, event_time, seq and set of metrics carried, and where seq is null equal values too; the
@@ -12,7 +13,7 @@ All of a device's readings of one partition must be in one table; it may hold an
 Sums go over rows in order of time and Kafka position, so that every run gives the same bits.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,10 +40,6 @@ OF_ANOMALY = (
 UNITS = {"hour": "h", "day": "D", "month": "M"}
 GRAINS = {"1m": "m", "1h": "h"}
 MOMENT = pa.timestamp("us", tz="UTC")
-PIECE = "name string, piece binary"
-"""What `pieces` gives, as Spark's DDL: the name of a table, and rows of it as an Arrow stream."""
-PIECE_ROWS = 50_000
-"""About 5 MB."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +51,6 @@ class Metric:
     low: float
     high: float
     quarantines: bool
-
-
-def pieces(metrics: Sequence[Metric], grain: str, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """One Spark task: its rows in, all tables of `derive` out, cut into PIECEs."""
-    rows = [batch for batch in batches if batch.num_rows]
-    if not rows:
-        return
-    for name, table in derive(pa.Table.from_batches(rows), metrics, grain).items():
-        for start in range(0, max(table.num_rows, 1), PIECE_ROWS):
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, table.schema) as stream:
-                stream.write_table(table.slice(start, PIECE_ROWS))
-            piece = pa.array([sink.getvalue().to_pybytes()], pa.binary())
-            yield pa.RecordBatch.from_arrays([pa.array([name]), piece], ["name", "piece"])
 
 
 def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, pa.Table]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC
-from functools import reduce
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -13,40 +12,20 @@ import pyarrow.parquet as pq
 from connections.lake import Lake, arrow_schema
 from etl.lake_index import PartitionFiles
 from fleet.errors import DataError
-from fleet.lake_layout import REJECTED_COLUMNS, ColumnType, Partition, columns
+from fleet.lake_layout import REJECTED_COLUMNS, Partition, columns
 from fleet.manifest import DataFile
 from fleet.spec import DeviceType
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-SPARK_TYPES: dict[ColumnType, str] = {
-    "string": "string", "int32": "int", "int64": "bigint", "double": "double", "timestamp_us": "timestamp",
-    "timestamp_ms": "timestamp", "strings": "array<string>", "binary": "binary", "bool": "boolean",
-}  # fmt: skip
 VERSION = "spec_version"
 
 
-def spark_schema(spec: DeviceType) -> str:
-    """The columns of the type's files as Spark's DDL."""
-    return ", ".join(f"`{name}` {SPARK_TYPES[kind]}" for name, kind in columns(spec).items())
-
-
-def spark_frame(
-    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles]
-) -> "DataFrame":
-    """All rows of the partitions, with the version each was written by. Metrics that a version lacked are null."""
-    from pyspark.sql import functions as F
-
-    files: dict[int, list[str]] = {}
-    for p in partitions:
-        for version, found in p.versions.items():
-            files.setdefault(version, []).extend(lake.url(file.path) for file in found)
-    frames = [
-        spark.read.schema(spark_schema(spec)).parquet(*_for_spark(urls)).withColumn(VERSION, F.lit(version))
-        for version, urls in sorted(files.items())
-    ]
-    return reduce(lambda a, b: a.unionByName(b), frames)
+def file_frame(spark: "SparkSession", lake: Lake, paths: Iterable[str]) -> "DataFrame":
+    """Files of the lake, whole: path (Spark's name for it) and content."""
+    urls = _for_spark([lake.url(path) for path in paths])
+    return spark.read.format("binaryFile").load(urls).select("path", "content")
 
 
 def _for_spark(urls: list[str]) -> list[str]:

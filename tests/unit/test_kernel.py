@@ -2,19 +2,15 @@
 
 import math
 import statistics
-import subprocess
-import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyspark import cloudpickle
 
 from connections.lake import arrow_schema
 from etl import kernel
@@ -282,48 +278,3 @@ def test_equal_values_have_their_mean_and_deviate_by_nothing(value: float) -> No
     rows = [reading(i, i, c=value) for i in range(7)]
     for row in kernel.derive(table(rows), METRICS, "day")["rollups"].to_pylist():
         assert (row["count"], row["mean"], row["stddev"]) == (7, value, 0.0)
-
-
-def read(batches: Iterator[pa.RecordBatch]) -> dict[str, list[pa.Table]]:
-    found: dict[str, list[pa.Table]] = {}
-    for batch in batches:
-        for row in batch.to_pylist():
-            found.setdefault(row["name"], []).append(pa.ipc.open_stream(row["piece"]).read_all())
-    return found
-
-
-def test_pieces_are_the_tables_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "PIECE_ROWS", 3)
-    rows = table([reading(i, 61 * i, a=1.0) for i in range(10)])
-    whole = kernel.derive(rows, METRICS, "day")
-    cut = read(
-        kernel.pieces(METRICS, "day", [*rows.to_batches(max_chunksize=4), *rows.schema.empty_table().to_batches()])
-    )
-    assert {name: pa.concat_tables(parts) for name, parts in cut.items()} == whole
-    assert [part.num_rows for part in cut["rollups"]][:2] == [3, 3]
-    assert [part.num_rows for part in cut["bad_values"]] == [0]
-
-
-def test_a_task_without_rows_gives_nothing() -> None:
-    assert read(kernel.pieces(METRICS, "day", [])) == {}
-    assert read(kernel.pieces(METRICS, "day", [pa.RecordBatch.from_pylist([], SCHEMA)])) == {}
-
-
-def test_a_worker_needs_no_weir() -> None:
-    """What the task carries unpickles and runs where only numpy and pyarrow are."""
-    cloudpickle.register_pickle_by_value(kernel)
-    task = cloudpickle.dumps((partial(kernel.pieces, METRICS, "hour"), table([reading(0, a=1.0)]).to_batches()))
-    code = """
-import pickle, sys
-
-class Absent:
-    def find_spec(self, name, *_):
-        if name.partition(".")[0] in ("etl", "fleet", "connections", "pandas"):
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, Absent())
-task, rows = pickle.load(sys.stdin.buffer)
-print(sorted({name for batch in task(rows) for name in batch["name"].to_pylist()}))
-"""
-    done = subprocess.run([sys.executable, "-c", code], input=task, stdout=subprocess.PIPE, check=True)
-    assert done.stdout.decode().strip() == str(["anomalies", "bad_readings", "bad_values", "counts", "rollups"])
