@@ -7,7 +7,7 @@ NAMED := $(shell id -un >/dev/null 2>&1 || { $(NOBODY) true 2>/dev/null && echo 
 WEIR := $(NAMED) .venv/bin/weir
 .DEFAULT_GOAL := help
 export CLOCK_OF_WEIR := $(shell date +%s.%N)
-.PHONY: help env setup demo up down restart status logs clean generate check test test-all chaos bench-alerts bench-latency lock lock-native
+.PHONY: help env setup demo up down restart status logs clean generate check test test-all chaos bench-alerts bench-latency bench-etl peers lock lock-native
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t14
@@ -67,10 +67,15 @@ chaos: setup ## The alert service killed KILLS times; what it said is compared w
 bench-latency: setup ## From a publish to the webhook: how long an alert takes, beside Spark Structured Streaming
 	@.venv/bin/python benchmarks/latency.py
 
-bench-alerts: setup ## Readings a second through the alert rules, beside Quix Streams, Bytewax and a plain loop
+bench-alerts: setup peers ## Readings a second through the alert rules, beside Quix Streams, Bytewax and a plain loop
+	@.venv/bin/python benchmarks/alerts.py
+
+bench-etl: setup peers ## Landed readings to validated rollups, beside DuckDB and Polars; loading, beside a bare COPY
+	@.venv/bin/python benchmarks/etl.py
+
+peers: env
 	@.venv/bin/uv venv -q --allow-existing var/bench-peers
 	@.venv/bin/uv pip install -q --python var/bench-peers -r benchmarks/peers/requirements.txt
-	@.venv/bin/python benchmarks/alerts.py
 
 lock: ## Lock the Python packages anew, one file per Python version
 	@for v in 3.11 3.12 3.13; do .venv/bin/uv pip compile -q requirements/weir.in --python-version $$v --generate-hashes \

@@ -1,115 +1,322 @@
-"""The batch job's transform against pandas doing the same split and rollups, on the same lake in the same run.
+"""Landed readings → validated rollups, beside DuckDB and Polars doing the same by hand on the same files; rows into the
+warehouse, beside a bare COPY; and what a run costs that has next to nothing to do.
 
-    python benchmarks/etl.py [rows]
+    make bench-etl        or  python benchmarks/etl.py [--sizes hour,month,half_day,day] [--passes 3] [--only …]
 
-Prints rows/s of each and the ratio, from medians of PASSES that take turns; the first Spark pass (cold JVM code) apart.
-On the Spark Connect server of a running stack: WEIR_ENV_FILE=var/env/batch.env; else on a Spark of its own.
+- **Transform**: a lake of 1,000 weather stations is written (an hour, half a day and a day at 2 s; a month at 10
+  minutes, in folders of a day), one value in 1,000 out of range. `validate` is Great Expectations, `derive` Spark, on
+  sessions of their own; both work batch by batch, as a run does. The peers have no Great Expectations.
+- **Load**: the rollups of one hour, all that `load_readings` does, and the same rows as text that is ready through
+  psycopg2's COPY into a hypertable with the same indexes.
+- **Fixed cost**: an hour with ten readings lands, and sensor_etl is triggered on a whole stack that is warm.
+
+Medians of passes that take turns. Needs 12 GB of memory and 3 GB of disk for a day.
 """
 
-import random
+import argparse
+import io
+import json
+import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-
-import pandas as pd
-import pyarrow as pa
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import numpy as np
+import psycopg2
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from connections.airflow import Airflow
 from connections.lake import Lake, arrow_schema
 from connections.spark import session
+from connections.warehouse import Warehouse
 from etl.derive import derive
-from etl.lake_frames import arrow_tables
-from etl.lake_index import PartitionFiles, read_index
+from etl.discover import batches
+from etl.lake_index import read_index
+from etl.load import load_readings
+from etl.validate import validate
 from fleet.catalog import load_catalog
 from fleet.lake_layout import columns, data_file_name, partition_of
 from fleet.manifest import DataFile, Manifest
-from fleet.settings import Settings
+from fleet.settings import CHECKOUT, Settings
 from fleet.spec import DeviceType
+from stack.credentials import owner_url
+from stack.ports import Ports
+from stack.stack import Stack
 
-START = datetime(2026, 11, 22, 3, tzinfo=UTC)
-DEVICES = 100
-PASSES = 5
-
-
-def write_lake(lake: Lake, spec: DeviceType, rows: int) -> None:
-    """One hour of evenly spaced readings, 1 % of values out of range."""
-    rng = random.Random(7)  # noqa: S311
-    made: dict[str, list[object]] = {name: [] for name in columns(spec)}
-    for i in range(rows):
-        row = {
-            "device_id": str(i % DEVICES), "site": "field", "event_time": START + timedelta(seconds=3600 * i / rows),
-            "seq": None, "carried": [*spec.metrics], "kafka_topic": spec.topic, "kafka_partition": 0,
-            "kafka_offset": i, "kafka_timestamp": START,
-        }  # fmt: skip
-        row |= {m: 999.0 if rng.random() < 0.01 else rng.gauss(10, 1) for m in spec.metrics}
-        for name, value in row.items():
-            made[name].append(value)
-    table = pa.table(made, schema=arrow_schema(columns(spec)))
-    partition = partition_of(spec, START)
-    path = f"{partition.folder(spec.version)}/{data_file_name(spec.topic, 0, 0, rows - 1)}"
-    size = lake.write_table(path, table)
-    file = DataFile(path, partition.key, spec.version, rows, size)
-    lake.commit(Manifest(spec.topic, 0, 0, rows - 1, rows, 0, 0, 0, 0, 0, 0, [file]))
+HERE = Path(__file__).resolve().parent
+START = datetime(2026, 11, 1, tzinfo=UTC)
+DEVICES = 1000
+FLUSH_ROWS = 60_000
+BAD_SHARE = 0.001
+LOAD_PASSES, FIXED_PASSES = 5, 5
+PEERS = ("duckdb", "polars")
 
 
-def with_pandas(lake: Lake, spec: DeviceType, files: PartitionFiles) -> int:
-    """The same rollups: duplicates dropped, bad values left out, both grains. Returns the number of rollup rows."""
-    frame = pa.concat_tables(arrow_tables(lake, spec, files)).to_pandas()
-    metrics = [*spec.metrics]
-    frame["carried"] = frame["carried"].str.join(",")
-    frame = frame.sort_values(["kafka_timestamp", "kafka_partition", "kafka_offset"])
-    frame = frame.drop_duplicates(["device_id", "event_time", "seq", "carried", *metrics])
-    long = frame.melt(["device_id", "site", "event_time"], metrics, "metric", "value").dropna(subset="value")
-    low = long["metric"].map({m: spec.metrics[m].range.low for m in metrics})  # type: ignore[union-attr]
-    high = long["metric"].map({m: spec.metrics[m].range.high for m in metrics})  # type: ignore[union-attr]
-    long = long[(long["value"] >= low) & (long["value"] <= high)].sort_values("event_time")
-    series = long.groupby(["device_id", "metric"])["value"]
-    deviation = (long["value"] - series.transform("median")).abs()
-    long["unusual"] = deviation > 5 * 1.4826 * deviation.groupby([long["device_id"], long["metric"]]).transform(
-        "median"
-    )
-    total = 0
-    for grain in ("min", "h"):
-        keys = ["device_id", "metric", "site", long["event_time"].dt.floor(grain)]
-        total += len(
-            long.groupby(keys).agg(
-                count=("value", "count"), mean=("value", "mean"), min=("value", "min"), max=("value", "max"),
-                stddev=("value", "std"), last=("value", "last"), anomalies=("unusual", "sum"),
-            )
-        )  # fmt: skip
-    return total
+@dataclass(frozen=True)
+class Size:
+    cadence: timedelta
+    span: timedelta
+
+
+SIZES = {
+    "hour": Size(timedelta(seconds=2), timedelta(hours=1)),
+    "month": Size(timedelta(minutes=10), timedelta(days=30)),
+    "half_day": Size(timedelta(seconds=2), timedelta(hours=12)),
+    "day": Size(timedelta(seconds=2), timedelta(days=1)),
+}
+"""1.8, 4.3, 21.6 and 43.2 million readings of five values."""
+
+
+def station(cadence: timedelta) -> DeviceType:
+    return load_catalog(CHECKOUT / "fleet" / "types").type("weather_station").model_copy(update={"cadence": cadence})
+
+
+def write_lake(lake: Lake, spec: DeviceType, size: Size) -> int:
+    """As landing would: in order of time, a file and a manifest for each FLUSH_ROWS of one partition. Returns rows."""
+    rng, rows, cadence_us = np.random.default_rng(7), 0, size.cadence // timedelta(microseconds=1)
+    ticks, at_once = size.span // size.cadence, FLUSH_ROWS // DEVICES
+    for tick in range(0, ticks, at_once):
+        number = min(at_once, ticks - tick)
+        start = START + tick * size.cadence
+        table = readings(spec, rng, start, cadence_us, number, rows)
+        starts = np.array([int(partition_of(spec, start + n * size.cadence).start.timestamp()) for n in range(number)])
+        files = []
+        for first in np.flatnonzero(np.diff(starts, prepend=-1)).tolist():
+            n = int((starts == starts[first]).sum()) * DEVICES
+            partition = partition_of(spec, start + first * size.cadence)
+            offset = rows + first * DEVICES
+            path = f"{partition.folder(spec.version)}/{data_file_name(spec.topic, 0, offset, offset + n - 1)}"
+            written = lake.write_table(path, table.slice(first * DEVICES, n))
+            files.append(DataFile(path, partition.key, spec.version, n, written))
+        last = rows + table.num_rows - 1
+        lake.commit(Manifest(spec.topic, 0, rows, last, table.num_rows, 0, 0, 0, 0, 0, 0, files))
+        rows = last + 1
+    return rows
+
+
+def readings(
+    spec: DeviceType, rng: np.random.Generator, start: datetime, cadence_us: int, ticks: int, offset: int
+) -> pa.Table:
+    """Every device once a tick."""
+    n = DEVICES * ticks
+    device = np.tile(np.arange(DEVICES, dtype=np.int32), ticks)
+    event = int(start.timestamp() * 1e6) + np.repeat(np.arange(ticks), DEVICES) * cadence_us + device * 1000
+    names = pa.array([str(number + 1) for number in range(DEVICES)])
+    carried = np.tile(np.array([*spec.metrics]), n)
+    made: dict[str, Any] = {
+        "device_id": pa.DictionaryArray.from_arrays(device, names).cast(pa.string()),
+        "site": pa.repeat("field", n),
+        "event_time": pa.array(event).cast(pa.timestamp("us", tz="UTC")),
+        "seq": pa.nulls(n, pa.int64()),
+        "carried": pa.ListArray.from_arrays(np.arange(n + 1, dtype=np.int32) * len(spec.metrics), carried),
+        "kafka_topic": pa.repeat(spec.topic, n),
+        "kafka_partition": pa.repeat(pa.scalar(0, pa.int32()), n),
+        "kafka_offset": np.arange(offset, offset + n),
+        "kafka_timestamp": pa.array(event // 1000).cast(pa.timestamp("ms", tz="UTC")),
+    }
+    for name, metric in spec.metrics.items():
+        assert metric.range is not None
+        low, high = metric.range.low, metric.range.high
+        value = np.round(rng.normal(low + 0.5 * (high - low), 0.05 * (high - low), n), 2)
+        made[name] = np.where(rng.random(n) < BAD_SHARE, high + 50, value)
+    schema = arrow_schema(columns(spec))
+    return pa.table([made[field.name] for field in schema], schema=schema)
+
+
+# Transform
+
+
+def peer_pass(name: str, python: Path, folder: Path, spec: DeviceType, grain: str) -> dict[str, float]:
+    """In a process of its own, which times itself."""
+    ranges = {name: [m.range.low, m.range.high] for name, m in spec.metrics.items() if m.range}
+    asked = json.dumps({"folder": str(folder), "ranges": ranges, "partition": grain})
+    command = [str(python), str(HERE / "peers" / f"{name}_rollups.py"), asked]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(answer)  # type: ignore[no-any-return]
+
+
+def weir_pass(spark: Any, lake: Lake, spec: DeviceType, home: Path) -> dict[str, float]:
+    """Seconds of each part, and what the peers say of theirs."""
+    index = read_index(lake)
+    took = {"validate": 0.0, "derive": 0.0}
+    rollups, count, total = 0, 0, 0.0
+    for number, batch in enumerate(batches(index.partitions.values())):
+        files = [index.partitions[key] for key in batch.partitions]
+        began = time.perf_counter()
+        outcome = validate(lake, spec, files, f"bench-{number}", home)
+        assert not outcome.failed, outcome.failed
+        took["validate"] += time.perf_counter() - began
+        began = time.perf_counter()
+        done = derive(spark, lake, spec, files)
+        took["derive"] += time.perf_counter() - began
+        for one in done:
+            n = one.rollups["count"].to_numpy()
+            rollups, count = rollups + one.rollups.num_rows, count + int(n.sum())
+            total += float((n * one.rollups["mean"].to_numpy()).sum())
+    return {**took, "seconds": sum(took.values()), "rollups": rollups, "count": count, "sum": total}
+
+
+def transform(name: str, settings: Settings, peers_python: Path, passes: int) -> dict[str, Any]:
+    size = SIZES[name]
+    spec = station(size.cadence)
+    folder = Path(tempfile.mkdtemp(prefix="weir-bench-"))
+    try:
+        lake = Lake(f"file://{folder}")
+        rows = write_lake(lake, spec, size)
+        grain = next(iter(read_index(lake).partitions.values())).partition.grain
+        with session(settings) as spark:
+            ways: dict[str, Callable[[], dict[str, float]]] = {
+                "weir": lambda: weir_pass(spark, lake, spec, folder / "home"),
+                **{peer: partial(peer_pass, peer, peers_python, folder, spec, grain) for peer in PEERS},
+            }
+            weir_pass(spark, lake, spec, folder / "home")  # code that the JVM has not compiled is not measured
+            found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+            for _ in range(passes):
+                for way, run in ways.items():
+                    found[way].append(run())
+        agree(found)
+        return {"rows": rows, "partitions": grain, **{peer: figures(rows, runs) for peer, runs in found.items()}}
+    finally:
+        shutil.rmtree(folder)
+
+
+def agree(found: dict[str, list[dict[str, float]]]) -> None:
+    """All have made the same rollups."""
+    first = next(iter(found.values()))[0]
+    for name, runs in found.items():
+        for key in ("rollups", "count"):
+            assert runs[0][key] == first[key], (name, key, runs[0][key], first[key])
+        assert abs(runs[0]["sum"] - first["sum"]) <= 1e-9 * abs(first["sum"]), (name, runs[0]["sum"], first["sum"])
+
+
+def figures(rows: int, runs: list[dict[str, float]]) -> dict[str, float]:
+    parts = {
+        f"{part}_seconds": round(statistics.median(run[part] for run in runs), 2)
+        for part in ("validate", "derive")
+        if part in runs[0]
+    }
+    seconds = statistics.median(run["seconds"] for run in runs)
+    return {"seconds": round(seconds, 2), "rows_per_second": round(rows / seconds), **parts}
+
+
+# Load and fixed cost
+
+
+def load(settings: Settings, owner: str) -> dict[str, Any]:
+    """One hour's rollups, anomalies and quarantine by load_readings, and the same rollups by a bare COPY."""
+    spec = station(SIZES["hour"].cadence)
+    with tempfile.TemporaryDirectory(prefix="weir-bench-") as folder:
+        lake = Lake(f"file://{folder}")
+        write_lake(lake, spec, SIZES["hour"])
+        files = [*read_index(lake).partitions.values()]
+        with session(settings) as spark:
+            (derived,) = derive(spark, lake, spec, files)
+    warehouse = Warehouse.of(settings)
+    ready = derived.rollups.drop_columns(["starts_at"])
+    for name, value in {"system": spec.system, "type": spec.type, "spec_version": derived.spec_version}.items():
+        ready = ready.append_column(name, pa.repeat(pa.scalar(value), ready.num_rows))
+    sink = io.BytesIO()
+    pa_csv.write_csv(ready, sink, pa_csv.WriteOptions(include_header=False))
+    bare = psycopg2.connect(owner.replace("+psycopg2", ""))
+    with bare, bare.cursor() as cursor:
+        cursor.execute("CREATE TABLE bare (LIKE rollups INCLUDING ALL)")
+        cursor.execute("SELECT create_hypertable('bare', 'bucket', create_default_indexes => false)")
+    seconds: dict[str, list[float]] = {"load_readings": [], "copy": []}
+    for number in range(1 + LOAD_PASSES):
+        began = time.perf_counter()
+        assert load_readings(warehouse, spec, derived, f"bench-{number}")
+        seconds["load_readings"].append(time.perf_counter() - began)
+        with bare, bare.cursor() as cursor:
+            cursor.execute("DELETE FROM bare")
+            sink.seek(0)
+            began = time.perf_counter()
+            cursor.copy_expert(f"COPY bare ({', '.join(ready.column_names)}) FROM STDIN (FORMAT csv)", sink)
+            bare.commit()
+            seconds["copy"].append(time.perf_counter() - began)
+    bare.close()
+    warehouse.close()
+    rows = derived.rollups.num_rows
+    beside = derived.anomalies.num_rows + derived.bad_values.num_rows + derived.bad_readings.num_rows
+    median = {way: statistics.median(found[1:]) for way, found in seconds.items()}
+    return {
+        "rollups": rows, "other_rows": beside, "seconds": {way: round(found, 2) for way, found in median.items()},
+        "rows_per_second": {
+            "load_readings": round((rows + beside) / median["load_readings"]), "copy": round(rows / median["copy"]),
+        },
+    }  # fmt: skip
+
+
+def fixed_cost(stack: Stack) -> dict[str, Any]:
+    """Seconds from the trigger of sensor_etl to its success, for an hour with ten readings."""
+    batch = stack.settings("batch")
+    spec, lake = station(SIZES["hour"].cadence), Lake(batch.lake)
+    seconds = []
+    with Airflow.of(stack.settings("operator")) as airflow:
+        for number in range(2 + FIXED_PASSES):
+            start = START + timedelta(hours=number)
+            table = readings(spec, np.random.default_rng(number), start, 2_000_000, 1, number * DEVICES).slice(0, 10)
+            partition = partition_of(spec, start)
+            first = table["kafka_offset"][0].as_py()
+            path = f"{partition.folder(spec.version)}/{data_file_name(spec.topic, 0, first, first + 9)}"
+            file = DataFile(path, partition.key, spec.version, 10, lake.write_table(path, table))
+            missing = DEVICES - 10 if number else 0
+            lake.commit(Manifest(spec.topic, 0, first - missing, first + 9, 10, 0, 0, 0, missing, 0, 0, [file]))
+            began = time.perf_counter()
+            run = airflow.trigger("sensor_etl")
+            airflow.wait("sensor_etl", run, 300, every=0.1)
+            seconds.append(time.perf_counter() - began)
+    return {"seconds": round(statistics.median(seconds[2:]), 1), "each": [round(one, 1) for one in seconds]}
+
+
+@contextmanager
+def whole_stack() -> Iterator[Stack]:
+    with tempfile.TemporaryDirectory(prefix="weir-bench-") as folder:
+        stack = Stack(Path(folder) / "home", Ports.free(), environ={"WEIR_ETL_SCHEDULE": "none"})
+        stack.up()
+        try:
+            yield stack
+        finally:
+            stack.down()
 
 
 def main() -> None:
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 500_000
-    settings = Settings.load(role="batch")
-    spec = load_catalog(settings.types_dir).type("weather_station")
-    folder = tempfile.mkdtemp(prefix="weir-benchmark-")
-    try:
-        lake = Lake(f"file://{folder}")
-        write_lake(lake, spec, rows)
-        (files,) = read_index(lake).partitions.values()
-        spark_seconds, pandas_seconds = [], []
-        with session(settings) as spark:
-            for _ in range(1 + PASSES):
-                began = time.perf_counter()
-                (derived,) = derive(spark, lake, spec, [files])
-                spark_seconds.append(time.perf_counter() - began)
-                began = time.perf_counter()
-                peer_rows = with_pandas(lake, spec, files)
-                pandas_seconds.append(time.perf_counter() - began)
-        assert peer_rows == derived.rollups.num_rows, (peer_rows, derived.rollups.num_rows)
-        warm, peer = statistics.median(spark_seconds[1:]), statistics.median(pandas_seconds[1:])
-        print(f"{rows:,} rows, {derived.rollups.num_rows:,} rollup rows, pandas {pd.__version__}")
-        print(f"Spark first {rows / spark_seconds[0]:,.0f} rows/s, then {rows / warm:,.0f} rows/s")
-        print(f"pandas {rows / peer:,.0f} rows/s; Spark is {peer / warm:.2f} times pandas")
-    finally:
-        shutil.rmtree(folder)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default=",".join(SIZES))
+    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--peers-python", type=Path, default=CHECKOUT / "var" / "bench-peers" / "bin" / "python")
+    parser.add_argument("--only", default="transform,load,fixed")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "etl.json")
+    options = parser.parse_args()
+    found: dict[str, Any] = {"about": {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}}
+    if "transform" in options.only:
+        settings = Settings.load(role="batch")
+        found["transform"] = {}
+        for name in options.sizes.split(","):
+            found["transform"][name] = transform(name, settings, options.peers_python, options.passes)
+            print(name, json.dumps(found["transform"][name]), flush=True)
+    if "load" in options.only or "fixed" in options.only:
+        with whole_stack() as stack:
+            if "fixed" in options.only:
+                found["fixed_cost"] = fixed_cost(stack)
+                print("fixed cost", found["fixed_cost"], flush=True)
+            if "load" in options.only:
+                found["load"] = load(stack.settings("batch"), owner_url(stack.secrets, stack.ports))
+                print("load", found["load"], flush=True)
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ def pieces(
     if not tables:
         return
     for chunk in _chunks(pa.concat_tables(tables).unify_dictionaries()):
-        for name, table in kernel.derive(chunk, metrics, grain).items():
+        for name, derived in kernel.derive(chunk, metrics, grain).items():
+            table = _as_texts(derived)
             for start in range(0, max(table.num_rows, 1), PIECE_ROWS):
                 sink = pa.BufferOutputStream()
                 with pa.ipc.new_stream(sink, table.schema) as stream:
@@ -58,6 +59,13 @@ def _read(file: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
     device = table["device_id"].combine_chunks()
     shares = np.array([crc32(name.encode()) % file["shares"] for name in device.dictionary.to_pylist()])
     return table.filter(pa.array(shares[device.indices.to_numpy()] == file["share"]))
+
+
+def _as_texts(table: pa.Table) -> pa.Table:
+    for number, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(number, field.name, table[number].cast(pa.string()))
+    return table
 
 
 def _chunks(rows: pa.Table) -> Iterator[pa.Table]:
