@@ -1,6 +1,7 @@
 """The batch job on a real TimescaleDB and a real Spark, over lakes small enough to count by hand."""
 
 import hashlib
+import json
 import os
 import signal
 import statistics
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,11 @@ from sqlalchemy import text
 from connections.lake import Lake
 from connections.warehouse import Warehouse
 from etl.books import read_books
+from etl.curated import curated
 from etl.discover import Batch
 from etl.retention import expire
 from etl.run import Job, Request
-from fleet.errors import DataError, Unavailable
+from fleet.errors import ConfigurationError, DataError, Unavailable
 from fleet.settings import CHECKOUT, Settings
 from tests.integration.small_lake import T0, SmallLake
 
@@ -285,7 +288,9 @@ def test_expectations_written_by_hand(
     ]
     lake.land(job.catalog.type("weather_station"), rows)
     (batch,) = job.begin("r1", Request())
-    with pytest.raises(DataError, match=r"weather_station/2026-11-22T04 fails validation: humidity: expect_column_mean"):
+    with pytest.raises(
+        DataError, match=r"weather_station/2026-11-22T04 fails validation: humidity: expect_column_mean"
+    ):
         job.validate("r1", batch)
     job.load("r1", batch)
     assert {r["partition"][-2:]: r["status"] for r in job.warehouse.rows("SELECT * FROM ledger")} == {
