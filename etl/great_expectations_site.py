@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etl.suite import CRITICAL
+from fleet.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,9 +113,11 @@ class Validator:
     def _add(self, name: str, suite: dict[str, Any]) -> Any:
         gx, context = self._gx, self._context
         batch = self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("piece")
-        definition = context.validation_definitions.add(
-            gx.ValidationDefinition(name=name, data=batch, suite=context.suites.add(gx.ExpectationSuite(**suite)))
-        )
+        try:
+            wanted = context.suites.add(gx.ExpectationSuite(**suite))
+        except (self._gx.exceptions.GreatExpectationsError, ValueError) as error:
+            raise ConfigurationError(f"expectations of {name}: {error}") from error
+        definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=wanted))
         docs = gx.checkpoint.UpdateDataDocsAction(name="data docs", site_names=[SITE])
         self._checkpoints[name] = context.checkpoints.add(
             gx.Checkpoint(name=name, validation_definitions=[definition], actions=[docs], result_format="BASIC")

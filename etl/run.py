@@ -127,6 +127,15 @@ class Job:
             "data_docs": [v.verdict.data_docs for v in outcome.validations],
         }
 
+    def data_docs(self, run_id: str, batch: Batch) -> str:
+        """The page on a batch's validation; of several, one that was not met. Empty where there is none."""
+        found = self.warehouse.rows(
+            "SELECT data_docs FROM validations WHERE run_id = :run_id AND type = :type AND partitions <@ :keys"
+            " AND data_docs <> '' ORDER BY success, jsonb_array_length(unmet) DESC, piece LIMIT 1",
+            run_id=run_id, type=batch.type, keys=list(batch.partitions),
+        )  # fmt: skip
+        return str(found[0]["data_docs"]) if found else ""
+
     def load(self, run_id: str, batch: Batch) -> dict[str, Any]:
         """Spark and the warehouse, for the partitions of the batch that this run has validated. Raises DataError,
         after the others are loaded, where the figures of one do not add up."""

@@ -1,4 +1,5 @@
-"""A device type's Great Expectations suite, derived from its spec: what `expectations/<type>.json` holds. Pure.
+"""A device type's Great Expectations suite, derived from its spec: what `expectations/<type>.json` holds. Pure. What
+was written by hand beside it is in etl.curated.
 
 Severity says what an unmet expectation does: `critical` fails the partition, nothing of it is loaded; `warning` is
 reported (the bad values are quarantined or flagged further on, one by one).

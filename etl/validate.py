@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connections.lake import Lake
+from etl.curated import curated, is_about_values
 from etl.great_expectations_site import Unmet, Validator, Verdict
 from etl.lake_frames import arrow_tables
 from etl.lake_index import PartitionFiles
@@ -48,18 +49,24 @@ class Piece:
 def validate(
     lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles], run_id: str, home: Path
 ) -> Outcome:  # fmt: skip
-    """Pieces of small partitions are validated together; if one fails, each of its partitions alone."""
+    """Pieces of small partitions are validated together; if one fails, each of its partitions alone, and so from the
+    beginning where an expectation written by hand is about a whole partition."""
+    by_hand = curated(spec)
+    wanted_of_type = suite(spec)
+    wanted_of_type["expectations"] += by_hand
     validator, outcome = Validator(home), Outcome()
     wanted = list(partitions)
     by_key = {p.partition.key: p for p in wanted}
 
     def check(piece: Piece, name: str) -> Verdict:
         frame = _frame(pa.concat_tables(piece.tables))
-        verdict = validator.validate(suite(spec), frame, f"{run_id}-{name}".replace(":", "").replace("/", "-"))
+        verdict = validator.validate(wanted_of_type, frame, f"{run_id}-{name}".replace(":", "").replace("/", "-"))
         outcome.validations.append(Validation(name, tuple(piece.partitions), verdict))
         return verdict
 
-    for number, piece in enumerate(_pieces(lake, spec, wanted, outcome)):
+    for number, piece in enumerate(
+        _pieces(lake, spec, wanted, outcome, joined=all(is_about_values(one) for one in by_hand))
+    ):
         verdict = check(piece, _piece_name(piece, number))
         if verdict.success:
             continue
@@ -74,13 +81,15 @@ def validate(
     return outcome
 
 
-def _pieces(lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles], outcome: Outcome) -> Iterator[Piece]:
-    """Partitions joined up to MAX_PIECE_ROWS, a larger one cut at its files. A partition whose files are broken is
-    left out and noted in the outcome."""
+def _pieces(
+    lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles], outcome: Outcome, joined: bool
+) -> Iterator[Piece]:
+    """Partitions, if wanted joined, up to MAX_PIECE_ROWS; a larger one is cut at its files. A partition whose files are
+    broken is left out and noted in the outcome."""
     piece = Piece([], [])
     for partition in partitions:
         key = partition.partition.key
-        if piece.tables and piece.rows + partition.rows > MAX_PIECE_ROWS:
+        if piece.tables and (not joined or piece.rows + partition.rows > MAX_PIECE_ROWS):
             yield piece
             piece = Piece([], [])
         before = Piece(list(piece.tables), list(piece.partitions))

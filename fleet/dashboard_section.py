@@ -118,6 +118,13 @@ def quality(system: System) -> Section:
                 ],
                 nothing="all devices report",
             ),
+            panel.bars_over_time(
+                f"Expectations not met{', all systems' if is_own(system) else ''}",
+                "Values of each column that Great Expectations found other than the spec, or a suite written by hand,"
+                " says, at the time they were validated; Airflow's task links the page on it.",
+                sql.UNMET.format(**_of_system(system)),
+                interval=COUNTED_BY,
+            ),
         ],
     )
 

@@ -32,6 +32,14 @@ SELECT device_id AS device, type, site, last AS "last reading",
        extract(epoch FROM $__timeTo()::timestamptz - last)::double precision AS "silent for"
   FROM device WHERE is_silent AND site IN ($site) ORDER BY last NULLS FIRST, device_id LIMIT 100"""
 
+UNMET = """\
+SELECT $__timeGroupAlias(validated_at, $__interval, 0),
+       type || ': ' || coalesce(nullif(one->>'column', ''), 'the table') AS metric,
+       sum(greatest((one->>'unexpected')::bigint, 1))::bigint AS "values"
+  FROM validations CROSS JOIN LATERAL jsonb_array_elements(unmet) one
+ WHERE {of_system} AND $__timeFilter(validated_at)
+ GROUP BY 1, 2 ORDER BY 1, 2"""
+
 ACTIVE_COUNTS = """\
 SELECT count(*) FILTER (WHERE severity = 'critical') AS critical,
        count(*) FILTER (WHERE severity = 'warning') AS warning,

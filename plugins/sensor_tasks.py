@@ -7,6 +7,7 @@ from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, get_curren
 
 from fleet.catalog import load_catalog
 from fleet.settings import Settings
+from plugins.data_docs import validation_task
 
 if TYPE_CHECKING:
     from etl.discover import Batch
@@ -63,10 +64,14 @@ def discover() -> list[dict[str, Any]]:
     return [batch.as_json() for batch in found]
 
 
-@task(**ATTEMPTS, map_index_template="{{ batch_name }}")
+@validation_task(**ATTEMPTS, map_index_template="{{ batch_name }}")
 def validate(batch: dict[str, Any]) -> dict[str, Any]:
     """Great Expectations; fails where a partition must not be loaded."""
-    return job_of_task().validate(run_id_of_task(), _named(batch))
+    job, run_id, named = job_of_task(), run_id_of_task(), _named(batch)
+    try:
+        return job.validate(run_id, named)
+    finally:
+        get_current_context()["task"].data_docs = job.data_docs(run_id, named)
 
 
 @task(**ATTEMPTS, pool="spark", trigger_rule="all_done", map_index_template="{{ batch_name }}")

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import text
 
@@ -133,6 +134,28 @@ def test_a_late_file_reprocesses_only_its_partition(operator: Settings, weir: We
     etl(operator)
     after = processed(operator)
     assert {k for k in after if after[k] != before.get(k)} == {key}
+
+
+def test_a_task_that_validated_links_its_page(operator: Settings) -> None:
+    run_id = etl(operator, force=True, **{"from": "-2h"}, system="weather")
+    login = {"username": operator.airflow_user, "password": operator.airflow_password.get_secret_value()}
+    with httpx.Client(base_url=operator.airflow_url) as client:
+        token = client.post("/auth/token", json=login).json()["access_token"]
+        links = client.get(
+            f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances/process.validate/links",
+            params={"map_index": 0}, headers={"Authorization": f"Bearer {token}"},
+        ).json()["extra_links"]  # fmt: skip
+        url = links["Data Docs"]
+        assert client.get(url).status_code == 401, "nobody is anonymous"
+        client.cookies.set("_token", token)
+        page = client.get(url)
+        assert page.status_code == 200
+        assert "weather_station" in page.text
+        assert page.headers["Content-Security-Policy"].startswith("sandbox ")
+        assert "allow-same-origin" not in page.headers["Content-Security-Policy"]
+        assert client.get("/data-docs/index.html").status_code == 200
+        outside = ("../env/operator.env", "..%2Fenv%2Foperator.env", "static/..%2F..%2Fenv%2Foperator.env", "none.html")
+        assert {client.get(f"/data-docs/{path}").status_code for path in outside} == {404}
 
 
 def _until_the_bridge_knows(stack: Stack, operator: Settings, seconds: float = 30) -> None:

@@ -1,6 +1,7 @@
 """The batch job on a real TimescaleDB and a real Spark, over lakes small enough to count by hand."""
 
 import hashlib
+import json
 import os
 import signal
 import statistics
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,11 @@ from sqlalchemy import text
 from connections.lake import Lake
 from connections.warehouse import Warehouse
 from etl.books import read_books
+from etl.curated import curated
 from etl.discover import Batch
 from etl.retention import expire
 from etl.run import Job, Request
-from fleet.errors import DataError, Unavailable
+from fleet.errors import ConfigurationError, DataError, Unavailable
 from fleet.settings import CHECKOUT, Settings
 from tests.integration.small_lake import T0, SmallLake
 
@@ -267,6 +270,46 @@ def test_a_partition_that_fails_holds_back_nobody_else(job: Job, lake: SmallLake
     books = {r["partition"][-2:]: (r["status"], r["landed"]) for r in job.warehouse.rows("SELECT * FROM ledger")}
     assert books == {"03": ("failed", 1), "04": ("loaded", 1)}
     assert keys(job.begin("r2", Request())) == {"plant/boiler/2026-11-22T03"}  # until it is put right
+
+
+def test_expectations_written_by_hand(
+    job: Job, lake: SmallLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warning is told and loads; what is critical holds its partition back, by the mean of that partition alone."""
+    monkeypatch.setattr("etl.validate.curated", partial(curated, folder=tmp_path))
+    mean = {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "humidity", "min_value": 40}}
+    warm = {"type": "expect_column_max_to_be_between", "kwargs": {"column": "temperature", "max_value": 30}}
+    (tmp_path / "weather_station.json").write_text(
+        json.dumps({"expectations": [{**mean, "severity": "critical"}, warm]})
+    )
+    rows = [
+        {"device_id": "1", **at(hour * 3600), "humidity": humidity, "temperature": temperature}
+        for hour, humidity, temperature in ((0, 90.0, 20.0), (1, 30.0, 20.0), (2, 50.0, 35.0))
+    ]
+    lake.land(job.catalog.type("weather_station"), rows)
+    (batch,) = job.begin("r1", Request())
+    with pytest.raises(
+        DataError, match=r"weather_station/2026-11-22T04 fails validation: humidity: expect_column_mean"
+    ):
+        job.validate("r1", batch)
+    job.load("r1", batch)
+    assert {r["partition"][-2:]: r["status"] for r in job.warehouse.rows("SELECT * FROM ledger")} == {
+        "03": "loaded", "04": "failed", "05": "loaded",
+    }  # fmt: skip
+    told = job.warehouse.rows("SELECT partitions, unmet FROM validations WHERE success AND unmet <> '[]'")
+    assert [(r["partitions"][0][-2:], r["unmet"][0]["column"]) for r in told] == [("05", "temperature")]
+    assert "T04" in job.data_docs("r1", batch), "the page of the one that was not met"
+
+
+def test_an_expectation_that_there_is_not_is_named(
+    job: Job, lake: SmallLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etl.validate.curated", partial(curated, folder=tmp_path))
+    (tmp_path / "weather_station.json").write_text('{"expectations": [{"type": "expect_rain", "kwargs": {}}]}')
+    lake.land(job.catalog.type("weather_station"), [{"device_id": "1", **at(0), "humidity": 50.0}])
+    (batch,) = job.begin("r1", Request())
+    with pytest.raises(ConfigurationError, match=r"expectations of weather_station: .*expect_rain"):
+        job.validate("r1", batch)
 
 
 def test_nothing_loads_that_was_not_validated(job: Job, lake: SmallLake) -> None:
