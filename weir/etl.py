@@ -44,7 +44,8 @@ def discover(
     system: System = "all", start: From = None, to: To = None, force: Force = False, as_json: AsJson = False
 ) -> None:  # fmt: skip
     """Show what changed in the lake since it was last processed."""
-    _, batches = open_job().discover(_request(system, start, to, force), datetime.now(UTC))
+    _, found = open_job().discover(_request(system, start, to, force), datetime.now(UTC))
+    batches = found.batches
     if as_json:
         typer.echo(json.dumps([b.as_json() for b in batches]))
         return
@@ -53,6 +54,8 @@ def discover(
         typer.echo("\n".join(f"  {key}" for key in batch.partitions))
     if not batches:
         typer.echo("nothing changed")
+    for stranger in found.strangers:
+        typer.echo(f"{stranger.partition.key}: no spec defines {stranger.partition.type}, so nothing processes it")
 
 
 @etl.command()

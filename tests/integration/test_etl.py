@@ -10,98 +10,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import text
 
-from connections.lake import Lake
-from connections.warehouse import Warehouse
 from etl.books import read_books
-from etl.discover import Batch
 from etl.retention import expire
 from etl.run import Job, Request
 from fleet.errors import DataError, Unavailable
 from fleet.settings import CHECKOUT, Settings
+from tests.integration.batch_runs import KEY, at, contents, keys, run
 from tests.integration.small_lake import T0, SmallLake
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
-
-TABLES = ("rollups", "anomalies", "quarantine", "validations", "etl_runs", "ledger_topics", "ledger")
-STRICT = """\
-type: boiler
-version: 1
-system: plant
-cadence: 2s
-metrics:
-  pressure: {unit: hectopascal, range: [0, 2000], outside: fail}
-examples:
-  good: [{payload: {device_id: b1, event_time: 1732985789000, values: {pressure: 900}}, values: {pressure: 900}}]
-  bad: [{payload: {device_id: b1, event_time: 1732985789000, values: {pressure: high}}, reason: wrong_type}]
-"""
-
-
-@pytest.fixture
-def settings(settings_for: Callable[[str], Settings], tmp_path: Path) -> Settings:
-    """The batch role on empty tables and an empty lake. Kafka is not asked: these lakes' offsets are our own."""
-    types = tmp_path / "types"
-    types.mkdir()
-    for name in ("weather_station", "room_node"):
-        (types / f"{name}.yaml").write_text((CHECKOUT / "fleet" / "types" / f"{name}.yaml").read_text())
-    (types / "boiler.yaml").write_text(STRICT)
-    found = settings_for("batch").model_copy(
-        update={
-            "home": tmp_path, "lake_uri": f"file://{tmp_path}/lake", "types_dir": types, "kafka_user": "",
-            "spark_remote": SecretStr(""),
-        }
-    )  # fmt: skip
-    warehouse = Warehouse.of(found)
-    with warehouse.transaction() as c:
-        for table in TABLES:
-            c.execute(text(f"DELETE FROM {table}"))
-    warehouse.close()
-    return found
-
-
-@pytest.fixture
-def job(settings: Settings) -> Iterator[Job]:
-    made = Job(settings)
-    yield made
-    made.warehouse.close()
-
-
-@pytest.fixture
-def lake(settings: Settings) -> SmallLake:
-    return SmallLake(Lake(settings.lake))
-
-
-def run(job: Job, run_id: str, **request: Any) -> tuple[list[Batch], dict[str, Any]]:
-    batches = job.begin(run_id, Request(**request))
-    for batch in batches:
-        job.validate(run_id, batch)
-        job.load(run_id, batch)
-    return batches, job.finish(run_id)
-
-
-def keys(batches: list[Batch]) -> set[str]:
-    return {key for batch in batches for key in batch.partitions}
-
-
-def contents(job: Job) -> dict[str, Any]:
-    names = ("rollups", "anomalies", "quarantine", "ledger_metrics", "rejects")
-    return {name: sorted(r["t"] for r in job.warehouse.rows(f"SELECT t::text AS t FROM {name} t")) for name in names}
-
-
-def at(seconds: float) -> dict[str, Any]:
-    return {"event_time": T0 + timedelta(seconds=seconds)}
-
-
-KEY = "weather/weather_station/2026-11-22T03"
 
 
 def test_every_row_and_value_goes_where_it_belongs(job: Job, lake: SmallLake) -> None:
