@@ -1,4 +1,4 @@
-"""`weir …` in processes that stop, or are killed, at a named point of the batch job: nothing in the job knows of it.
+"""`weir …` in processes that stop, or are killed, at a point of the batch job: nothing in the job knows of it.
 
 One process has the libraries loaded, 5 s of CPU, and makes a child for each command. It reads a line of JSON for each
 request and answers with one.
@@ -71,18 +71,19 @@ class Commands:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 
-    def start(self, *arguments: str, point: str = "", number: int = signal.SIGKILL) -> Started:
-        """`number`: the signal that it sends itself at the point."""
+    def start(self, *arguments: str, point: str | Point = "", number: int = signal.SIGKILL) -> Started:
+        """`number`: the signal that it sends itself at the point; of POINTS by its name."""
         self._count += 1
         log = self._folder / f"command-{self._count}.log"
-        request = {"arguments": arguments, "point": point, "signal": int(number), "log": str(log)}
+        where = POINTS[point] if isinstance(point, str) and point else point
+        request = {"arguments": arguments, "point": where, "signal": int(number), "log": str(log)}
         return Started(self._ask(request)["pid"], log)
 
     def end(self, started: Started) -> int:
         """Its exit code; minus the signal that killed it."""
         return int(self._ask({"wait": started.pid})["code"])
 
-    def run(self, *arguments: str, point: str = "") -> tuple[int, str]:
+    def run(self, *arguments: str, point: str | Point = "") -> tuple[int, str]:
         started = self.start(*arguments, point=point)
         return self.end(started), started.log.read_text()
 
@@ -133,7 +134,7 @@ def _become(main: Callable[[], None], request: dict[str, Any]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     if request["point"]:
-        _break_off(POINTS[request["point"]], request["signal"])
+        _break_off(Point(*request["point"]), request["signal"])
     sys.argv = ["weir", *request["arguments"]]
     code: Any = 1
     try:
