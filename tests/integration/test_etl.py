@@ -131,12 +131,35 @@ def test_a_late_file_reprocesses_only_its_partition(job: Job, lake: SmallLake) -
     weather = job.catalog.type("weather_station")
     lake.land(weather, [{"device_id": "1", **at(h * 3600), "humidity": 50.0} for h in range(3)])
     run(job, "r1")
+    before = _written(job)
     lake.land(weather, [{"device_id": "1", **at(3610), "humidity": 60.0}])
     batches, figures = run(job, "r2")
     assert keys(batches) == {"weather/weather_station/2026-11-22T04"}
     assert figures["landed"] == 2
-    runs = {r["partition"]: r["run_id"] for r in job.warehouse.rows("SELECT partition, run_id FROM ledger")}
-    assert sorted(runs.values()) == ["r1", "r1", "r2"]
+    assert {hour for hour, rows in _written(job).items() if rows == before[hour]} == {T0, T0 + timedelta(hours=2)}
+
+
+def _written(job: Job) -> dict[Any, list[Any]]:
+    """Hour → its rows in rollups and in the ledger, each with the transaction that wrote it."""
+    found: dict[Any, list[Any]] = {}
+    for row in job.warehouse.rows(
+        "SELECT date_trunc('hour', bucket) AS hour, xmin::text, t::text FROM rollups t UNION ALL"
+        " SELECT starts_at, xmin::text, t::text FROM ledger t ORDER BY 1, 2, 3"
+    ):
+        found.setdefault(row["hour"], []).append(row)
+    return found
+
+
+def test_partitions_of_a_replay_that_died_are_taken_by_the_next_run(job: Job, lake: SmallLake) -> None:
+    """Though no file of theirs has changed: values that are in range by now."""
+    weather = job.catalog.type("weather_station")
+    lake.land(weather, [{"device_id": "1", **at(h * 3600), "humidity": 50.0} for h in range(2)])
+    run(job, "r1")
+    job.begin("replay", Request(partitions=(KEY,)))
+    before = contents(job)
+    assert keys(run(job, "r2")[0]) == {KEY}
+    assert contents(job) == before
+    assert run(job, "r3")[0] == []
 
 
 def test_a_run_that_saw_less_does_not_undo_one_that_saw_more(job: Job, lake: SmallLake) -> None:
