@@ -64,11 +64,14 @@ def arrow_tables(lake: Lake, spec: DeviceType, partition: PartitionFiles) -> Ite
     schema = arrow_schema(columns(spec))
     for file in partition.files:
         _check_version(spec, file)
-        table = _read(lake, file)
-        _check_units(table.schema, spec, file)
-        _check_columns(table.schema, schema, file, current=file.version == spec.version)
-        _check_carried(table, schema, file)
-        _check_times(table, partition.partition, file)
+        data = _bytes(lake, file)
+        with _damage_told(lake, file):
+            table = pq.read_table(pa.BufferReader(data), partitioning=None, page_checksum_verification=True)
+            _check_rows(table.num_rows, lake, file)
+            _check_units(table.schema, spec, file)
+            _check_columns(table.schema, schema, file, current=file.version == spec.version)
+            _check_carried(table, schema, file)
+            _check_times(table, partition.partition, file)
         arrays = [table[f.name] if f.name in table.column_names else pa.nulls(table.num_rows, f.type) for f in schema]
         yield pa.Table.from_arrays(arrays, schema=schema)
 
@@ -83,21 +86,16 @@ def reject_batches(
     """Dead letters in small batches, with these columns, file by file. Raises DataError as arrow_tables."""
     schema, wanted = arrow_schema(REJECTED_COLUMNS), list(names)
     for file in partition.files:
-        data = pa.BufferReader(_bytes(lake, file))
+        data = _bytes(lake, file)
         with _damage_told(lake, file):
-            found = pq.ParquetFile(data, page_checksum_verification=True)
+            found = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             _check_rows(found.metadata.num_rows, lake, file)
             _check_columns(found.schema_arrow, schema, file, current=True)
+            read = 0
             for batch in found.iter_batches(REJECTS_AT_ONCE, columns=wanted):
+                read += batch.num_rows
                 yield batch.select(wanted)
-
-
-def _read(lake: Lake, file: DataFile) -> pa.Table:
-    data = pa.BufferReader(_bytes(lake, file))
-    with _damage_told(lake, file):
-        table = pq.read_table(data, partitioning=None, page_checksum_verification=True)
-    _check_rows(table.num_rows, lake, file)
-    return table
+            _check_rows(read, lake, file)
 
 
 RESTORE = "put the file back from a copy of the lake; until then its partition stays as it was last loaded"
@@ -112,10 +110,11 @@ def _bytes(lake: Lake, file: DataFile) -> bytes:
 
 @contextmanager
 def _damage_told(lake: Lake, file: DataFile) -> Iterator[None]:
-    """Of bytes that are there. Arrow tells damage as its own error, or as the system's where a codec finds it."""
+    """Of bytes that are there. Arrow tells damage as its own error, as the system's where a codec finds it, or as none
+    until a name is asked for."""
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         told = str(error).partition("\n")[0]
         raise DataError(f"{lake.url(file.path)} is no Parquet file that can be read: {told}; {RESTORE}") from error
 
