@@ -61,7 +61,8 @@ def run_id_of_task() -> str:
 @task(**ATTEMPTS)
 def discover() -> list[dict[str, Any]]:
     """The batches of partitions that changed since they were processed; of a run of a backfill, of all partitions that
-    its interval touches."""
+    its interval touches. What comes back with them, and would have fired, is written down before it is processed."""
+    from etl.late_alerts import before_processing
     from etl.run import Request
 
     context = get_current_context()
@@ -70,7 +71,9 @@ def discover() -> list[dict[str, Any]]:
     asked = Request(system, params["from"], params["to"], params["force"])
     if run.run_type == "backfill" and run.data_interval_start and run.data_interval_end:
         asked = Request(system, run.data_interval_start.isoformat(), run.data_interval_end.isoformat(), force=True)
-    found = job_of_task().begin(run_id_of_task(), asked)
+    job = job_of_task()
+    found = job.begin(run_id_of_task(), asked)
+    before_processing(job, run_id_of_task(), found, print)
     for batch in found:
         print(f"{batch.type}: {batch.rows:,} rows in {', '.join(batch.partitions)}")
     return [batch.as_json() for batch in found]
