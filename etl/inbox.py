@@ -25,9 +25,10 @@ from etl.inbox_folder import REFUSED, TAKEN, Dropped, Folder, is_settled, opened
 from etl.inbox_rows import Row, rows
 from etl.replay import in_service
 from etl.run import Job
-from fleet.channels import MARK_HEADER, REJECTED, RETURNED, readings_topics
+from fleet.channels import MARK_HEADER, OWN_TYPE, REJECTED, RETURNED, readings_topics
 from fleet.contract import Reject
 from fleet.dead_letter import dead_letter_of_row, encode_dead_letter
+from fleet.errors import Unavailable
 from fleet.file_row import Refusal, source_of
 from fleet.nearest import nearest
 from fleet.reading import encode_reading, to_epoch_us
@@ -66,6 +67,7 @@ def take(job: Job, run_id: str) -> Iterator[Outcome]:
     with folder.alone():
         taker = Taker(job, run_id, folder)
         try:
+            folder.make(name for name in job.catalog.types if name != OWN_TYPE)
             for claimed in folder.left_behind():
                 yield taker.take(claimed)
             for dropped in folder.dropped():
@@ -75,6 +77,8 @@ def take(job: Job, run_id: str) -> Iterator[Outcome]:
                 yield taker.pass_over(loose)
         except KafkaError as error:
             raise kafka.unavailable(job.settings, error) from error
+        except OSError as error:
+            raise Unavailable(f"the inbox {folder.path}: {error}") from error
         finally:
             taker.close()
 

@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -26,6 +26,10 @@ SETTLED_SECONDS = 10.0
 over, and renames it at the end."""
 UNFINISHED = (".part", ".partial", ".tmp", ".filepart", ".crdownload", "~")
 """Ends of names that programs give to what they are still writing; so do names that begin with a dot."""
+
+
+LONGEST_NAME = 240
+"""Bytes that are kept of a name, its end; with the number before it the file system takes it."""
 
 
 class Dropped(NamedTuple):
@@ -53,6 +57,11 @@ class Folder:
             raise Unavailable(f"somebody else is taking what is in {self.path}; it is taken once") from None
         finally:
             os.close(lock)
+
+    def make(self, types: Iterable[str]) -> None:
+        """A folder for each type, so that people find where to drop."""
+        for name in types:
+            (self.path / name).mkdir(exist_ok=True)
 
     def left_behind(self) -> list[Dropped]:
         """Claimed by somebody who did not come to an end."""
@@ -98,7 +107,8 @@ class Folder:
 
     def put(self, claimed: Dropped, where: str, number: int) -> None:
         """`number`: of its row in inbox_files, so that two of one name have room."""
-        path = self.path / where / claimed.type / f"{number:06d}-{claimed.name}"
+        name = os.fsdecode(os.fsencode(claimed.name)[-LONGEST_NAME:])
+        path = self.path / where / claimed.type / f"{number:06d}-{name}"
         path.parent.mkdir(parents=True, exist_ok=True)
         claimed.path.rename(path)
 
