@@ -136,14 +136,16 @@ def opened(path: Path) -> Iterator[BinaryIO | Refusal]:
             raise Unavailable(f"{path}: {error.strerror}") from error
         yield Refusal("symlink", "a symbolic link is not followed; drop the file itself")
         return
-    with os.fdopen(number, "rb") as file:
-        mode = os.fstat(number).st_mode
-        if stat.S_ISDIR(mode):
-            yield Refusal("directory", "a folder within a type's folder; drop the files themselves")
-        elif not stat.S_ISREG(mode):
-            yield Refusal("no_file", "neither a file nor a folder")
-        else:
+    mode = os.fstat(number).st_mode
+    if stat.S_ISREG(mode):
+        with os.fdopen(number, "rb") as file:
             yield file
+        return
+    os.close(number)
+    if stat.S_ISDIR(mode):
+        yield Refusal("directory", "a folder within a type's folder; drop the files themselves")
+    else:
+        yield Refusal("no_file", "neither a file nor a folder")
 
 
 def state(file: BinaryIO) -> tuple[int, int]:

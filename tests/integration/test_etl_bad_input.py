@@ -1,6 +1,7 @@
 """What the batch may find, and what it then says and does: each with an outcome that has a name. One bad partition
 holds back no other; the run says what, where and how to put it right, and so does the ledger."""
 
+import io
 import os
 import re
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from etl.run import Job, Request
@@ -43,8 +45,10 @@ def mend(job: Job, name: str, old: str, new: str) -> Job:
 
 
 def flip(data: bytes) -> bytes:
-    """One bit of a page."""
-    return data[:150] + bytes([data[150] ^ 16]) + data[151:]
+    """One bit of a page: the last of the first column."""
+    column = pq.read_metadata(io.BytesIO(data)).row_group(0).column(0)
+    place = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1
+    return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
 
 
 @pytest.mark.parametrize(

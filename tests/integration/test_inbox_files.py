@@ -62,9 +62,10 @@ class Inbox:
 
     def lying(self) -> set[str]:
         """Without the numbers that names get."""
-        found = (p.relative_to(self.path) for p in self.path.rglob("*") if p.is_file() or p.is_symlink())
-        parts = {(*p.parts[:-1], p.name.partition("-")[2] if p.parts[0].startswith(".") else p.name) for p in found}
-        return {"/".join(p) for p in parts if p[0] != ".lock"}
+        found = (p.relative_to(self.path) for p in self.path.rglob("*") if p.is_file() and p.name != ".lock")
+        return {
+            f"{p.parent}/{p.name.partition('-')[2] if p.parts[0].startswith('.') else p.name}" for p in found
+        }  # fmt: skip
 
     def _topics(self) -> list[str]:
         return ["sensor", "readings.occupancy", REJECTED]
