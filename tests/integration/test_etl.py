@@ -217,6 +217,18 @@ def test_a_partition_that_fails_holds_back_nobody_else(job: Job, lake: SmallLake
     assert keys(job.begin("r2", Request())) == {"plant/boiler/2026-11-22T03"}  # until it is put right
 
 
+def test_what_failed_is_not_loaded_though_another_run_failed_it_later(job: Job, lake: SmallLake) -> None:
+    """The ledger says whose word was the last; each run goes by its own."""
+    lake.land(job.catalog.type("boiler"), [{"device_id": "b1", **at(0), "pressure": 9000.0}])
+    for run_id in ("one", "other"):
+        (batch,) = job.begin(run_id, Request())
+        with pytest.raises(DataError, match="fails validation"):
+            job.validate(run_id, batch)
+    for run_id in ("one", "other"):
+        assert job.load(run_id, batch) == {"type": "boiler", "loaded": 0, "newer_there": [], "held_back": 1}
+    assert [r["landed"] for r in job.warehouse.rows("SELECT landed FROM ledger")] == [None]
+
+
 def test_nothing_loads_that_was_not_validated(job: Job, lake: SmallLake) -> None:
     lake.land(job.catalog.type("weather_station"), [{"device_id": "1", **at(0), "humidity": 50.0}])
     (batch,) = job.begin("r1", Request())
