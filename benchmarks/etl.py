@@ -160,7 +160,8 @@ def weir_pass(spark: Any, lake: Lake, spec: DeviceType, home: Path) -> dict[str,
         assert not outcome.failed, outcome.failed
         took["validate"] += time.perf_counter() - began
         began = time.perf_counter()
-        done = derive(spark, lake, spec, files)
+        derived = derive(spark, lake, spec, files)
+        done = [derived(one) for one in files]
         took["derive"] += time.perf_counter() - began
         for one in done:
             n = one.rollups["count"].to_numpy()
@@ -223,7 +224,7 @@ def load(settings: Settings, owner: str) -> dict[str, Any]:
         write_lake(lake, spec, SIZES["hour"])
         files = [*read_index(lake).partitions.values()]
         with session(settings) as spark:
-            (derived,) = derive(spark, lake, spec, files)
+            derived = derive(spark, lake, spec, files)(*files)
     warehouse = Warehouse.of(settings)
     ready = derived.rollups.drop_columns(["starts_at"])
     for name, value in {"system": spec.system, "type": spec.type, "spec_version": derived.spec_version}.items():

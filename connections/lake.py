@@ -36,8 +36,19 @@ TEMPORARY = ".tmp-"
 WEBHDFS_PORT = 9870
 
 
-def arrow_schema(columns: Mapping[str, ColumnType]) -> pa.Schema:
-    return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in columns.items()])
+UNIT = b"unit"
+"""In the metadata of a column: what the values are in."""
+
+
+def arrow_schema(columns: Mapping[str, ColumnType], units: Mapping[str, str] | None = None) -> pa.Schema:
+    """`units`: column → its unit, where it is to be written down."""
+    known = units or {}
+    return pa.schema(
+        [
+            pa.field(name, ARROW_TYPES[kind], metadata={UNIT: known[name].encode()} if name in known else None)
+            for name, kind in columns.items()
+        ]
+    )
 
 
 class Lake:
@@ -78,7 +89,7 @@ class Lake:
     def write_table(self, relative: str, table: pa.Table) -> int:
         """A Parquet file, durable when this returns; replaces one of the same name. Returns its size in bytes."""
         sink = BytesIO()
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         data = sink.getbuffer()
         self.write(relative, data)
         return len(data)

@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg2
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
@@ -26,6 +26,18 @@ ROLES = (
 CONNECT_TIMEOUT_SECONDS = 5
 MIGRATION_LOCK = 0x57656972
 """Advisory lock key ("Weir"): two `weir migrate` at once take turns."""
+
+
+class Reader(Protocol):
+    def rows(self, sql: str, **parameters: object) -> list[dict[str, Any]]: ...
+
+
+class _Snapshot:
+    def __init__(self, connection: Connection):
+        self._connection = connection
+
+    def rows(self, sql: str, **parameters: object) -> list[dict[str, Any]]:
+        return [dict(row) for row in self._connection.execute(text(sql), parameters).mappings()]
 
 
 class Warehouse:
@@ -70,6 +82,13 @@ class Warehouse:
         """Every row of a query as a dict; parameters stand as `:name`. One statement, which needs no transaction."""
         with self._as_weir_errors(), self._single.connect() as connection:
             return [dict(row) for row in connection.execute(text(sql), parameters).mappings()]
+
+    @contextmanager
+    def snapshot(self) -> Iterator["Reader"]:
+        """For queries that must fit together: all see one moment, whatever others commit meanwhile."""
+        engine = self._engine.execution_options(isolation_level="REPEATABLE READ")
+        with self._as_weir_errors(), engine.begin() as connection:
+            yield _Snapshot(connection)
 
     @contextmanager
     def _as_weir_errors(self) -> Iterator[None]:

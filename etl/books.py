@@ -70,12 +70,15 @@ def read_books(settings: Settings, system: str | None, now: datetime) -> Books:
     ends = kafka_end_offsets(settings, topics) if settings.kafka_user else {}
     oldest = {t.type: now - t.retention.rollups for t in catalog}
     oldest[REJECTED] = min(oldest.values(), default=now)
-    every = read_ledger(warehouse, system=system)
-    rows = [
-        row for row in every if row.partition.type not in oldest or row.partition.start >= oldest[row.partition.type]
-    ]
     partitions = index.partitions
-    report = reconcile(warehouse, read_topics(index, ends), rows, partitions)
+    with warehouse.snapshot() as seen:
+        every = read_ledger(seen, system=system)
+        rows = [
+            row
+            for row in every
+            if row.partition.type not in oldest or row.partition.start >= oldest[row.partition.type]
+        ]
+        report = reconcile(seen, read_topics(index, ends), rows, partitions)
     warehouse.close()
     digests = {row.partition.key: row.digest for row in every if row.status == "loaded"}
     rejects: dict[str, int] = {}

@@ -1,6 +1,6 @@
 """One batch of partitions through Spark: its books, rollups, anomalies and quarantine, as Arrow tables by partition."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import ceil, inf
@@ -40,15 +40,18 @@ MAX_TASK_ROWS = 500_000
 are never divided, so the largest of these may be more."""
 
 
-def derive(spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles]) -> list[Derived]:
-    """In the order of the partitions. They are of one type; all of them are computed in one go."""
+def derive(
+    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles]
+) -> Callable[[PartitionFiles], Derived]:
+    """What is returned gives that of each partition, or raises DataError for it alone. They are of one type; all of
+    them are computed in one go."""
     wanted = list(partitions)
     tables = _tables(spark, lake, spec, wanted)
     counts = {row["starts_at"]: row for row in _summed(tables["counts"])} if tables else {}
     strangers = set(counts) - {p.partition.start for p in wanted}
     if strangers:
         raise DataError(f"{spec.type}: files hold readings of {min(strangers).isoformat()}, which is another partition")
-    return [_of_partition(p, spec, counts.get(p.partition.start), tables) for p in wanted]
+    return lambda p: _of_partition(p, spec, counts.get(p.partition.start), tables)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Which partitions of the lake changed since they were last processed, and how they are grouped into work. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from etl.lake_index import PartitionFiles
@@ -12,6 +12,8 @@ MAX_BATCH_ROWS = 1_000_000
 MAX_BATCH_BYTES = 256 * 1024 * 1024
 """In the lake; for dead letters, of which a few may be as large as a million readings."""
 MAX_BATCH_PARTITIONS = 48
+MAX_STRANGERS = 100
+"""Partitions of types that no spec defines: so many are told of at once, oldest first."""
 MAX_BATCHES = 200
 """Fewer than Airflow's map limit (1024), so that a long backlog is worked off in several runs, oldest first."""
 
@@ -34,6 +36,14 @@ class Batch:
 
     def as_json(self) -> dict[str, object]:
         return {"type": self.type, "partitions": list(self.partitions), "rows": self.rows}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run is to process. `strangers` are of types that no spec defines any more, and are not."""
+
+    batches: list[Batch]
+    strangers: list[PartitionFiles]
 
 
 def changed(
@@ -83,3 +93,13 @@ def batches(partitions: Iterable[PartitionFiles]) -> list[Batch]:
     for name in list(open_):
         close(name)
     return done[:MAX_BATCHES]
+
+
+def sort_out(candidates: Iterable[PartitionFiles], types: Container[str]) -> Found:
+    """`types`: those that specs define."""
+    known: list[PartitionFiles] = []
+    strangers: list[PartitionFiles] = []
+    for candidate in candidates:
+        is_known = candidate.partition.type == REJECTED or candidate.partition.type in types
+        (known if is_known else strangers).append(candidate)
+    return Found(batches(known), strangers[:MAX_STRANGERS])

@@ -47,7 +47,7 @@ def pieces(
 def _read(file: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
     """The rows of this share, with the columns of `schema` and spec_version: what a file lacks is null, as the type
     may have got it later, and what an older version had besides is left."""
-    content = pq.ParquetFile(pa.BufferReader(file["content"]), read_dictionary=TEXTS)
+    content = pq.ParquetFile(pa.BufferReader(file["content"]), read_dictionary=TEXTS, page_checksum_verification=True)
     there = [name for name in schema.names if name in content.schema_arrow.names]
     table = content.read(columns=there)
     arrays = [table[f.name] if f.name in there else pa.nulls(table.num_rows, f.type) for f in schema]

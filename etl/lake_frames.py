@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from connections.lake import Lake, arrow_schema
+from connections.lake import UNIT, Lake, arrow_schema
 from etl.lake_index import PartitionFiles
 from fleet.errors import DataError
 from fleet.lake_layout import REJECTED_COLUMNS, Partition, columns
@@ -37,15 +37,20 @@ def arrow_tables(lake: Lake, spec: DeviceType, partition: PartitionFiles) -> Ite
     """Each file as a table with the type's present columns.
 
     A metric that no reading of a file carried may be missing in it, and is null: the type may have got it later. Raises
-    DataError where a file is not what its manifest and its place say: unreadable, other columns or types, another
-    number of rows, or times outside the partition.
+    DataError where a file is not what its manifest and its place say: unreadable, other columns, types or units,
+    another number of rows, or times outside the partition; and where its version is newer than the type.
     """
     schema = arrow_schema(columns(spec))
     for file in partition.files:
-        table = _read(lake, file)
-        _check_columns(table.schema, schema, file, current=file.version == spec.version)
-        _check_carried(table, schema, file)
-        _check_times(table, partition.partition, file)
+        _check_version(spec, file)
+        data = _bytes(lake, file)
+        with _damage_told(lake, file):
+            table = pq.read_table(pa.BufferReader(data), partitioning=None, page_checksum_verification=True)
+            _check_rows(table.num_rows, lake, file)
+            _check_units(table.schema, spec, file)
+            _check_columns(table.schema, schema, file, current=file.version == spec.version)
+            _check_carried(table, schema, file)
+            _check_times(table, partition.partition, file)
         arrays = [table[f.name] if f.name in table.column_names else pa.nulls(table.num_rows, f.type) for f in schema]
         yield pa.Table.from_arrays(arrays, schema=schema)
 
@@ -60,34 +65,63 @@ def reject_batches(
     """Dead letters in small batches, with these columns, file by file. Raises DataError as arrow_tables."""
     schema, wanted = arrow_schema(REJECTED_COLUMNS), list(names)
     for file in partition.files:
+        data = _bytes(lake, file)
         with _damage_told(lake, file):
-            found = pq.ParquetFile(pa.BufferReader(lake.read(file.path)))
+            found = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             _check_rows(found.metadata.num_rows, lake, file)
             _check_columns(found.schema_arrow, schema, file, current=True)
+            read = 0
             for batch in found.iter_batches(REJECTS_AT_ONCE, columns=wanted):
+                read += batch.num_rows
                 yield batch.select(wanted)
+            _check_rows(read, lake, file)
 
 
-def _read(lake: Lake, file: DataFile) -> pa.Table:
-    with _damage_told(lake, file):
-        table = pq.read_table(pa.BufferReader(lake.read(file.path)), partitioning=None)
-    _check_rows(table.num_rows, lake, file)
-    return table
+RESTORE = "put the file back from a copy of the lake; until then its partition stays as it was last loaded"
+
+
+def _bytes(lake: Lake, file: DataFile) -> bytes:
+    try:
+        return lake.read(file.path)
+    except FileNotFoundError:
+        raise DataError(f"{lake.url(file.path)} is in a manifest and not in the lake; {RESTORE}") from None
 
 
 @contextmanager
 def _damage_told(lake: Lake, file: DataFile) -> Iterator[None]:
+    """Of bytes that are there. Arrow tells damage as its own error, as the system's where a codec finds it, or as none
+    until a name is asked for."""
     try:
         yield
-    except FileNotFoundError:
-        raise DataError(f"{lake.url(file.path)} is in a manifest and not in the lake") from None
-    except pa.ArrowException as error:
-        raise DataError(f"{lake.url(file.path)} is no Parquet file that can be read: {error}") from error
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        told = str(error).partition("\n")[0]
+        raise DataError(f"{lake.url(file.path)} is no Parquet file that can be read: {told}; {RESTORE}") from error
 
 
 def _check_rows(found: int, lake: Lake, file: DataFile) -> None:
     if found != file.rows:
         raise DataError(f"{lake.url(file.path)} has {found:,} rows, its manifest says {file.rows:,}")
+
+
+def _check_version(spec: DeviceType, file: DataFile) -> None:
+    """Who reads by an older spec would drop what it does not know."""
+    if file.version > spec.version:
+        raise DataError(
+            f"{file.path} is of version {file.version} of {spec.type}, and its spec is version {spec.version} now; put"
+            f" back the spec that was, or give the present one a version above {file.version}"
+        )
+
+
+def _check_units(found: pa.Schema, spec: DeviceType, file: DataFile) -> None:
+    """Files from before units were written down say none, and are believed."""
+    for name, metric in spec.metrics.items():
+        place = found.get_field_index(name)
+        said = (found.field(place).metadata or {}).get(UNIT) if place >= 0 else None
+        if said is not None and said.decode() != metric.unit:
+            raise DataError(
+                f"{file.path}: {name} is in {said.decode()} (version {file.version}), and in {metric.unit} by the"
+                f" spec of {spec.type} now; a metric keeps its unit: put it back, and add the new one by another name"
+            )
 
 
 def _check_columns(found: pa.Schema, wanted: pa.Schema, file: DataFile, current: bool) -> None:

@@ -1,10 +1,10 @@
-"""Alerts that would have fired, had what a replay gave back been good when it came: the rules of today over the
+"""Alerts that would have fired, had what comes back been good when it came: the rules of today over the
 devices' readings in order of event time, with what came back and without; what fires with it alone is written down.
 
 Live, the rules passed over it: nobody is told, and the log of transitions stays what was said.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from heapq import merge
@@ -17,11 +17,13 @@ from sqlalchemy import text
 
 from connections.warehouse import Warehouse
 from etl.backtest import arrivals_of, registered, types_for
+from etl.discover import Batch
 from etl.lake_frames import arrow_tables
 from etl.lake_index import LakeIndex, PartitionFiles, read_index
 from etl.quarantine import ACCEPTED, limits
 from etl.run import Job
 from fleet.backtest import Arrival, Episode, difference, episodes, transitions
+from fleet.errors import DataError
 from fleet.lake_layout import Partition
 from fleet.spec import DeviceType
 
@@ -54,6 +56,19 @@ def write_late_alerts(job: Job, replay_id: str, partitions: Iterable[str] = ()) 
             _examine(job, index, spec, back, replay_id, keys)
     (row,) = job.warehouse.rows("SELECT count(*) AS n FROM late_alerts WHERE replay_id = :id", id=replay_id)
     return int(row["n"])
+
+
+def before_processing(job: Job, run_id: str, batches: Iterable[Batch], say: Callable[[str], None]) -> int:
+    """As write_late_alerts, of what a run is about to process: values come back by any run over their partition, once
+    the spec is mended. Damage in the lake near by is said, and holds up nobody: the run tells it of its own."""
+    try:
+        found = write_late_alerts(job, run_id, (key for batch in batches for key in batch.partitions))
+    except DataError as error:
+        say(f"what the values that come back would have fired is not known: {error}")
+        return 0
+    if found:
+        say(f"alerts that would have fired: {found:,}; `weir quarantine alerts` shows them")
+    return found
 
 
 def _came_back(job: Job, keys: list[str]) -> dict[str, Back]:

@@ -117,6 +117,17 @@ def _write_ledger(
     c.execute(text(f"INSERT INTO ledger ({names}) VALUES ({', '.join(f':{n}' for n in row)})"), row)  # noqa: S608
 
 
+def await_processing(c: Connection, keys: Sequence[str]) -> None:
+    """What is loaded of the partitions stays, and counts as made from other files than there are."""
+    c.execute(
+        text(
+            "UPDATE ledger SET files_digest = NULL WHERE partition IN (SELECT partition FROM ledger"
+            " WHERE partition = ANY(:keys) ORDER BY partition FOR UPDATE)"
+        ),
+        {"keys": list(keys)},
+    )
+
+
 def mark_failed(c: Connection, partition: Partition, reason: str, run_id: str) -> None:
     """The partition keeps what is loaded of it; the ledger says why the present files are not."""
     c.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": partition.key})

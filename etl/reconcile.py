@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
 
-from connections.warehouse import Warehouse
+from connections.warehouse import Reader
 from etl.lake_index import LakeIndex, PartitionFiles
 from fleet.errors import ConfigurationError
 from fleet.lake_layout import REJECTED, Partition
@@ -68,7 +68,7 @@ def kafka_end_offsets(settings: Settings, topics: Iterable[str]) -> dict[tuple[s
         client.close()
 
 
-def read_ledger(warehouse: Warehouse, keys: Iterable[str] | None = None, system: str | None = None) -> list[LedgerRow]:
+def read_ledger(warehouse: Reader, keys: Iterable[str] | None = None, system: str | None = None) -> list[LedgerRow]:
     """By time. `keys` None is all; `system` leaves dead letters in."""
     where = "WHERE (CAST(:keys AS text[]) IS NULL OR partition = ANY(:keys))"
     where += f" AND (CAST(:system AS text) IS NULL OR ledger.system IN (:system, '{REJECTED}'))"
@@ -113,7 +113,7 @@ def _ledger_row(
     )  # fmt: skip
 
 
-def read_stored(warehouse: Warehouse, partition: Partition) -> Stored:
+def read_stored(warehouse: Reader, partition: Partition) -> Stored:
     """Counted in the tables themselves, not in the books."""
     span = {"type": partition.type, "key": partition.key, "start": partition.start, "end": partition.end}
     rolled = warehouse.rows(
@@ -138,10 +138,11 @@ def read_stored(warehouse: Warehouse, partition: Partition) -> Stored:
 
 
 def reconcile(
-    warehouse: Warehouse, topics: list[TopicBooks], ledger: list[LedgerRow], lake: Mapping[str, PartitionFiles]
+    warehouse: Reader, topics: list[TopicBooks], ledger: list[LedgerRow], lake: Mapping[str, PartitionFiles]
 ) -> Report:
     """`ledger` are the rows to look at; where one is of other files than `lake` has, late ones among them are pending
-    and only what was loaded is compared."""
+    and only what was loaded is compared. By a snapshot that `ledger` is of too: a run that loads
+    meanwhile would look like an imbalance."""
     report = Report(topics, ledger)
     for t in topics:
         report.imbalances += topic_imbalances(t)
@@ -179,7 +180,7 @@ def write_topics(c: Connection, topics: Iterable[TopicBooks]) -> None:
         c.execute(statement, {n: getattr(t, n) for n in (*names, "controls", "missing")})
 
 
-def known_losses(warehouse: Warehouse) -> dict[str, int]:
+def known_losses(warehouse: Reader) -> dict[str, int]:
     """Losses that an earlier run has reported already."""
     rows = warehouse.rows("SELECT kafka_topic, kafka_partition, missing FROM ledger_topics WHERE missing > 0")
     return {f"{r['kafka_topic']}/{r['kafka_partition']}": r["missing"] for r in rows}

@@ -7,6 +7,7 @@
 - A value that is in range now is still in the lake: its partition is processed again, whole.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from fleet.channels import MARK_HEADER, RETURNED, readings_topics
 from fleet.channels import REJECTED as REJECTED_TOPIC
 from fleet.contract import Reject
 from fleet.errors import ConfigurationError
+from fleet.file_row import SOURCE as FILE
 from fleet.lake_layout import REJECTED, partition_of
 from fleet.reading import encode_reading
 from fleet.requalify import Requalified, Requalifier
@@ -137,7 +139,7 @@ def _letters(job: Job, asked: Filter) -> Iterator[dict[str, Any]]:
 
 def _good(
     c: Connection, judge: Requalifier, letters: list[dict[str, Any]], asked: Filter, found: Replay
-) -> list[tuple[dict[str, Any], Requalified]]:
+) -> list[tuple[dict[str, Any], list[Requalified]]]:
     """Those that are readings now, and have not come back; counts all."""
     done, good = _replayed(c, letters), []
     for letter in letters:
@@ -146,8 +148,9 @@ def _good(
             # Whose a letter is that cannot be read, nobody knows.
             said: tuple[str | None, ...] = (letter["system"], letter["device_type"], None)
         else:
-            spec = judge.catalog.type(now.reading.device_type)
-            said = (spec.system, spec.type, now.reading.device_id)
+            reading = now[0].reading
+            spec = judge.catalog.type(reading.device_type)
+            said = (spec.system, spec.type, reading.device_id)
         wanted = (asked.system, asked.type, asked.device)
         if any(one not in (None, other) for one, other in zip(wanted, said, strict=True)):
             continue
@@ -156,30 +159,51 @@ def _good(
         elif isinstance(now, Reject):
             found.still[now.reason] += 1
         else:
-            found.letters[now.reading.device_type] += 1
-            found.partitions.add(partition_of(spec, now.reading.event_time).key)
+            found.letters[spec.type] += 1
+            found.partitions.add(partition_of(spec, reading.event_time).key)
             good.append((letter, now))
     return good
 
 
-def _judged(judge: Requalifier, letter: dict[str, Any]) -> Requalified | Reject:
-    received = letter["received_at"]
-    if letter["mqtt_topic"] is not None:
-        return judge.message(letter["mqtt_topic"], letter["payload"], round(received.timestamp() * 1_000_000))
-    if letter["source_topic"] is not None:
-        return judge.record(letter["source_topic"], letter["payload"], round(received.timestamp() * 1000))
-    return Reject(letter["reason"], "nobody knows where it came from")
+def _judged(judge: Requalifier, letter: dict[str, Any]) -> list[Requalified] | Reject:
+    """As a rule one; of a row of a file there may be several."""
+    received_us = round(letter["received_at"].timestamp() * 1_000_000)
+    source, payload = letter["mqtt_topic"], letter["payload"]
+    if source is not None and source.startswith(FILE):
+        return _judged_row(judge, letter, received_us)
+    if source is not None:
+        found = judge.message(source, payload, received_us)
+    elif letter["source_topic"] is not None:
+        found = judge.record(letter["source_topic"], payload, received_us // 1000)
+    else:
+        return Reject(letter["reason"], "nobody knows where it came from")
+    return found if isinstance(found, Reject) else [found]
+
+
+def _judged_row(judge: Requalifier, letter: dict[str, Any], received_us: int) -> list[Requalified] | Reject:
+    try:
+        row = json.loads(letter["payload"])
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or letter["device_type"] not in judge.catalog.types:
+        return Reject(letter["reason"], letter["detail"])
+    return judge.row(letter["device_type"], row, received_us)
 
 
 def _give_back(
-    c: Connection, judge: Requalifier, producer: Any, good: list[tuple[dict[str, Any], Requalified]], replay_id: str
+    c: Connection,
+    judge: Requalifier,
+    producer: Any,
+    good: list[tuple[dict[str, Any], list[Requalified]]],
+    replay_id: str,
 ) -> None:
     headers = [(MARK_HEADER, RETURNED)]
     sent = [
-        [producer.send(topic, encode_reading(now.reading), now.key, headers) for topic in now.topics] for _, now in good
+        [producer.send(topic, encode_reading(one.reading), one.key, headers) for one in now for topic in one.topics]
+        for _, now in good
     ]
     places = [[confirmation.get(CONFIRM_SECONDS) for confirmation in of_one] for of_one in sent]
-    rows = [_row(judge, letter, now, at[0], replay_id) for (letter, now), at in zip(good, places, strict=True)]
+    rows = [_row(judge, letter, now[0], at[0], replay_id) for (letter, now), at in zip(good, places, strict=True)]
     copy_rows(c, "quarantine_replays", COLUMNS, rows)
 
 

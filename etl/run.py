@@ -8,15 +8,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from connections.lake import Lake
 from connections.warehouse import Warehouse
-from etl.discover import Batch, Processed, batches, changed
+from etl.discover import Batch, Found, Processed, changed, sort_out
 from etl.lake_index import LakeIndex, PartitionFiles, read_index
-from etl.load import load_readings, load_rejects, mark_failed
+from etl.load import await_processing, load_readings, load_rejects, mark_failed
 from etl.reconcile import (
     Report,
     kafka_end_offsets,
@@ -47,6 +48,10 @@ class Request:
     force: bool = False
     partitions: tuple[str, ...] | None = None
 
+    @property
+    def takes_unchanged(self) -> bool:
+        return self.force or self.partitions is not None
+
 
 class Job:
     """The places a run works on, opened once per process."""
@@ -60,7 +65,7 @@ class Job:
 
     # Steps
 
-    def discover(self, request: Request, now: datetime) -> tuple[LakeIndex, list[Batch]]:
+    def discover(self, request: Request, now: datetime) -> tuple[LakeIndex, Found]:
         """What a run would do. Raises ConfigurationError where the request makes no sense."""
         if request.system is not None:
             self.catalog.system(request.system)
@@ -70,19 +75,23 @@ class Job:
             row["partition"]: Processed(row["files_digest"], row["status"] == "failed")
             for row in self.warehouse.rows("SELECT partition, files_digest, status FROM ledger")
         }
-        unknown = sorted({p.partition.type for p in index.partitions.values()} - {*self.catalog.types, REJECTED})
-        if unknown:
-            raise DataError(f"the lake has readings of {', '.join(unknown)}, and fleet/types has no such type")
-        candidates, force = list(index.partitions.values()), request.force
+        candidates = list(index.partitions.values())
         if request.partitions is not None:
-            wanted, force = {*request.partitions}, True
+            wanted = {*request.partitions}
             candidates = [files for files in candidates if files.partition.key in wanted]
-        return index, batches(changed(candidates, ledger, window, request.system, force))
+        found = changed(candidates, ledger, window, request.system, request.takes_unchanged)
+        return index, sort_out(found, self.catalog.types)
 
     def begin(self, run_id: str, request: Request, now: datetime | None = None) -> list[Batch]:
-        """Finds what changed and writes down what this run will do."""
+        """Finds what changed and writes down what this run will do. What did not change and is asked for all the same
+        waits from then on: where this run dies, the next takes it."""
         index, found = self.discover(request, now or datetime.now(UTC))
+        keys = [key for batch in found.batches for key in batch.partitions]
         with self.warehouse.transaction() as c:
+            if request.takes_unchanged:
+                await_processing(c, keys)
+            for stranger in found.strangers:
+                mark_failed(c, stranger.partition, _nobodys(stranger.partition.type, self.settings.types_dir), run_id)
             c.execute(
                 text(
                     "INSERT INTO etl_runs (run_id, status, request, manifests, partitions)"
@@ -94,11 +103,11 @@ class Job:
                     "run_id": run_id,
                     "request": json.dumps(asdict(request)),
                     "marks": json.dumps(index.marks),
-                    "partitions": [key for batch in found for key in batch.partitions],
+                    "partitions": [*keys, *(stranger.partition.key for stranger in found.strangers)],
                 },
             )
         self._seen = run_id, index
-        return found
+        return found.batches
 
     def validate(self, run_id: str, batch: Batch) -> dict[str, Any]:
         """Great Expectations over a batch. Raises DataError, after writing it down, where a partition must not be
@@ -163,9 +172,9 @@ class Job:
         index = read_index(self.lake, run["manifests"])
         ends = kafka_end_offsets(self.settings, self._topics()) if self.settings.kafka_user else {}
         topics = read_topics(index, ends)
-        ledger = read_ledger(self.warehouse, run["partitions"])
         lost_before = known_losses(self.warehouse)
-        report = reconcile(self.warehouse, topics, ledger, index.partitions)
+        with self.warehouse.snapshot() as seen:
+            report = reconcile(seen, topics, read_ledger(seen, run["partitions"]), index.partitions)
         problems = _problems(run["partitions"], index.partitions, report, lost_before)
         figures = {**_figures(report), "problems": problems}
         # Together: a loss is known from the moment that a run has said so, and not before.
@@ -205,21 +214,15 @@ class Job:
         return [partitions[key] for key in keys or batch.partitions]
 
     def _validated(self, run_id: str, batch: Batch, files: list[PartitionFiles]) -> list[PartitionFiles]:
-        """Those that a validation of this run covers, and that it did not fail."""
-        covered = {
-            row["key"]
-            for row in self.warehouse.rows(
-                "SELECT DISTINCT unnest(partitions) AS key FROM validations WHERE run_id = :run_id AND type = :type",
-                run_id=run_id,
-                type=batch.type,
-            )
-        }
-        failed = {
-            row["partition"]
-            for row in self.warehouse.rows(
-                "SELECT partition FROM ledger WHERE run_id = :run_id AND status = 'failed'", run_id=run_id
-            )
-        }
+        """Those that a validation of this run covers, and that it did not fail. By the run's own word: the ledger's may
+        be another run's by now. Partitions that failed together were each asked alone."""
+        validations = self.warehouse.rows(
+            "SELECT partitions, success FROM validations WHERE run_id = :run_id AND type = :type",
+            run_id=run_id,
+            type=batch.type,
+        )
+        covered = {key for row in validations for key in row["partitions"]}
+        failed = {row["partitions"][0] for row in validations if not row["success"] and len(row["partitions"]) == 1}
         return [f for f in files if f.partition.key in covered - failed]
 
     def _derived(self, batch: Batch, ready: list[PartitionFiles], run_id: str):  # type: ignore[no-untyped-def]
@@ -233,9 +236,16 @@ class Job:
 
             spec = self.catalog.type(batch.type)
             with session(self.settings, f"weir-etl-{batch.type}") as spark:
-                done = derive(spark, self.lake, spec, ready)
-            for d in done:
-                yield d.files, lambda d=d: load_readings(self.warehouse, spec, d, run_id)
+                derived = derive(spark, self.lake, spec, ready)
+            for files in ready:
+                yield files, lambda files=files: load_readings(self.warehouse, spec, derived(files), run_id)
+
+
+def _nobodys(type_name: str, types_dir: Path) -> str:
+    return (
+        f"the lake has readings of {type_name}, and {types_dir} has no such type; put its file back, and they are"
+        " processed by the next run"
+    )
 
 
 def _write_validation(

@@ -43,6 +43,7 @@ REASONS = {
     "identity_mismatch": "the message says it is from another device, type or site than its topic",
     "unknown_device": "the device is not in the registry, and does not register itself: its type says so, or is full",
     "retired_device": "the registry has the device as retired",
+    "malformed_row": "a line of a file that is no row of it: another number of fields, or a quote that is left open",
     "contract_error": "the contract itself failed: a defect of Weir, not of the device",
     "unreadable": "a record on a readings topic that is no canonical reading",
 }

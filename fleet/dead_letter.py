@@ -34,6 +34,11 @@ def dead_letter_of_message(reject: Reject, mqtt_topic: str, payload: bytes, now_
     )  # fmt: skip
 
 
+def dead_letter_of_row(reject: Reject, source: str, payload: bytes, now_us: int) -> DeadLetter:
+    """`source`: as fleet.file_row.source_of says it; it stands where a message's topic does."""
+    return dead_letter_of_message(reject, source, payload, now_us)
+
+
 def dead_letter_of_record(
     reject: Reject, topic: str, partition: int, offset: int, value: bytes, append_time_ms: int
 ) -> DeadLetter:

@@ -78,6 +78,11 @@ def columns(spec: DeviceType) -> dict[str, ColumnType]:
     return {**IDENTITY_COLUMNS, **metrics, **SOURCE_COLUMNS}
 
 
+def units(spec: DeviceType) -> dict[str, str]:
+    """Of the columns that have one. A file of this version of the spec says them, so that no two are mixed later."""
+    return {name: metric.unit for name, metric in spec.metrics.items()}
+
+
 @dataclass(frozen=True, order=True)
 class Partition:
     """What is processed, replaced and accounted for as one: a type's readings of one interval, all spec versions."""

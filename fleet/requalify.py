@@ -6,13 +6,17 @@ Pure. A dead letter is judged as of when it came: that its time has come since m
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from math import inf
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from fleet.catalog import Catalog
-from fleet.channels import routes
+from fleet.channels import copy_topics, routes
 from fleet.contract import Intake, Reject
 from fleet.control import key_of
+from fleet.file_row import FileForm
 from fleet.reading import Reading
 from fleet.spec import DeviceType
 
@@ -29,8 +33,12 @@ class Requalified(NamedTuple):
 
 
 class Requalifier:
-    def __init__(self, catalog: Catalog, in_service: InService):
+    def __init__(self, catalog: Catalog, in_service: InService, sites: Mapping[tuple[str, str], str] | None = None):
+        """`sites`: where devices stand by the registry; rows of files need not say."""
         self.catalog = catalog
+        self._sites = sites or {}
+        self._newcomers: set[tuple[str, str]] = set()
+        self.form_of = cache(lambda type_name: FileForm(catalog.type(type_name)))
         self._in_service = in_service
         self._intake = Intake(catalog)
         self._routes = routes(catalog)
@@ -55,6 +63,25 @@ class Requalifier:
         found = self._intake.read_record(kafka_topic, value, append_ms)
         return found if isinstance(found, Reject) else self._keyed(found, (kafka_topic,))
 
+    def row(self, type_name: str, row: Mapping[str, object], now_us: int) -> list[Requalified] | Reject:
+        """Of a row of a file: one reading, or one for each metric where the type's messages carry one each."""
+        spec = self.catalog.type(type_name)
+        try:
+            found = self.form_of(type_name).read(row, now_us, self._sites)
+        except Exception as error:  # as above
+            return Reject("contract_error", f"{type(error).__name__}: {error}"[:500], spec.system, spec.type)
+        if isinstance(found, Reject):
+            return found
+        if (refused := self._admitted(found)) is not None:
+            return refused
+        if spec.adapter.form != "feature":
+            return [self._keyed(found, (spec.topic,))]
+        copies = copy_topics(spec)
+        return [
+            self._keyed(replace(found, values={metric: value}), tuple(filter(None, (spec.topic, copies.get(metric)))))
+            for metric, value in found.values.items()
+        ]
+
     def _keyed(self, reading: Reading, topics: tuple[str, ...]) -> Requalified:
         key = key_of(self.catalog.type(reading.device_type), reading.device_id, reading.site)
         return Requalified(reading, topics, key.encode())
@@ -62,9 +89,13 @@ class Requalifier:
     def _admitted(self, reading: Reading) -> Reject | None:
         """None: let it in. One that nobody knows registers itself with what it says next, not with this."""
         spec = self.catalog.type(reading.device_type)
-        in_service = self._in_service.get((spec.type, reading.device_id))
-        has_room = spec.self_registration and self._serving[spec.type] < spec.max_devices
-        if in_service or (in_service is None and has_room):
+        key = spec.type, reading.device_id
+        in_service = self._in_service.get(key)
+        if in_service or key in self._newcomers:
+            return None
+        if in_service is None and spec.self_registration and self._serving[spec.type] < spec.max_devices:
+            self._newcomers.add(key)
+            self._serving[spec.type] += 1
             return None
         reason, why = ("retired_device", "is retired") if in_service is False else ("unknown_device", "is not")
         return Reject(reason, f"{spec.type} {reading.device_id} {why} in the registry", spec.system, spec.type)

@@ -76,6 +76,9 @@ class Settings(BaseModel):
     alertmanager_user: str = "weir"
     alertmanager_password: SecretStr = SecretStr("")
 
+    inbox: Path | None = None
+    """Where people drop files of readings, in a folder for each device type; None: the folder `inbox` in `home`."""
+
     inbox_url: str = ""
     """The demo's own receivers, which stand for the people: where its webhook listens …"""
     inbox_webhook_secret: SecretStr = SecretStr("")
@@ -131,6 +134,10 @@ class Settings(BaseModel):
     @property
     def lake(self) -> str:
         return self.lake_uri or f"file://{(self.home / 'lake').resolve()}"
+
+    @property
+    def inbox_folder(self) -> Path:
+        return (self.inbox or self.home / "inbox").resolve()
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, role: str = "operator") -> "Settings":

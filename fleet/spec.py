@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from fleet.duration import Duration, format_duration, parse_duration
+from fleet.errors import ConfigurationError
+from fleet.local_time import LocalTime
+from fleet.nearest import nearest
 from fleet.rule import WORDS, Rule, Strict, check_expression, uses_metric, uses_site_functions
 from fleet.units import UNITS
 
@@ -116,6 +119,51 @@ class Adapter(Strict):
     """Metrics whose messages are also copied to a Kafka topic of their own, `<system>.<metric>`."""
 
 
+FILE_WORDS = ("device_id", "event_time", "seq", "site")
+
+
+class Scale(Strict):
+    """value × factor + offset."""
+
+    factor: Number = 1.0
+    offset: Number = 0.0
+
+
+class Files(Strict):
+    """How rows of files in the inbox become readings. Without it columns are called as metrics, `device_id`,
+    `event_time` (or `timestamp`), `seq` and `site`, or as in the device's own messages."""
+
+    columns: dict[str, str | None] = {}
+    """The file's own name → a metric, device_id, event_time, seq or site; null: not looked at."""
+    scale: dict[str, Scale] = {}
+    """By metric, where the file has another unit."""
+    time_format: str | None = None
+    """`s` or `ms` since 1970, or as strptime takes it, such as `%d.%m.%Y %H:%M:%S`. Without it numbers are as in the
+    device's own messages, and texts RFC 3339."""
+    time_zone: str = "UTC"
+    """Of times that say none; of an hour that comes twice the first is meant."""
+    site: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$", max_length=64)
+    """Of devices that are not registered, where the row has none."""
+    alerts_within: Duration = timedelta(hours=1)
+    """Rules pass over rows that are older than this when they are taken."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            LocalTime(name)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @field_validator("time_format")
+    @classmethod
+    def _is_format(cls, text: str | None) -> str | None:
+        if text is not None and text not in ("s", "ms") and "%" not in text:
+            raise ValueError("a time format is s, ms, or as strptime takes it, such as %d.%m.%Y %H:%M:%S")
+        return text
+
+
 class Retention(Strict):
     readings: Duration = timedelta(days=7)
     """Raw readings in the warehouse; the lake keeps them all."""
@@ -194,6 +242,7 @@ class RuledType(Strict):
     """Beyond so many in service none registers itself any more: its readings are rejected as `unknown_device`. Ids that
     a client invents would else fill the registry and the rules' state without end. `weir devices add` takes more."""
     adapter: Adapter = Adapter()
+    files: Files = Files()
     metrics: dict[Identifier, Metric] = Field(min_length=1)
     retention: Retention = Retention()
     simulation: Simulation | None = None
@@ -214,7 +263,7 @@ class RuledType(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RuledType":
-        problems = [*self._names(), *self._adapter(), *self._rules()]
+        problems = [*self._names(), *self._adapter(), *self._files(), *self._rules()]
         if problems:
             # One message a line: `path: problem`, so that the loader can find each one's line.
             raise ValueError("\n".join(problems))
@@ -250,6 +299,19 @@ class RuledType(Strict):
         if self.adapter.feature_topics and self.adapter.form != "feature":
             problems.append("adapter.feature_topics: only the form `feature` has messages of one metric")
         return problems
+
+    def _files(self) -> list[str]:
+        there = (*self.metrics, *FILE_WORDS)
+        problems = [
+            f"files.columns.{key}: {meaning!r} is no metric of this type{nearest(meaning, there)}"
+            for key, meaning in self.files.columns.items()
+            if meaning is not None and meaning not in there
+        ]
+        return problems + [
+            f"files.scale.{name}: {name!r} is not a metric of this type"
+            for name in self.files.scale
+            if name not in self.metrics
+        ]
 
     def _message_keys(self) -> list[str]:
         """Each key of a message means one thing."""

@@ -3,7 +3,14 @@
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, get_current_context, task
+from airflow.sdk import (
+    CronDataIntervalTimetable,
+    ExceptionRetryPolicy,
+    RetryAction,
+    RetryRule,
+    get_current_context,
+    task,
+)
 
 from fleet.catalog import load_catalog
 from fleet.settings import Settings
@@ -35,10 +42,11 @@ def systems() -> list[str]:
     return list(load_catalog(Settings.load().types_dir).systems)
 
 
-def schedule() -> str | None:
-    """When sensor_etl runs by itself; None: only when it is triggered."""
+def schedule() -> CronDataIntervalTimetable | None:
+    """When sensor_etl runs by itself; None: only when it is triggered. Each run has an interval, from one moment of the
+    schedule to the next: a backfill goes by it."""
     given = Settings.load().etl_schedule
-    return None if given == "none" else given
+    return None if given == "none" else CronDataIntervalTimetable(given, "UTC")
 
 
 def job_of_task() -> "Job":
@@ -53,12 +61,20 @@ def run_id_of_task() -> str:
 
 @task(**ATTEMPTS)
 def discover() -> list[dict[str, Any]]:
-    """The batches of partitions that changed since they were processed."""
+    """The batches of partitions that changed since they were processed; of a run of a backfill, of all partitions that
+    its interval touches. What comes back with them, and would have fired, is written down before it is processed."""
+    from etl.late_alerts import before_processing
     from etl.run import Request
 
-    params = get_current_context()["params"]
+    context = get_current_context()
+    params, run = context["params"], context["dag_run"]
     system = None if params["system"] == "all" else params["system"]
-    found = job_of_task().begin(run_id_of_task(), Request(system, params["from"], params["to"], params["force"]))
+    asked = Request(system, params["from"], params["to"], params["force"])
+    if run.run_type == "backfill" and run.data_interval_start and run.data_interval_end:
+        asked = Request(system, run.data_interval_start.isoformat(), run.data_interval_end.isoformat(), force=True)
+    job = job_of_task()
+    found = job.begin(run_id_of_task(), asked)
+    before_processing(job, run_id_of_task(), found, print)
     for batch in found:
         print(f"{batch.type}: {batch.rows:,} rows in {', '.join(batch.partitions)}")
     return [batch.as_json() for batch in found]

@@ -22,7 +22,7 @@ from stack.ports import LOOPBACK, Ports
 from stack.programs import Program, on_this_machine, open_files, own_name
 from stack.render import rendered
 
-KEPT = ("WEIR_LAKE_URI", "WEIR_TYPES_DIR", "WEIR_SPARK_MASTER")
+KEPT = ("WEIR_LAKE_URI", "WEIR_TYPES_DIR", "WEIR_SPARK_MASTER", "WEIR_INBOX")
 """Settings that every role needs alike: given at set-up, they are written into the env files, and stay there until
 others (or empty ones) are given."""
 _DECIDED_HERE = (
@@ -42,8 +42,9 @@ def kept_settings(layout: Layout, environ: Mapping[str, str]) -> dict[str, str]:
     """What the env files keep: as given now, else as given to an earlier set-up. A folder is made absolute."""
     earlier = earlier_settings(layout)
     kept = {name: environ.get(name, earlier.get(name, "")) for name in KEPT}
-    if kept["WEIR_TYPES_DIR"]:
-        kept["WEIR_TYPES_DIR"] = str(Path(kept["WEIR_TYPES_DIR"]).absolute())
+    for name in ("WEIR_TYPES_DIR", "WEIR_INBOX"):
+        if kept[name]:
+            kept[name] = str(Path(kept[name]).absolute())
     return {name: value for name, value in kept.items() if value}
 
 

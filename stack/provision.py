@@ -38,7 +38,9 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
     for topic in own:  # each service reports of itself; the bridge may write it already
         for user in ("landing", "live", "alerts", "history", "dispatcher"):
             rights += [Right(user, operation, "topic", topic) for operation in ("write", "describe")]
-    rights += [Right("batch", operation, "topic", topic) for topic in features for operation in ("write", "describe")]
+    # … and rows of files, of which some are none.
+    for topic in [*features, REJECTED]:
+        rights += [Right("batch", operation, "topic", topic) for operation in ("write", "describe")]
     for system in catalog.systems:
         rights += [
             Right("alerts", operation, "topic", state_topic(system)) for operation in ("read", "write", "describe")

@@ -20,6 +20,7 @@ from fleet.lake_layout import (
     partition_of,
     rejected_partition_of,
     transitions_partition_of,
+    units,
 )
 from fleet.manifest import DataFile, Manifest
 from fleet.reading import Reading, to_datetime
@@ -31,13 +32,14 @@ UNREADABLE = "unreadable"
 
 
 class Landed(NamedTuple):
-    """One data file in the making: where it goes, and its columns."""
+    """One data file in the making: where it goes, and its columns, with units where those of its version are known."""
 
     partition: Partition
     version: int
     path: str
     columns: dict[str, ColumnType]
     cells: Cells
+    units: dict[str, str]
 
 
 @dataclass
@@ -208,7 +210,9 @@ class Buffer:
         """Named after the flush's first and last offset, whatever part of it they hold."""
         name = data_file_name(self.topic, self.kafka_partition, self.first_offset, self.next_offset - 1)
         for (partition, version), (types, cells) in sorted(self._groups.items(), key=lambda item: item[0]):
-            yield Landed(partition, version, f"{partition.folder(version)}/{name}", types, cells)
+            spec = self.intake.catalog.types.get(partition.type)
+            known = units(spec) if spec and spec.version == version else {}
+            yield Landed(partition, version, f"{partition.folder(version)}/{name}", types, cells, known)
 
     def manifest(self, files: list[DataFile]) -> Manifest:
         return Manifest(

@@ -49,7 +49,7 @@ def write_files(lake: Lake, files: Iterator[Landed]) -> list[DataFile]:
     """All durable when this returns. Raises Unavailable."""
     written = []
     for file in files:
-        schema = arrow_schema(file.columns)
+        schema = arrow_schema(file.columns, file.units)
         arrays = [pa.array(file.cells[column.name], column.type) for column in schema]
         table = pa.Table.from_arrays(arrays, schema=schema)
         size = lake.write_table(file.path, table)

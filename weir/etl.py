@@ -44,7 +44,8 @@ def discover(
     system: System = "all", start: From = None, to: To = None, force: Force = False, as_json: AsJson = False
 ) -> None:  # fmt: skip
     """Show what changed in the lake since it was last processed."""
-    _, batches = open_job().discover(_request(system, start, to, force), datetime.now(UTC))
+    _, found = open_job().discover(_request(system, start, to, force), datetime.now(UTC))
+    batches = found.batches
     if as_json:
         typer.echo(json.dumps([b.as_json() for b in batches]))
         return
@@ -53,6 +54,8 @@ def discover(
         typer.echo("\n".join(f"  {key}" for key in batch.partitions))
     if not batches:
         typer.echo("nothing changed")
+    for stranger in found.strangers:
+        typer.echo(f"{stranger.partition.key}: no spec defines {stranger.partition.type}, so nothing processes it")
 
 
 @etl.command()
@@ -70,14 +73,16 @@ def new_run_id() -> str:
 
 
 def run_through(job: "Job", run_id: str, request: "Request", say: Callable[[str], None]) -> dict[str, Any]:
-    """All steps of a run; its figures, and its `run_id`. Raises DataError where something is wrong."""
+    """All steps of a run; its figures, its `run_id` and `late_alerts`. Raises DataError where something is wrong."""
+    from etl.late_alerts import before_processing
     from fleet.errors import WeirError
 
     batches = job.begin(run_id, request)
     say(f"partitions to process: {sum(len(b.partitions) for b in batches)}, in batches: {len(batches)}")
     try:
+        late_alerts = before_processing(job, run_id, batches, say)
         _process(job, run_id, batches, say)
-        return {"run_id": run_id, **job.finish(run_id)}
+        return {"run_id": run_id, "late_alerts": late_alerts, **job.finish(run_id)}
     except WeirError as error:
         job.fail_if_open(run_id, f"{type(error).__name__}: {error}")
         raise

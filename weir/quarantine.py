@@ -135,13 +135,12 @@ def replay(
     say(lines(spoken) or "nothing that you ask for is held back")
     if not dry_run:
         _wait(job, found)
-        # Before the partitions are processed: what is held back there now is what comes back.
-        figures["late_alerts"] = write_late_alerts(job, run_id, found.partitions)
         if found.partitions:
             figures["run"] = run_through(job, run_id, Request(partitions=tuple(sorted(found.partitions))), say)
+            figures["late_alerts"] = figures["run"].pop("late_alerts")
             say(lines({k: v for k, v in figures["run"].items() if k != "run_id"}))
-        if figures["late_alerts"]:
-            say(f"alerts that would have fired: {figures['late_alerts']:,}; `weir quarantine alerts` shows them")
+        else:  # what an earlier one, that was killed, has given back
+            figures["late_alerts"] = write_late_alerts(job, run_id)
     if as_json:
         typer.echo(json.dumps(figures))
 

@@ -14,8 +14,9 @@ from stack.stack import Stack
 from stack.supervisor import marked
 from tests.conftest import JVM, own_home
 
-# Each test triggers the runs it wants: one by the clock takes their turn, and their partitions.
-SETTINGS = {"WEIR_LANDING_MAX_SECONDS": "3", "WEIR_ETL_SCHEDULE": "none"}
+# Each test triggers the runs it wants: one by the clock takes their turn, and their partitions. A backfill needs a
+# schedule all the same.
+SETTINGS = {"WEIR_LANDING_MAX_SECONDS": "3", "WEIR_ETL_SCHEDULE": "0 0 * * *"}
 
 
 @pytest.fixture(scope="session")

@@ -158,6 +158,48 @@ def test_a_task_that_validated_links_its_page(operator: Settings) -> None:
         assert {client.get(f"/data-docs/{path}").status_code for path in outside} == {404}
 
 
+def _backfill(airflow: Airflow, first: datetime, last: datetime, reprocess: str = "none") -> list[dict[str, Any]]:
+    """Its runs, once all are over. What the button of Airflow's page does, and `airflow backfill create`."""
+    asked = {
+        "dag_id": DAG, "from_date": first.isoformat(), "to_date": last.isoformat(), "reprocess_behavior": reprocess,
+        "max_active_runs": 2,
+    }  # fmt: skip
+    number = airflow._authorised("POST", "/api/v2/backfills", json=asked)["id"]
+    deadline = time.monotonic() + 300
+    while airflow._authorised("GET", f"/api/v2/backfills/{number}")["completed_at"] is None:
+        assert time.monotonic() < deadline, "the backfill does not end"
+        time.sleep(0.5)
+    runs = airflow._authorised("GET", f"/api/v2/dags/{DAG}/dagRuns", params={"run_type": "backfill", "limit": 100})
+    return [run for run in runs["dag_runs"] if first <= datetime.fromisoformat(run["logical_date"]) <= last]
+
+
+def test_a_backfill_computes_what_its_days_touch_and_nothing_else(operator: Settings, weir: Weir) -> None:
+    """Of two days, one of them without readings; beside a run of the form's that computes all anew. Twice the same."""
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=3)
+    for hour in (2, 5):
+        until = (day + timedelta(hours=hour, minutes=30)).isoformat()
+        weir("simulate", "weather", "--devices", "3", "--duration", "60", "--speed", "0", "--until", until)
+    keys = {f"weather/weather_station/{day:%Y-%m-%d}T{hour:02}" for hour in (2, 5)}
+    deadline = time.monotonic() + 60
+    while not all(key in weir("etl", "discover").stdout for key in keys):
+        assert time.monotonic() < deadline, "the readings of that day did not land"
+        time.sleep(0.5)
+    etl(operator)
+    before, stamps = contents(operator), processed(operator)
+    with Airflow.of(operator) as airflow:
+        runs = _backfill(airflow, day - timedelta(days=1), day)
+        assert [run["state"] for run in runs] == ["success"] * 2
+        after = processed(operator)
+        assert {key for key in after if after[key] != stamps[key]} == keys
+        assert contents(operator) == before
+        manual = airflow.trigger(DAG, {"force": True})
+        again = _backfill(airflow, day - timedelta(days=1), day, "completed")
+        assert [run["state"] for run in again] == ["success"] * 2
+        assert airflow.wait(DAG, manual, 300) == "success"
+    assert contents(operator) == before
+    weir("ledger")
+
+
 def _until_the_bridge_knows(stack: Stack, operator: Settings, seconds: float = 30) -> None:
     """Of the registry's last change."""
     warehouse = Warehouse.of(operator)

@@ -5,10 +5,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
 
+from connections.lake import Lake
 from connections.mqtt_publisher import BulkPublisher
 from connections.registry import Registry
 from connections.warehouse import Warehouse
+from etl.run import Job
 from fleet.catalog import Catalog, load_catalog
 from fleet.settings import CHECKOUT, Settings
 from stack.certificate import self_signed
@@ -18,8 +22,10 @@ from stack.stack import Stack
 from stack.supervisor import marked
 from tests.command import Weir, command
 from tests.conftest import JVM, own_home
+from tests.integration.batch_runs import STRICT, TABLES
 from tests.integration.processes import Process
 from tests.integration.registry_log import TYPES
+from tests.integration.small_lake import SmallLake
 
 
 @pytest.fixture(scope="package")
@@ -100,3 +106,37 @@ def certificates(tmp_path_factory):
         (folder / f"{name}.pem").write_text(certificate)
         (folder / f"{name}.key").write_text(key)
     return {name: (folder / f"{name}.pem", folder / f"{name}.key") for name in made}
+
+
+@pytest.fixture
+def settings(settings_for: Callable[[str], Settings], tmp_path: Path) -> Settings:
+    """The batch role on empty tables and an empty lake. Kafka is not asked: these lakes' offsets are our own."""
+    types = tmp_path / "types"
+    types.mkdir()
+    for name in ("weather_station", "room_node"):
+        (types / f"{name}.yaml").write_text((CHECKOUT / "fleet" / "types" / f"{name}.yaml").read_text())
+    (types / "boiler.yaml").write_text(STRICT)
+    found = settings_for("batch").model_copy(
+        update={
+            "home": tmp_path, "lake_uri": f"file://{tmp_path}/lake", "types_dir": types, "kafka_user": "",
+            "spark_remote": SecretStr(""),
+        }
+    )  # fmt: skip
+    warehouse = Warehouse.of(found)
+    with warehouse.transaction() as c:
+        for table in TABLES:
+            c.execute(text(f"DELETE FROM {table}"))
+    warehouse.close()
+    return found
+
+
+@pytest.fixture
+def job(settings: Settings) -> Iterator[Job]:
+    made = Job(settings)
+    yield made
+    made.warehouse.close()
+
+
+@pytest.fixture
+def lake(settings: Settings) -> SmallLake:
+    return SmallLake(Lake(settings.lake))

@@ -15,6 +15,7 @@ from fleet.lake_layout import (
     data_file_name,
     partition_of,
     rejected_partition_of,
+    units,
 )
 from fleet.manifest import DataFile, Manifest
 from fleet.spec import DeviceType
@@ -48,7 +49,7 @@ class SmallLake:
                     "kafka_timestamp": row["event_time"],
                 }
             )
-        schema = arrow_schema(columns(spec))
+        schema = arrow_schema(columns(spec), units(spec))
         self.commit(topic, kafka_partition, {p: pa.Table.from_pylist(r, schema) for p, r in grouped.items()},
                     version=spec.version, **changes)  # fmt: skip
 

@@ -19,92 +19,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import text
 
-from connections.lake import Lake
-from connections.warehouse import Warehouse
 from etl.books import read_books
 from etl.curated import curated
-from etl.discover import Batch
 from etl.retention import expire
 from etl.run import Job, Request
 from fleet.errors import ConfigurationError, DataError, Unavailable
 from fleet.settings import CHECKOUT, Settings
+from tests.integration.batch_runs import KEY, at, contents, keys, run
 from tests.integration.small_lake import T0, SmallLake
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
-
-TABLES = ("rollups", "anomalies", "quarantine", "validations", "etl_runs", "ledger_topics", "ledger")
-STRICT = """\
-type: boiler
-version: 1
-system: plant
-cadence: 2s
-metrics:
-  pressure: {unit: hectopascal, range: [0, 2000], outside: fail}
-examples:
-  good: [{payload: {device_id: b1, event_time: 1732985789000, values: {pressure: 900}}, values: {pressure: 900}}]
-  bad: [{payload: {device_id: b1, event_time: 1732985789000, values: {pressure: high}}, reason: wrong_type}]
-"""
-
-
-@pytest.fixture
-def settings(settings_for: Callable[[str], Settings], tmp_path: Path) -> Settings:
-    """The batch role on empty tables and an empty lake. Kafka is not asked: these lakes' offsets are our own."""
-    types = tmp_path / "types"
-    types.mkdir()
-    for name in ("weather_station", "room_node"):
-        (types / f"{name}.yaml").write_text((CHECKOUT / "fleet" / "types" / f"{name}.yaml").read_text())
-    (types / "boiler.yaml").write_text(STRICT)
-    found = settings_for("batch").model_copy(
-        update={
-            "home": tmp_path, "lake_uri": f"file://{tmp_path}/lake", "types_dir": types, "kafka_user": "",
-            "spark_remote": SecretStr(""),
-        }
-    )  # fmt: skip
-    warehouse = Warehouse.of(found)
-    with warehouse.transaction() as c:
-        for table in TABLES:
-            c.execute(text(f"DELETE FROM {table}"))
-    warehouse.close()
-    return found
-
-
-@pytest.fixture
-def job(settings: Settings) -> Iterator[Job]:
-    made = Job(settings)
-    yield made
-    made.warehouse.close()
-
-
-@pytest.fixture
-def lake(settings: Settings) -> SmallLake:
-    return SmallLake(Lake(settings.lake))
-
-
-def run(job: Job, run_id: str, **request: Any) -> tuple[list[Batch], dict[str, Any]]:
-    batches = job.begin(run_id, Request(**request))
-    for batch in batches:
-        job.validate(run_id, batch)
-        job.load(run_id, batch)
-    return batches, job.finish(run_id)
-
-
-def keys(batches: list[Batch]) -> set[str]:
-    return {key for batch in batches for key in batch.partitions}
-
-
-def contents(job: Job) -> dict[str, Any]:
-    names = ("rollups", "anomalies", "quarantine", "ledger_metrics", "rejects")
-    return {name: sorted(r["t"] for r in job.warehouse.rows(f"SELECT t::text AS t FROM {name} t")) for name in names}
-
-
-def at(seconds: float) -> dict[str, Any]:
-    return {"event_time": T0 + timedelta(seconds=seconds)}
-
-
-KEY = "weather/weather_station/2026-11-22T03"
 
 
 def test_every_row_and_value_goes_where_it_belongs(job: Job, lake: SmallLake) -> None:
@@ -210,12 +136,35 @@ def test_a_late_file_reprocesses_only_its_partition(job: Job, lake: SmallLake) -
     weather = job.catalog.type("weather_station")
     lake.land(weather, [{"device_id": "1", **at(h * 3600), "humidity": 50.0} for h in range(3)])
     run(job, "r1")
+    before = _written(job)
     lake.land(weather, [{"device_id": "1", **at(3610), "humidity": 60.0}])
     batches, figures = run(job, "r2")
     assert keys(batches) == {"weather/weather_station/2026-11-22T04"}
     assert figures["landed"] == 2
-    runs = {r["partition"]: r["run_id"] for r in job.warehouse.rows("SELECT partition, run_id FROM ledger")}
-    assert sorted(runs.values()) == ["r1", "r1", "r2"]
+    assert {hour for hour, rows in _written(job).items() if rows == before[hour]} == {T0, T0 + timedelta(hours=2)}
+
+
+def _written(job: Job) -> dict[Any, list[Any]]:
+    """Hour → its rows in rollups and in the ledger, each with the transaction that wrote it."""
+    found: dict[Any, list[Any]] = {}
+    for row in job.warehouse.rows(
+        "SELECT date_trunc('hour', bucket) AS hour, xmin::text, t::text FROM rollups t UNION ALL"
+        " SELECT starts_at, xmin::text, t::text FROM ledger t ORDER BY 1, 2, 3"
+    ):
+        found.setdefault(row["hour"], []).append(row)
+    return found
+
+
+def test_partitions_of_a_replay_that_died_are_taken_by_the_next_run(job: Job, lake: SmallLake) -> None:
+    """Though no file of theirs has changed: values that are in range by now."""
+    weather = job.catalog.type("weather_station")
+    lake.land(weather, [{"device_id": "1", **at(h * 3600), "humidity": 50.0} for h in range(2)])
+    run(job, "r1")
+    job.begin("replay", Request(partitions=(KEY,)))
+    before = contents(job)
+    assert keys(run(job, "r2")[0]) == {KEY}
+    assert contents(job) == before
+    assert run(job, "r3")[0] == []
 
 
 def test_a_run_that_saw_less_does_not_undo_one_that_saw_more(job: Job, lake: SmallLake) -> None:
@@ -310,6 +259,18 @@ def test_an_expectation_that_there_is_not_is_named(
     (batch,) = job.begin("r1", Request())
     with pytest.raises(ConfigurationError, match=r"expectations of weather_station: .*expect_rain"):
         job.validate("r1", batch)
+
+
+def test_what_failed_is_not_loaded_though_another_run_failed_it_later(job: Job, lake: SmallLake) -> None:
+    """The ledger says whose word was the last; each run goes by its own."""
+    lake.land(job.catalog.type("boiler"), [{"device_id": "b1", **at(0), "pressure": 9000.0}])
+    for run_id in ("one", "other"):
+        (batch,) = job.begin(run_id, Request())
+        with pytest.raises(DataError, match="fails validation"):
+            job.validate(run_id, batch)
+    for run_id in ("one", "other"):
+        assert job.load(run_id, batch) == {"type": "boiler", "loaded": 0, "newer_there": [], "held_back": 1}
+    assert [r["landed"] for r in job.warehouse.rows("SELECT landed FROM ledger")] == [None]
 
 
 def test_nothing_loads_that_was_not_validated(job: Job, lake: SmallLake) -> None:

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from connections import kafka
 from connections.lake import Lake
 from etl import replay as module
-from etl.late_alerts import write_late_alerts
+from etl.late_alerts import before_processing, write_late_alerts
 from etl.quarantine import Filter, at_place, rows, stats
 from etl.replay import Replay, has_landed, replay
 from etl.run import Job, Request
@@ -239,6 +239,24 @@ def test_alerts_of_values_that_are_in_range_now(ground: Ground) -> None:
         assert write_late_alerts(ground.job, f"late-{ground.first}", found.partitions) == 1
     (late,) = ground.job.warehouse.rows("SELECT * FROM late_alerts WHERE device_id = :device", device=device)
     assert (late["fired_at"], late["resolved_at"]) == (HOUR + timedelta(seconds=10), HOUR + timedelta(seconds=30))
+
+
+def test_alerts_of_values_that_an_ordinary_run_lets_come_back(ground: Ground) -> None:
+    """A spec was mended, and then a late file came."""
+    spec, device = ground.job.catalog.type(TYPE), f"o{ground.first}"
+    hour = HOUR + timedelta(hours=5)  # the warehouse is everybody's: of fewer rows than it has, none are loaded
+    ground.lake.offsets[spec.topic, 0] = ground.first
+    said = [(0, 20.0), (10, 70.0), (20, 20.0)]
+    ground.lake.land(spec, [{"device_id": device, "event_time": hour + timedelta(seconds=s), "temperature": t}
+                            for s, t in said])  # fmt: skip
+    run(ground.job, f"first-{ground.first}")
+    ground.mend("range: [-40, 60]", "range: [-40, 80]")
+    ground.lake.land(spec, [{"device_id": device, "event_time": hour + timedelta(seconds=30), "temperature": 20.0}])
+    batches, told = ground.job.begin(f"late-{ground.first}", Request()), list[str]()
+    assert before_processing(ground.job, f"late-{ground.first}", batches, told.append) == 1
+    assert told == ["alerts that would have fired: 1; `weir quarantine alerts` shows them"]
+    (late,) = ground.job.warehouse.rows("SELECT * FROM late_alerts WHERE device_id = :device", device=device)
+    assert (late["fired_at"], late["resolved_at"]) == (hour + timedelta(seconds=10), hour + timedelta(seconds=20))
 
 
 def test_the_command_brings_it_through_kafka_landing_and_the_job(

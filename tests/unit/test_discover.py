@@ -5,7 +5,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from etl.discover import MAX_BATCH_BYTES, MAX_BATCH_PARTITIONS, MAX_BATCH_ROWS, Processed, batches, changed
+from etl.discover import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_PARTITIONS,
+    MAX_BATCH_ROWS,
+    MAX_STRANGERS,
+    Processed,
+    batches,
+    changed,
+    sort_out,
+)
 from etl.lake_index import PartitionFiles, by_partition
 from etl.window import Window, parse_window
 from fleet.errors import ConfigurationError
@@ -101,3 +110,10 @@ def test_a_batch_is_bounded_in_bytes_too() -> None:
         PartitionFiles(p.partition, tuple(replace(f, bytes=MAX_BATCH_BYTES) for f in p.files)) for p in (THREE, FOUR)
     ]
     assert [b.partitions for b in batches(large)] == [(THREE.partition.key,), (FOUR.partition.key,)]
+
+
+def test_what_no_spec_defines_is_told_apart_and_dead_letters_are_everybodys() -> None:
+    found = sort_out([THREE, OTHER, DEAD], {"weather_station"})
+    assert [b.partitions for b in found.batches] == [(THREE.partition.key,), (DEAD.partition.key,)]
+    assert found.strangers == [OTHER]
+    assert len(sort_out([OTHER] * 1000, set()).strangers) == MAX_STRANGERS
