@@ -13,7 +13,6 @@ from heapq import merge
 from itertools import chain, starmap
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -23,13 +22,13 @@ from connections.registry import Registry
 from connections.warehouse import Warehouse
 from etl.lake_frames import arrow_tables
 from etl.lake_index import by_partition
+from etl.landed_log import arrivals_of
 from etl.window import Window
 from fleet.backtest import Arrival, Coverage, Episode, Truth, episodes, transitions
 from fleet.catalog import Catalog
 from fleet.control import Control, Device, Retire, key_of
 from fleet.errors import ConfigurationError
 from fleet.manifest import Manifest
-from fleet.reading import Reading, digest_of, encode_reading
 from fleet.registry import milliseconds
 from fleet.ruleset import RuleSet
 from fleet.spec import DeviceType
@@ -170,28 +169,11 @@ def _arrivals(past: Past, manifests: Iterable[Manifest], span: Span) -> Iterator
             of_type = [f for f in by_partition(manifest.files).values() if f.partition.type == spec.type]
             tables = [table for files in of_type for table in arrow_tables(past.lake, spec, files)]
             if tables:
-                streams.append(arrivals_of(pa.concat_tables(tables).sort_by("kafka_offset"), spec))
+                streams.append(arrivals_of(pa.concat_tables(tables).sort_by("kafka_offset"), spec.type, spec.version))
         for arrival in merge(*streams, key=lambda a: a.offset):
             place = manifest.kafka_partition, arrival.offset
             if span.warm_up <= arrival.append_us < span.end and place not in past.returned:
                 yield arrival
-
-
-def arrivals_of(rows: pa.Table, spec: DeviceType) -> Iterator[Arrival]:
-    """In the order of the rows, which have the columns of the type's data files. What is no metric of the type any
-    more is left out."""
-
-    def ints(name: str) -> list[Any]:
-        return rows[name].cast(pa.int64()).to_pylist()
-
-    texts = (rows["device_id"].to_pylist(), rows["site"].to_pylist(), rows["carried"].to_pylist())
-    values = {metric: rows[metric].to_pylist() for metric in spec.metrics}
-    columns = (*texts, ints("event_time"), rows["seq"].to_pylist(), ints("kafka_offset"), ints("kafka_timestamp"))
-    for place, (device, site, carried, event_us, seq, offset, append_ms) in enumerate(zip(*columns, strict=True)):
-        said = {metric: values[metric][place] for metric in carried if metric in values}
-        reading = Reading(device, spec.type, site, event_us, said, seq, spec.version)
-        digest = digest_of(encode_reading(reading)) if seq is None else None
-        yield Arrival(reading, offset, append_ms * 1000, digest)
 
 
 def registered(warehouse: Warehouse, types: Iterable[DeviceType]) -> dict[int, list[Control]]:

@@ -63,7 +63,7 @@ def arrow_tables(lake: Lake, spec: DeviceType, partition: PartitionFiles) -> Ite
     """
     schema = arrow_schema(columns(spec))
     for file in partition.files:
-        table = _read(lake, file)
+        table = read_table(lake, file)
         _check_columns(table.schema, schema, file, current=file.version == spec.version)
         _check_carried(table, schema, file)
         _check_times(table, partition.partition, file)
@@ -89,7 +89,8 @@ def reject_batches(
                 yield batch.select(wanted)
 
 
-def _read(lake: Lake, file: DataFile) -> pa.Table:
+def read_table(lake: Lake, file: DataFile) -> pa.Table:
+    """As it is. Raises DataError where it is not there, no Parquet, or has another number of rows."""
     with _damage_told(lake, file):
         table = pq.read_table(pa.BufferReader(lake.read(file.path)), partitioning=None)
     _check_rows(table.num_rows, lake, file)

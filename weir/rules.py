@@ -91,6 +91,30 @@ def backtest(
     typer.echo(json.dumps(as_object(found)) if as_json else "\n".join(as_lines(found)))
 
 
+@rules.command()
+def parity(
+    system: Annotated[str, typer.Option(help="A system of fleet/types, or all.")] = "all",
+    start: Annotated[
+        str | None, typer.Option("--from", help="2026-11-22, -1h (ago); UTC. Without it: all of yesterday.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="As --from, or now; the first moment to leave out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Whether what was published is what the rules say of the landed log. Exit 1 where a difference is unexplained.
+
+    Leaves its findings in the tables parity and parity_differences, as the DAG parity_nightly does.
+    """
+    from weir._parity import as_lines, as_object, audited
+
+    found = audited(system, start, to)
+    if as_json:
+        typer.echo(json.dumps({"systems": [as_object(one) for one in found]}, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(line for one in found for line in as_lines(one)))
+    if any(one.total("unexplained") for one in found):
+        raise typer.Exit(1)
+
+
 def _files(paths: Iterable[Path]) -> list[Path]:
     from fleet.errors import ConfigurationError
 
