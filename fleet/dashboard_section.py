@@ -148,7 +148,7 @@ def books(system: System) -> Section:
                 overrides=[STATUS, override("took", noValue="running", **SECONDS)],
             ),
             panel.table(
-                "Parity of alerts",
+                "Parity of alerts, by audit",
                 "Of each span that was audited, a day by night: which share of the published transitions the rules say"
                 " once more of the landed log, and what differs. Unexplained is what nothing but a mistake explains.",
                 sql.PARITY,
