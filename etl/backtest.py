@@ -5,14 +5,12 @@ pieces of one flush. Kafka's partitions know nothing of each other: a long histo
 processors.
 """
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from heapq import merge
 from itertools import chain, starmap
 from multiprocessing import get_context
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -23,11 +21,10 @@ from connections.warehouse import Warehouse
 from etl.lake_frames import arrow_tables
 from etl.lake_index import by_partition
 from etl.landed_log import arrivals_of
-from etl.window import Window
-from fleet.backtest import Arrival, Coverage, Episode, Truth, episodes, transitions
+from etl.window import Window, micros
+from fleet.backtest import Arrival, Coverage, Episode, episodes, transitions
 from fleet.catalog import Catalog
 from fleet.control import Control, Device, Retire, key_of
-from fleet.errors import ConfigurationError
 from fleet.manifest import Manifest
 from fleet.registry import milliseconds
 from fleet.ruleset import RuleSet
@@ -94,8 +91,8 @@ def backtest(past: Past, rules: DeviceType, window: Window, warm_up: timedelta) 
     """Rules see what arrived from `warm_up` before the window up to its end. Raises DataError."""
     assert window.start is not None
     assert window.end is not None
-    begin = _micros(window.start)
-    span = Span(begin - warm_up // timedelta(microseconds=1), begin, _micros(window.end))
+    begin = micros(window.start)
+    span = Span(begin - warm_up // timedelta(microseconds=1), begin, micros(window.end))
     topic = past.types[0].topic
     manifests = {
         number: list(_manifests(past.lake, topic, number, span))
@@ -195,30 +192,3 @@ def registered(warehouse: Warehouse, types: Iterable[DeviceType]) -> dict[int, l
                 at = milliseconds(entry.retired_at)
                 records.append(Retire(revision=0, at=at, type=entry.type, device=entry.device_id))
     return {partition: sorted(records, key=lambda r: r.at) for partition, records in found.items()}
-
-
-def read_truths(path: Path) -> list[Truth]:
-    """JSON lines of device, begin, end (RFC 3339) and, if it is of one rule alone, rule. Raises ConfigurationError with
-    file and line."""
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            said = json.loads(line)
-            begin, end = (_micros(datetime.fromisoformat(said[name])) for name in ("begin", "end"))
-            if begin > end:
-                raise ValueError("the end comes before the begin")
-            found.append(Truth(str(said["device"]), begin, end, said.get("rule")))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigurationError(
-                f"{path}:{number}: expected such as"
-                ' {"device": "7", "begin": "2026-11-22T03:00:00Z", "end": "2026-11-22T03:05:00Z"}, not'
-                f" {line[:80]!r} ({error!r})"
-            ) from None
-    return found
-
-
-def _micros(moment: datetime) -> int:
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

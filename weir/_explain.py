@@ -67,15 +67,13 @@ def _type(settings: Settings, catalog: Catalog, device: str, rule: str, given: s
         return catalog.type(given)
     having = catalog.having(rule)
     if len(having) > 1:
-        names = [spec.type for spec in having]
         rows = _rows(
             settings, "SELECT type FROM devices WHERE device_id = :device AND type = ANY(:names)",
-            device=device, names=names,
+            device=device, names=[spec.type for spec in having],
         )  # fmt: skip
-        if len(rows) != 1:
-            raise ConfigurationError(f"rule {rule!r} is one of {', '.join(names)}: say which with --type")
-        return catalog.type(rows[0]["type"])
-    return having[0]
+        if len(rows) == 1:
+            return catalog.type(rows[0]["type"])
+    return catalog.only_having(rule)
 
 
 def _partition(

@@ -70,7 +70,11 @@ def backtest(
     type_: Annotated[str | None, typer.Option("--type", help="Its type, where several have such a rule.")] = None,
     truth: Annotated[
         Path | None,
-        typer.Option(help="JSON lines of device, begin, end: what should be told.", exists=True, dir_okay=False),
+        typer.Option(
+            help="JSON lines of device, begin, end: what should be told; or what weir simulate --truth wrote.",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
     against: Annotated[str | None, typer.Option(help="live: compare with the rules in force.")] = None,
     warm_up: Annotated[str, typer.Option(help="How long before --from rules begin to look.")] = "1d",
