@@ -1,7 +1,7 @@
-"""Audits of alerts in the warehouse: tables parity and parity_differences."""
+"""Audits of alerts, and what the warehouse keeps of them: tables parity and parity_differences."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -9,7 +9,10 @@ from typing import Any
 from sqlalchemy import text
 
 from connections.warehouse import Warehouse, copy_rows
-from etl.window import Window
+from etl.parity import audit
+from etl.run import Job
+from etl.window import Window, parse_window
+from fleet.errors import ConfigurationError
 from fleet.parity import Explained, PartitionParity
 from fleet.reading import to_datetime
 
@@ -27,14 +30,25 @@ DIFFERENCES = (
 )  # fmt: skip
 
 
-def yesterday(now: datetime) -> Window:
-    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return Window(today - timedelta(days=1), today)
+def span_of(start: str | None, to: str | None, now: datetime) -> Window:
+    """All of yesterday where neither is given. Raises ConfigurationError."""
+    if start is None and to is None:
+        today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        return Window(today - timedelta(days=1), today)
+    if start is None:
+        raise ConfigurationError("to without from: parity is of a span")
+    return parse_window(start, to or "now", now)
 
 
-def write(warehouse: Warehouse, system: str, window: Window, found: Iterable[PartitionParity]) -> None:
+def audited(job: Job, system: str, window: Window) -> list[PartitionParity]:
+    """Written down, too. Raises ConfigurationError, Unavailable, Refused, DataError."""
+    found = audit(job, system, window)
+    write(job.warehouse, system, window, found)
+    return found
+
+
+def write(warehouse: Warehouse, system: str, window: Window, parts: Sequence[PartitionParity]) -> None:
     """In place of what an earlier audit of the same span has left."""
-    parts = list(found)
     span = {"system": system, "start": window.start, "end": window.end}
     with warehouse.transaction() as c:
         for table in ("parity", "parity_differences"):

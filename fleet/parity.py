@@ -136,7 +136,7 @@ class Circumstances:
     began_us: int | None = None
     """Append time where the evaluation began without knowing what was before; None: it knew all of it."""
     committed: int | None = None
-    """How far the alert service has come; None: not known."""
+    """The next offset of the alert service; None: not known."""
     in_warehouse: Collection[str] = ()
     """Of the differences: ids of transitions that the warehouse has."""
     damaged: Sequence[str] = ()

@@ -19,16 +19,12 @@ def audit(system: str) -> dict[str, Any]:
     """Compares, and writes what it finds into the warehouse; how much differs, by cause."""
     from collections import Counter
 
-    from etl.parity import audit as compare
-    from etl.parity_books import write, yesterday
-    from etl.window import parse_window
+    from etl.parity_books import audited, span_of
 
-    context, now = get_current_context(), datetime.now(UTC)
+    context = get_current_context()
     context["system"] = system
-    params, job = context["params"], job_of_task()
-    window = parse_window(params["from"], params["to"] or "now", now) if params["from"] else yesterday(now)
-    found = compare(job, system, window)
-    write(job.warehouse, system, window, found)
+    window = span_of(context["params"]["from"], context["params"]["to"], datetime.now(UTC))
+    found = audited(job_of_task(), system, window)
     causes = Counter(one.cause for part in found for one in part.differences)
     print(f"{system}: {dict(causes) or 'no differences'} in {len(found)} partitions of Kafka")
     return {"system": system, "causes": dict(causes)}

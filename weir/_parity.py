@@ -1,16 +1,14 @@
 """`weir rules parity`: what was published, beside what the rules say of the landed log."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from etl.parity import audit
-from etl.parity_books import write, yesterday
+from etl.parity_books import audited, span_of
 from etl.run import Job
-from etl.window import Window, parse_window
-from fleet.errors import ConfigurationError
+from etl.window import Window
 from fleet.parity import CAUSES, Books, Explained, PartitionParity, parity
 from fleet.settings import Settings
 
@@ -20,7 +18,7 @@ SHOWN = 10
 class Audited(NamedTuple):
     system: str
     window: Window
-    parts: list[PartitionParity]
+    parts: Sequence[PartitionParity]
 
     @property
     def differences(self) -> list[Explained]:
@@ -34,20 +32,12 @@ class Audited(NamedTuple):
         return parity(self.total("same"), self.total("explained") + self.total("unexplained"))
 
 
-def audited(system: str, start: str | None, to: str | None) -> list[Audited]:
-    """Of each system asked for; written into the warehouse. Raises ConfigurationError, Unavailable, Refused,
-    DataError."""
-    job, now = Job(Settings.load(role="batch")), datetime.now(UTC)
-    window = yesterday(now) if start is None and to is None else parse_window(start, to or "now", now)
-    if window.start is None or window.end is None:
-        raise ConfigurationError("--to needs --from: parity is of a span")
+def audits(system: str, start: str | None, to: str | None) -> list[Audited]:
+    """Of each system asked for. Raises ConfigurationError, Unavailable, Refused, DataError."""
+    job = Job(Settings.load(role="batch"))
+    window = span_of(start, to, datetime.now(UTC))
     names = list(job.catalog.systems) if system == "all" else [job.catalog.system(system).name]
-    found = []
-    for name in names:
-        parts = audit(job, name, window)
-        write(job.warehouse, name, window, parts)
-        found.append(Audited(name, window, parts))
-    return found
+    return [Audited(name, window, audited(job, name, window)) for name in names]
 
 
 def as_lines(found: Audited) -> Iterator[str]:

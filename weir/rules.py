@@ -108,9 +108,9 @@ def parity(
 
     Leaves its findings in the tables parity and parity_differences, as the DAG parity_nightly does.
     """
-    from weir._parity import as_lines, as_object, audited
+    from weir._parity import as_lines, as_object, audits
 
-    found = audited(system, start, to)
+    found = audits(system, start, to)
     if as_json:
         typer.echo(json.dumps({"systems": [as_object(one) for one in found]}, ensure_ascii=False))
     else:
