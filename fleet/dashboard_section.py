@@ -149,8 +149,9 @@ def books(system: System) -> Section:
             ),
             panel.table(
                 "Parity of alerts, by audit",
-                "Of each span of the last week that was audited, a day by night: which share of the published transitions the rules say"
-                " once more of the landed log, and what differs. Unexplained is what nothing but a mistake explains.",
+                "Of each span of the last week that was audited, a day by night: which share of the published"
+                " transitions the rules say once more of the landed log, and what differs. Unexplained is what nothing"
+                " but a mistake explains.",
                 sql.PARITY,
                 overrides=[override("parity", unit="percent", decimals=3), override("unexplained", **red)],
                 nothing="no audit yet",
