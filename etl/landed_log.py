@@ -36,10 +36,10 @@ class LandedLog:
 
     def first_at(self, append_ms: int) -> int:
         """The place of the first manifest whose records were appended then or later."""
-        return bisect_left(range(len(self.names)), append_ms, key=self._appended)
+        return bisect_left(range(len(self.names)), append_ms, key=self.append_ms)
 
-    def _appended(self, place: int) -> int:
-        """Of its first record; a manifest of lost offsets alone has none, and goes by the next one."""
+    def append_ms(self, place: int) -> int:
+        """Of the first record of the manifest at that place; one of lost offsets alone has none, and goes by the next."""
         for name in self.names[place:]:
             if (found := self.lake.manifest(name).first_append_ms) >= 0:
                 return found

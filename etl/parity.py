@@ -151,7 +151,7 @@ class _Audit:
             return "log", State(0, None, Engine(number).snapshot())
         begin = self.landed.first_at(warm_up_ms)
         offset = self.landed.begin(begin)
-        began_ms = next(self.landed.manifests(offset, self.end)).first_append_ms
+        began_ms = self.landed.append_ms(begin)
         engine = Engine(number, self.system.types)
         for record in registered(self.job.warehouse, self.system.types).get(number, ()):
             if record.at < began_ms:
