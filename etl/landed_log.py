@@ -39,7 +39,7 @@ class LandedLog:
         return bisect_left(range(len(self.names)), append_ms, key=self.append_ms)
 
     def append_ms(self, place: int) -> int:
-        """Of the first record of the manifest at that place; one of lost offsets alone has none, and goes by the next."""
+        """Of its first record; a manifest of lost offsets alone has none, and goes by the next one."""
         for name in self.names[place:]:
             if (found := self.lake.manifest(name).first_append_ms) >= 0:
                 return found
