@@ -20,7 +20,7 @@ from connections.registry import Registry
 from connections.warehouse import Warehouse
 from etl.lake_frames import arrow_tables
 from etl.lake_index import by_partition
-from etl.landed_log import arrivals_of
+from etl.landed_log import LandedLog, arrivals_of
 from etl.window import Window, micros
 from fleet.backtest import Arrival, Coverage, Episode, episodes, transitions
 from fleet.catalog import Catalog
@@ -130,10 +130,10 @@ def _in_service(registry: Iterable[Control], type_name: str, span: Span) -> set[
 
 
 def _manifests(lake: Lake, topic: str, kafka_partition: int, span: Span) -> Iterator[Manifest]:
-    for name in lake.manifest_names(topic, kafka_partition):
-        manifest = lake.manifest(name)
-        if manifest.first_append_ms * 1000 >= span.end:
-            return
+    landed = LandedLog(lake, topic, kafka_partition)
+    first = max(0, landed.first_at(span.warm_up // 1000) - 1)  # it may end after the warm-up's begin
+    end = landed.first_at(-(-span.end // 1000))
+    for manifest in landed.manifests(landed.begin(first), landed.begin(end)):
         if manifest.last_append_ms * 1000 >= span.warm_up:
             yield manifest
 
