@@ -42,7 +42,7 @@ from tests.integration.processes import Process, wait_for
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 KILLS = int(os.environ.get("PARITY_KILLS", "8"))
-READINGS_A_KILL = 400
+COMMITS_A_KILL = 5
 HOTTER = ("{id: hot, when: heat > 80,", "{id: hot, when: heat > 90,")
 
 
@@ -88,7 +88,8 @@ def ran(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]
         spec = (TYPES / f"{TYPE}.yaml").read_text()
         feed = Feed(simulator, spec, seed=5, devices=40)
         for kill in range(1, KILLS + 1):
-            wait_for(lambda n=kill: feed.sent >= n * READINGS_A_KILL, 60, lambda: f"{feed.sent} readings")
+            alerts.ready(60)
+            wait_for(lambda: alerts.metric("weir_alerts_commits_total") >= COMMITS_A_KILL, 60, "no commits")
             alerts.kill()
             alerts.start()
             if kill == KILLS // 2:
@@ -96,7 +97,8 @@ def ran(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]
                 landing.start()
                 change_spec(simulator, spec.replace(*HOTTER))
         feed.end()
-        wait_for(lambda: all_done(stack, folder / "lake"), 60, lambda: (folder / "alerts.log").read_text()[-3000:])
+        lake = Lake(f"file://{folder}/lake")
+        wait_for(lambda: not behind(stack, lake), 30, lambda: f"{behind(stack, lake)}\n{logs(folder)}", every=1)
     said = len([t for of in published(log_of(stack.settings("operator"), TRANSITIONS)).values() for t in of])
     yield Ran(stack, folder / "lake", begin, middle_of(folder / "lake"), said)
 
@@ -109,18 +111,23 @@ def change_spec(settings: Settings, text_: str) -> None:
     kafka.close(producer, 20)
 
 
-def all_done(stack: Stack, folder: Path) -> bool:
-    """Evaluated, published, landed."""
-    operator, lake = stack.settings("operator"), Lake(f"file://{folder}")
+def behind(stack: Stack, lake: Lake) -> str:
+    """What is not yet evaluated, published or landed."""
+    operator = stack.settings("operator")
     consumer = kafka.consumer(operator, "tests")
     ends = {place.partition: end for place, end in kafka.end_offsets(consumer, [TOPIC]).items()}
     consumer.close()
+    came_to = committed(operator, "alerts", TOPIC)
     landed = {n: last.last_offset + 1 for n in ends if (last := lake.last_manifest(TOPIC, n))}
-    if committed(operator, "alerts", TOPIC) != ends or landed != ends:
-        return False
     said = sum(map(len, published(log_of(operator, TRANSITIONS)).values()))
     found, _ = in_the_lake(lake, SYSTEM, dict.fromkeys(ends, (0, 2**62)), 0)
-    return sum(map(len, found.values())) == said
+    there = sum(map(len, found.values()))
+    is_done = ends == came_to == landed and said == there
+    return "" if is_done else f"{ends=} {came_to=} {landed=} {said=} {there=}"
+
+
+def logs(folder: Path) -> str:
+    return "\n".join(log.read_text()[-2000:] for log in folder.glob("*.log"))
 
 
 def middle_of(folder: Path) -> datetime:
