@@ -99,6 +99,8 @@ def ran(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]
         feed.end()
         lake = Lake(f"file://{folder}/lake")
         wait_for(lambda: not behind(stack, lake), 30, lambda: f"{behind(stack, lake)}\n{logs(folder)}", every=1)
+        landing.stop()  # heartbeats alone would wait five minutes
+        assert not behind(stack, lake, to_the_end=True)
     said = len([t for of in published(log_of(stack.settings("operator"), TRANSITIONS)).values() for t in of])
     yield Ran(stack, folder / "lake", begin, middle_of(folder / "lake"), said)
 
@@ -111,7 +113,7 @@ def change_spec(settings: Settings, text_: str) -> None:
     kafka.close(producer, 20)
 
 
-def behind(stack: Stack, lake: Lake) -> str:
+def behind(stack: Stack, lake: Lake, to_the_end: bool = False) -> str:
     """What is not yet evaluated, published or landed."""
     operator = stack.settings("operator")
     consumer = kafka.consumer(operator, "tests")
@@ -122,7 +124,7 @@ def behind(stack: Stack, lake: Lake) -> str:
     said = sum(map(len, published(log_of(operator, TRANSITIONS)).values()))
     found, _ = in_the_lake(lake, SYSTEM, dict.fromkeys(ends, (0, 2**62)), 0)
     there = sum(map(len, found.values()))
-    is_done = ends == came_to == landed and said == there
+    is_done = ends == came_to and said == there and (ends == landed or not to_the_end)
     return "" if is_done else f"{ends=} {came_to=} {landed=} {said=} {there=}"
 
 
