@@ -5,15 +5,12 @@ pieces of one flush. Kafka's partitions know nothing of each other: a long histo
 processors.
 """
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from heapq import merge
 from itertools import chain, starmap
 from multiprocessing import get_context
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -23,13 +20,12 @@ from connections.registry import Registry
 from connections.warehouse import Warehouse
 from etl.lake_frames import arrow_tables
 from etl.lake_index import by_partition
-from etl.window import Window
-from fleet.backtest import Arrival, Coverage, Episode, Truth, episodes, transitions
+from etl.landed_log import LandedLog, arrivals_of
+from etl.window import Window, micros
+from fleet.backtest import Arrival, Coverage, Episode, episodes, transitions
 from fleet.catalog import Catalog
 from fleet.control import Control, Device, Retire, key_of
-from fleet.errors import ConfigurationError
 from fleet.manifest import Manifest
-from fleet.reading import Reading, digest_of, encode_reading
 from fleet.registry import milliseconds
 from fleet.ruleset import RuleSet
 from fleet.spec import DeviceType
@@ -95,8 +91,8 @@ def backtest(past: Past, rules: DeviceType, window: Window, warm_up: timedelta) 
     """Rules see what arrived from `warm_up` before the window up to its end. Raises DataError."""
     assert window.start is not None
     assert window.end is not None
-    begin = _micros(window.start)
-    span = Span(begin - warm_up // timedelta(microseconds=1), begin, _micros(window.end))
+    begin = micros(window.start)
+    span = Span(begin - warm_up // timedelta(microseconds=1), begin, micros(window.end))
     topic = past.types[0].topic
     manifests = {
         number: list(_manifests(past.lake, topic, number, span))
@@ -134,10 +130,10 @@ def _in_service(registry: Iterable[Control], type_name: str, span: Span) -> set[
 
 
 def _manifests(lake: Lake, topic: str, kafka_partition: int, span: Span) -> Iterator[Manifest]:
-    for name in lake.manifest_names(topic, kafka_partition):
-        manifest = lake.manifest(name)
-        if manifest.first_append_ms * 1000 >= span.end:
-            return
+    landed = LandedLog(lake, topic, kafka_partition)
+    first = max(0, landed.first_at(span.warm_up // 1000) - 1)  # it may end after the warm-up's begin
+    end = landed.first_at(-(-span.end // 1000))
+    for manifest in landed.manifests(landed.begin(first), landed.begin(end)):
         if manifest.last_append_ms * 1000 >= span.warm_up:
             yield manifest
 
@@ -170,28 +166,11 @@ def _arrivals(past: Past, manifests: Iterable[Manifest], span: Span) -> Iterator
             of_type = [f for f in by_partition(manifest.files).values() if f.partition.type == spec.type]
             tables = [table for files in of_type for table in arrow_tables(past.lake, spec, files)]
             if tables:
-                streams.append(arrivals_of(pa.concat_tables(tables).sort_by("kafka_offset"), spec))
+                streams.append(arrivals_of(pa.concat_tables(tables).sort_by("kafka_offset"), spec.type, spec.version))
         for arrival in merge(*streams, key=lambda a: a.offset):
             place = manifest.kafka_partition, arrival.offset
             if span.warm_up <= arrival.append_us < span.end and place not in past.returned:
                 yield arrival
-
-
-def arrivals_of(rows: pa.Table, spec: DeviceType) -> Iterator[Arrival]:
-    """In the order of the rows, which have the columns of the type's data files. What is no metric of the type any
-    more is left out."""
-
-    def ints(name: str) -> list[Any]:
-        return rows[name].cast(pa.int64()).to_pylist()
-
-    texts = (rows["device_id"].to_pylist(), rows["site"].to_pylist(), rows["carried"].to_pylist())
-    values = {metric: rows[metric].to_pylist() for metric in spec.metrics}
-    columns = (*texts, ints("event_time"), rows["seq"].to_pylist(), ints("kafka_offset"), ints("kafka_timestamp"))
-    for place, (device, site, carried, event_us, seq, offset, append_ms) in enumerate(zip(*columns, strict=True)):
-        said = {metric: values[metric][place] for metric in carried if metric in values}
-        reading = Reading(device, spec.type, site, event_us, said, seq, spec.version)
-        digest = digest_of(encode_reading(reading)) if seq is None else None
-        yield Arrival(reading, offset, append_ms * 1000, digest)
 
 
 def registered(warehouse: Warehouse, types: Iterable[DeviceType]) -> dict[int, list[Control]]:
@@ -213,30 +192,3 @@ def registered(warehouse: Warehouse, types: Iterable[DeviceType]) -> dict[int, l
                 at = milliseconds(entry.retired_at)
                 records.append(Retire(revision=0, at=at, type=entry.type, device=entry.device_id))
     return {partition: sorted(records, key=lambda r: r.at) for partition, records in found.items()}
-
-
-def read_truths(path: Path) -> list[Truth]:
-    """JSON lines of device, begin, end (RFC 3339) and, if it is of one rule alone, rule. Raises ConfigurationError with
-    file and line."""
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            said = json.loads(line)
-            begin, end = (_micros(datetime.fromisoformat(said[name])) for name in ("begin", "end"))
-            if begin > end:
-                raise ValueError("the end comes before the begin")
-            found.append(Truth(str(said["device"]), begin, end, said.get("rule")))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigurationError(
-                f"{path}:{number}: expected such as"
-                ' {"device": "7", "begin": "2026-11-22T03:00:00Z", "end": "2026-11-22T03:05:00Z"}, not'
-                f" {line[:80]!r} ({error!r})"
-            ) from None
-    return found
-
-
-def _micros(moment: datetime) -> int:
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

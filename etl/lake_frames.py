@@ -43,10 +43,8 @@ def arrow_tables(lake: Lake, spec: DeviceType, partition: PartitionFiles) -> Ite
     schema = arrow_schema(columns(spec))
     for file in partition.files:
         _check_version(spec, file)
-        data = _bytes(lake, file)
+        table = read_table(lake, file)
         with _damage_told(lake, file):
-            table = pq.read_table(pa.BufferReader(data), partitioning=None, page_checksum_verification=True)
-            _check_rows(table.num_rows, lake, file)
             _check_units(table.schema, spec, file)
             _check_columns(table.schema, schema, file, current=file.version == spec.version)
             _check_carried(table, schema, file)
@@ -78,6 +76,15 @@ def reject_batches(
 
 
 RESTORE = "put the file back from a copy of the lake; until then its partition stays as it was last loaded"
+
+
+def read_table(lake: Lake, file: DataFile) -> pa.Table:
+    """As it is. Raises DataError where it is not there, no Parquet, or has another number of rows."""
+    data = _bytes(lake, file)
+    with _damage_told(lake, file):
+        table = pq.read_table(pa.BufferReader(data), partitioning=None, page_checksum_verification=True)
+        _check_rows(table.num_rows, lake, file)
+    return table
 
 
 def _bytes(lake: Lake, file: DataFile) -> bytes:

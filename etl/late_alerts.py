@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 from sqlalchemy import text
 
 from connections.warehouse import Warehouse
-from etl.backtest import arrivals_of, registered, types_for
+from etl.backtest import registered, types_for
 from etl.discover import Batch
 from etl.lake_frames import arrow_tables
 from etl.lake_index import LakeIndex, PartitionFiles, read_index
+from etl.landed_log import arrivals_of
 from etl.quarantine import ACCEPTED, limits
 from etl.run import Job
 from fleet.backtest import Arrival, Episode, difference, episodes, transitions
@@ -142,7 +143,7 @@ class Rows:
             self.landed |= self._back.letters.intersection(places)
             if not came_back:
                 table = self._as_it_was(table, places, files.partition.key)
-        yield from arrivals_of(table, spec)
+        yield from arrivals_of(table, spec.type, spec.version)
 
     def _as_it_was(self, table: pa.Table, places: list[Place], key: str) -> pa.Table:
         """Without the dead letters that came back, and with null for the values that do."""

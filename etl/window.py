@@ -1,6 +1,6 @@
 """From and to, as people write them: `2026-11-22`, `2026-11-22T03:00`, `-1h` or `now`. Times without a zone are UTC."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from fleet.duration import parse_duration
@@ -40,3 +40,9 @@ def moment(text: str | None, name: str, now: datetime) -> datetime | None:
             f"{name}: {text!r} is no time; write 2026-11-22, 2026-11-22T03:00, -1h (ago) or now"
         ) from None
     return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
+
+
+def micros(moment: datetime) -> int:
+    """Since the epoch; UTC where it has no zone."""
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

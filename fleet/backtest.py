@@ -97,17 +97,18 @@ def episodes(said: Iterable[Transition]) -> list[Episode]:
 
 
 class Truth(NamedTuple):
-    """What an alert should have been about: a device from one moment to another, of one rule or (None) any."""
+    """What an alert should have been about: a device from one moment to another, of any of some rules, or (None) of
+    all."""
 
     device: str
     begin_us: int
     end_us: int
-    rule: str | None = None
+    rules: frozenset[str] | None = None
 
     def is_told_by(self, episode: Episode) -> bool:
         return (
             episode.device == self.device
-            and self.rule in (None, episode.rule)
+            and (self.rules is None or episode.rule in self.rules)
             and episode.meets(self.begin_us, self.end_us)
         )
 

@@ -65,6 +65,14 @@ class Catalog:
             raise ConfigurationError(f"{who} rule {rule!r}{nearest(rule, ids)}")
         return [spec for spec in among if any(one.id == rule for one in spec.alerts)]
 
+    def only_having(self, rule: str, type_name: str | None = None) -> DeviceType:
+        """The one type with a rule of that id. Raises ConfigurationError where there are several, too."""
+        spec, *others = self.having(rule, type_name)
+        if others:
+            names = ", ".join(one.type for one in (spec, *others))
+            raise ConfigurationError(f"rule {rule!r} is one of {names}: say which with --type")
+        return spec
+
 
 def build_catalog(types: Iterable[DeviceType]) -> Catalog:
     """Raises SpecError where types contradict each other. Messages start with the type's name and path."""

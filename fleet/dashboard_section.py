@@ -154,6 +154,22 @@ def books(system: System) -> Section:
                 sql.RUNS,
                 overrides=[STATUS, override("took", noValue="running", **SECONDS)],
             ),
+            panel.table(
+                "Parity of alerts, by audit",
+                "Of each span of the last week that was audited, a day by night: which share of the published"
+                " transitions the rules say once more of the landed log, and what differs. Unexplained is what nothing"
+                " but a mistake explains.",
+                sql.PARITY,
+                overrides=[override("parity", unit="percent", decimals=3), override("unexplained", **red)],
+                nothing="no audit yet",
+            ),
+            panel.table(
+                "Where alerts differ",
+                "The differences of those audits, the unexplained and newest first, at most a hundred. weir rules"
+                " parity says what each cause means.",
+                sql.PARITY_DIFFERENCES,
+                nothing="no differences",
+            ),
         ]
     return Section("Books", panels)
 

@@ -39,4 +39,17 @@ def format_duration(value: timedelta) -> str:
     return f"{microseconds // 1000}.{microseconds % 1000:03d}".rstrip("0") + "ms"
 
 
+def rounded_duration(value: timedelta) -> str:
+    """For people, in two units at most: 112 s → `1m 52s`, 7384 s → `2h 3m`, 0.25 s → `0.3s`."""
+    seconds = value / timedelta(seconds=1)
+    if seconds < 9.95:
+        return f"{seconds:.1f}".removesuffix(".0") + "s"
+    for unit, smaller in (("d", "h"), ("h", "m"), ("m", "s")):
+        parts = round(seconds * 1e6 / UNITS[smaller])
+        many, rest = divmod(parts, UNITS[unit] // UNITS[smaller])
+        if many:
+            return f"{many}{unit} {rest}{smaller}" if rest else f"{many}{unit}"
+    return f"{round(seconds)}s"
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration)]

@@ -94,6 +94,18 @@ RUNS = """\
 SELECT started_at AS started, status, extract(epoch FROM finished_at - started_at)::double precision AS took,
        cardinality(partitions) AS partitions, run_id AS run
   FROM etl_runs WHERE $__timeFilter(started_at) ORDER BY started_at DESC LIMIT 50"""
+PARITY = """\
+SELECT starts_at AS "from", ends_at AS "to", system, type,
+       CASE WHEN sum(explained + unexplained) = 0 THEN 100
+            ELSE 100.0 * sum(same) / sum(same + explained + unexplained) END::double precision AS parity,
+       sum(readings)::bigint AS readings, sum(published)::bigint AS published, sum(same)::bigint AS same,
+       sum(explained)::bigint AS explained, sum(unexplained)::bigint AS unexplained
+  FROM parity WHERE ends_at BETWEEN $__timeFrom()::timestamptz - INTERVAL '7 days' AND $__timeTo()
+ GROUP BY starts_at, ends_at, system, type ORDER BY ends_at DESC, parity, system, type LIMIT 100"""
+PARITY_DIFFERENCES = """\
+SELECT event_time AS "time", system, device_id AS device, rule, "to", difference, cause, detail
+  FROM parity_differences WHERE ends_at BETWEEN $__timeFrom()::timestamptz - INTERVAL '7 days' AND $__timeTo()
+ ORDER BY explained, event_time DESC LIMIT 100"""
 
 DEVICE_VALUES = """\
 SELECT metric.title AS metric, round(newest.value::numeric, 2)::text || metric.symbol AS value,

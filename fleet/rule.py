@@ -164,6 +164,11 @@ class Rule(Condition):
             raise ValueError("no_data must be longer than 0s")
         return self
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether it sets timers, so that it may act without a reading."""
+        return self.no_data is not None or any(c.for_ or c.keep_firing_for for _, c in self.conditions())
+
     def conditions(self) -> list[tuple[str, Condition]]:
         """(path within the rule, condition): the rule itself, or each of its levels."""
         if self.levels:

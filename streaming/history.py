@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 from connections.warehouse import Warehouse
 from fleet.catalog import load_catalog
 from fleet.errors import WeirError
+from fleet.parity import parity
 from fleet.settings import Settings
 from fleet.transition import Transition, row_of
 from streaming.backoff import Backoff
@@ -39,6 +40,12 @@ SELECT (SELECT count(*) FROM ledger_balance WHERE status = 'failed' OR rows_off_
 """
 """Partitions whose books do not balance or that failed, and the last ETL run if it did."""
 
+PARITY = """
+SELECT sum(same)::bigint AS same, sum(explained)::bigint AS explained, sum(unexplained)::bigint AS unexplained
+  FROM parity WHERE ends_at > now() - INTERVAL '2 days'
+"""
+"""What the nightly audits of two days found, and others of that time: a good one does not hide a bad one."""
+
 log = logging.getLogger("weir.history")
 
 
@@ -48,8 +55,8 @@ class History:
         self.warehouse = Warehouse.of(settings)
         self._backoff = Backoff(log)
         self.transitions = TransitionLog(settings, self.warehouse, "history_offsets", log)
-        self._gap: float | None = None
-        self._gap_due = 0.0
+        self._books: dict[str, float | None] = {}
+        self._books_due = 0.0
         self.written = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -83,15 +90,23 @@ class History:
     def figures(self) -> Figures:
         """Lag counts the markers of transactions too: of each partition, one at rest."""
         now = time.monotonic()
-        if now >= self._gap_due:
-            self._gap_due = now + BOOKS_SECONDS
+        if now >= self._books_due:
+            self._books_due = now + BOOKS_SECONDS
             try:
-                self._gap = self.warehouse.rows(GAP)[0]["gap"]
+                self._books = {"ledger_gap": self.warehouse.rows(GAP)[0]["gap"], **self._parity()}
             except WeirError as error:  # a database that is away is not known to have books that balance
-                self._gap = None
+                self._books = dict.fromkeys(self._books)
                 log.warning("the ledger cannot be looked at: %s", error)
         counts = {"rejects": self.transitions.unreadable, "restarts": self.transitions.failures}
-        return Figures({"ledger_gap": self._gap}, counts, dict(self.transitions.positions))
+        return Figures(dict(self._books), counts, dict(self.transitions.positions))
+
+    def _parity(self) -> dict[str, float | None]:
+        """None before the first audit, and where none has been for long: the alert stays as it was."""
+        (found,) = self.warehouse.rows(PARITY)
+        if found["same"] is None:
+            return {"parity": None, "parity_unexplained": None}
+        percent = parity(found["same"], found["explained"] + found["unexplained"])
+        return {"parity": percent, "parity_unexplained": found["unexplained"]}
 
     def collect(self) -> Iterator[Metric]:
         yield CounterMetricFamily("weir_history_transitions", "Transitions written", value=self.written)

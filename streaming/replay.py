@@ -5,17 +5,11 @@ control records included. It ends before the first record that takes the device 
 that is due later; a control record that was decided later, once the watermark has passed the moment.
 """
 
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
 import msgspec
-from kafka import TopicPartition
-from kafka.errors import KafkaError
 
-from connections import kafka
-from connections.kafka_batches import Batches
+from connections.partition_log import lines_of
 from connections.record_batch import RecordBatch
 from fleet.alert_state import LONG_AGO
 from fleet.channels import CONTROL
@@ -24,14 +18,9 @@ from fleet.contract import MAX_FUTURE_US
 from fleet.control import Device, Site, Spec, decode_control
 from fleet.device_state import DeviceState
 from fleet.engine import Engine
-from fleet.errors import Unavailable
-from fleet.settings import Settings
 from fleet.spec import RuledType
 from fleet.witness import Event, Subject, Witness
 from streaming.shard import Shard
-
-POLL_MS = 200
-STALLED_SECONDS = 30
 
 
 class Replay:
@@ -73,7 +62,7 @@ class Replay:
                 self.position = records.last_offset + 1
                 return True
             self._go_back(*before)
-        lines = _lines_of(records, self.position)
+        lines = lines_of(records, self.position)
         place = next((n for n, line in enumerate(lines) if not self._take_one(*line)), None)
         if place is None:
             self.position = records.last_offset + 1
@@ -123,64 +112,3 @@ class Replay:
             return device is not None and device.site.name == record.site
         named = getattr(record, "device", self.subject.device)
         return record.type == self.subject.type and (isinstance(record, Spec) or named == self.subject.device)
-
-
-def _lines_of(records: RecordBatch, position: int) -> list[tuple[int, int, bytes | None, bytes | None]]:
-    """(offset, append time, mark, value) of each."""
-    new = records.from_offset(position)
-    if new is None:
-        return []
-    places = zip(new.offsets.tolist(), new.timestamps_ms.tolist(), new.values(), strict=True)
-    return [(offset, append, new.marks.get(n), value) for n, (offset, append, value) in enumerate(places)]
-
-
-@dataclass(frozen=True)
-class Log:
-    """Where a partition's log begins, and ended when it was looked at."""
-
-    topic: str
-    partition: int
-    begin: int
-    end: int
-
-
-class LogReader:
-    """A consumer of its own, without a group, of one topic's committed records."""
-
-    def __init__(self, settings: Settings, topic: str):
-        """Raises Unavailable, Refused."""
-        self._settings, self._topic = settings, topic
-        self._consumer: Any = kafka.consumer(settings, "weir-replay", isolation_level="read_committed")
-        try:
-            self.partitions = [place.partition for place in kafka.partitions(self._consumer, [topic])]
-        except BaseException:
-            self.close()
-            raise
-
-    def log(self, partition: int) -> Log:
-        place = TopicPartition(self._topic, partition)
-        try:
-            return Log(self._topic, partition, *kafka.extents(self._consumer, [place])[place])
-        except KafkaError as error:
-            raise kafka.unavailable(self._settings, error) from error
-
-    def read(self, log: Log, replay: Replay) -> None:
-        """Until the replay wants no more, or the log's end as it was. Raises Unavailable."""
-        place = TopicPartition(log.topic, log.partition)
-        try:
-            self._consumer.assign([place])
-            self._consumer.seek(place, log.begin)
-            batches, deadline = Batches(self._consumer), time.monotonic() + STALLED_SECONDS
-            while self._consumer.position(place) < log.end:
-                for records in batches.poll(timeout_ms=POLL_MS):
-                    if not replay.take(records):
-                        return
-                    deadline = time.monotonic() + STALLED_SECONDS
-                if time.monotonic() > deadline:
-                    said = f"{log.topic}-{log.partition} was read to {replay.position} of {log.end}, and no further"
-                    raise Unavailable(f"{said} in {STALLED_SECONDS} s; see `weir status`")
-        except KafkaError as error:
-            raise kafka.unavailable(self._settings, error) from error
-
-    def close(self) -> None:
-        self._consumer.close(autocommit=False)

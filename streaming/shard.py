@@ -7,17 +7,13 @@ every record from there; what it says of records below `emit_from` was said befo
 import logging
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 
 from connections.record_batch import RecordBatch
-from fleet.channels import CONTROL, HEARTBEAT, RETURNED
 from fleet.column_engine import FEW, Batch, take_columns
 from fleet.columns import NO_SEQ, ColumnReader, Columns
-from fleet.contract import Reject, is_future, read_canonical
-from fleet.control import decode_control
 from fleet.engine import Engine
-from fleet.errors import ConfigurationError, SpecError
+from fleet.log_record import LogRecord, NoControl, NoReading, take_record
 from fleet.reading import digest_of
 from fleet.snapshot_chunks import Snapshot
 from fleet.text import Ints
@@ -95,25 +91,14 @@ class Shard:
         self, offset: int, append_ms: int, mark: bytes | None, value: bytes | None, detected_at_us: int
     ) -> Sequence[Transition]:
         """A record of any kind, through the scalar form. Moves no position."""
-        where = {"offset": offset, "append_us": append_ms * 1000, "detected_at_us": detected_at_us}
-        if mark == HEARTBEAT:
-            return self.engine.heartbeat(**where)
-        if mark == RETURNED:
-            return ()
-        if mark == CONTROL:
-            try:
-                return self.engine.control(decode_control(value or b""), **where)
-            except (msgspec.MsgspecError, SpecError, ConfigurationError) as error:
-                # Whoever wrote it should have checked it. Everyone who reads this log passes over it alike.
-                self.refused += 1
-                log.error("offset %d: control record passed over: %s", offset, error)
-                return ()
-        reading = read_canonical(value or b"")
-        if mark is not None or isinstance(reading, Reject) or is_future(reading, append_ms):
+        try:
+            return take_record(self.engine, LogRecord(offset, append_ms, mark, value), detected_at_us)
+        except NoControl as error:
+            self.refused += 1
+            log.error("%s", error)
+        except NoReading:
             self.unreadable += 1
-            return ()
-        digest = digest_of(value or b"") if reading.seq is None else None
-        return self.engine.reading(reading, digest=digest, **where)
+        return ()
 
 
 def _between(found: Sequence[Columns], begin: int, end: int) -> list[Columns]:

@@ -10,11 +10,12 @@ from typing import Any
 
 from connections.lake import Lake
 from connections.warehouse import Warehouse
-from etl.backtest import History, Past, backtest, read_truths
+from etl.backtest import History, Past, backtest
+from etl.truths import read_truths
 from etl.window import parse_window
 from fleet.backtest import Difference, Episode, Score, difference, score
 from fleet.catalog import Catalog, load_catalog, site_problems
-from fleet.duration import format_duration
+from fleet.duration import rounded_duration
 from fleet.errors import ConfigurationError, SpecError
 from fleet.settings import Settings
 from fleet.spec import DeviceType
@@ -42,9 +43,9 @@ def outcome(
     window = parse_window(start, to, now)
     if window.start is None or window.end is None:
         raise ConfigurationError("--from and --to must both be given")
-    truths = None if truth is None else read_truths(truth)
     catalog = load_catalog(settings.types_dir)
     live, tried, ids = _chosen(catalog, rule, type_name)
+    truths = None if truth is None else read_truths(truth, tried, ids)
     warehouse = Warehouse.of(settings)
     past = Past.of(Lake(settings.lake), warehouse, catalog, live, tried, live)
     warehouse.close()
@@ -77,10 +78,7 @@ def _chosen(catalog: Catalog, rule: str, type_name: str | None) -> tuple[DeviceT
         if problems := site_problems(tried, {**catalog.types, tried.type: tried}):
             raise SpecError("\n".join(f"{path}: {problem}" for problem in problems))
         return catalog.type(tried.type), tried, tuple(r.id for r in tried.alerts)
-    spec, *others = catalog.having(rule, type_name)
-    if others:
-        names = ", ".join(one.type for one in (spec, *others))
-        raise ConfigurationError(f"rule {rule!r} is one of {names}: say which with --type")
+    spec = catalog.only_having(rule, type_name)
     return spec, spec, (rule,)
 
 
@@ -143,7 +141,7 @@ def _longest(some: list[Episode], found: Outcome) -> str:
 
 
 def _length(micros: float) -> str:
-    return format_duration(timedelta(seconds=round(micros / 1e6)))
+    return rounded_duration(timedelta(microseconds=round(micros)))
 
 
 def _coverage(found: Outcome) -> dict[str, float] | None:
@@ -170,4 +168,4 @@ def _share(value: float | None) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.1f} s"
+    return "-" if value is None else rounded_duration(timedelta(seconds=value))

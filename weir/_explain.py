@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from connections.partition_log import Log, LogReader
 from connections.publication import partition_of_key
 from connections.warehouse import Warehouse
 from etl.window import moment
@@ -18,7 +19,7 @@ from fleet.reason import EPOCH, clock
 from fleet.settings import Settings
 from fleet.spec import DeviceType
 from fleet.witness import Subject
-from streaming.replay import Log, LogReader, Replay
+from streaming.replay import Replay
 
 if TYPE_CHECKING:
     from fleet.ruleset import CompiledRule
@@ -49,7 +50,7 @@ def found_at(device: str, rule: str, type_name: str | None, at: str) -> Found:
             (time - EPOCH) // timedelta(microseconds=1), log.begin,
             catalog.systems[spec.system].types if log.begin > 0 else (),
         )  # fmt: skip
-        reader.read(log, replay)
+        reader.read(log, replay.take)
     finally:
         reader.close()
     compiled = _rule(replay, log, spec, time)
@@ -66,15 +67,13 @@ def _type(settings: Settings, catalog: Catalog, device: str, rule: str, given: s
         return catalog.type(given)
     having = catalog.having(rule)
     if len(having) > 1:
-        names = [spec.type for spec in having]
         rows = _rows(
             settings, "SELECT type FROM devices WHERE device_id = :device AND type = ANY(:names)",
-            device=device, names=names,
+            device=device, names=[spec.type for spec in having],
         )  # fmt: skip
-        if len(rows) != 1:
-            raise ConfigurationError(f"rule {rule!r} is one of {', '.join(names)}: say which with --type")
-        return catalog.type(rows[0]["type"])
-    return having[0]
+        if len(rows) == 1:
+            return catalog.type(rows[0]["type"])
+    return catalog.only_having(rule)
 
 
 def _partition(

@@ -70,7 +70,11 @@ def backtest(
     type_: Annotated[str | None, typer.Option("--type", help="Its type, where several have such a rule.")] = None,
     truth: Annotated[
         Path | None,
-        typer.Option(help="JSON lines of device, begin, end: what should be told.", exists=True, dir_okay=False),
+        typer.Option(
+            help="JSON lines of device, begin, end: what should be told; or what weir simulate --truth wrote.",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
     against: Annotated[str | None, typer.Option(help="live: compare with the rules in force.")] = None,
     warm_up: Annotated[str, typer.Option(help="How long before --from rules begin to look.")] = "1d",
@@ -89,6 +93,30 @@ def backtest(
         raise ConfigurationError(f"--warm-up: {error}") from None
     found = outcome(rule, type_, start, to, truth, against == "live", before)
     typer.echo(json.dumps(as_object(found)) if as_json else "\n".join(as_lines(found)))
+
+
+@rules.command()
+def parity(
+    system: Annotated[str, typer.Option(help="A system of fleet/types, or all.")] = "all",
+    start: Annotated[
+        str | None, typer.Option("--from", help="2026-11-22, -1h (ago); UTC. Without it: all of yesterday.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="As --from, or now; the first moment to leave out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Whether what was published is what the rules say of the landed log. Exit 1 where a difference is unexplained.
+
+    Leaves its findings in the tables parity and parity_differences, as the DAG parity_nightly does.
+    """
+    from weir._parity import as_lines, as_object, audits
+
+    found = audits(system, start, to)
+    if as_json:
+        typer.echo(json.dumps({"systems": [as_object(one) for one in found]}, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(line for one in found for line in as_lines(one)))
+    if any(one.total("unexplained") for one in found):
+        raise typer.Exit(1)
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:

@@ -8,7 +8,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON live_offsets TO weir_live;
 
 GRANT SELECT, INSERT ON alert_transitions TO weir_history;
 GRANT SELECT, INSERT, UPDATE ON alerts, history_offsets TO weir_history;
-GRANT SELECT ON ledger_balance, etl_runs TO weir_history; -- it reports whether the books balance
+GRANT SELECT ON ledger_balance, etl_runs, parity TO weir_history; -- it reports whether the books balance
 
 GRANT SELECT, INSERT, UPDATE, DELETE
    ON dispatch_offsets, dispatch_alerts, dispatch_groups, outbox, dispatch_receivers, dispatch_silences
@@ -24,6 +24,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE
 GRANT SELECT, INSERT, UPDATE ON quarantine_replays TO weir_batch;
 GRANT SELECT, INSERT ON late_alerts TO weir_batch;
 GRANT SELECT, INSERT, UPDATE ON inbox_files TO weir_batch;
+GRANT SELECT, INSERT, DELETE ON parity, parity_differences TO weir_batch;
+GRANT SELECT ON alert_transitions, control_records TO weir_batch; -- what parity is compared with and explained by
 GRANT EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches TO weir_batch;
 
 -- The registry's commands and the bridge. They delete nothing.

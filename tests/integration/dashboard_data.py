@@ -61,6 +61,10 @@ SELECT '{type}{rule}' || at || n, 'a', 1, '{system}', '{type}', '{rule}', 'd' ||
 ONCE = """
 INSERT INTO etl_runs VALUES ('r', 'succeeded', '{{}}', '{{}}', '{{a,b}}', '{{}}', '{end}', '{end}');
 INSERT INTO ledger_topics VALUES ('t', 0, 0, 5, 7, 5, 0, 0, 0, 0, '{end}');
+INSERT INTO parity VALUES ('grid', 'meter', 0, '{end}'::timestamptz - INTERVAL '1 day', '{end}', 0, 9, 'log', 9, 4, 3,
+       1, 0);
+INSERT INTO parity_differences VALUES ('grid', 'meter', 0, '{end}'::timestamptz - INTERVAL '1 day', '{end}', 't', 'a',
+       'much', 'd1', 'firing', '{end}', 4, 'only_published', 'hole', true, '');
 """
 
 

@@ -1,7 +1,8 @@
 """`weir rules backtest` over a lake small enough to count by hand, with the registry in a real warehouse."""
 
 import json
-from datetime import timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,30 @@ def test_scores_against_the_truth(weir: Weir, lake: SmallLake, tmp_path: Path) -
     truth.write_text("\n".join(map(json.dumps, said)))
     score = backtest(weir, "high_temperature", "--truth", str(truth))["score"]
     assert score == {"precision": 0.5, "recall": 0.5, "median_latency": 60.0, "longest_latency": 60.0}
+
+
+def test_scores_against_what_a_simulator_did(weir: Weir, tmp_path: Path) -> None:
+    """Of its stations, what one says of the temperature leaps now and then; the rule tells of a leap downwards."""
+    said, truth = tmp_path / "f.jsonl", tmp_path / "truth.jsonl"
+    weir("simulate", "weather", "--devices", "5", "--duration", "30m", "--until", "2026-11-22T04:00:00Z", "--seed", "4",
+         "--fault", "spike=0.01,metric=temperature", "--fault", "truncated=0.001",
+         "--fault", "spike=0.01,metric=humidity",
+         "--to", "file", "--out", str(said), "--truth", str(truth))  # fmt: skip
+    rows = []
+    for line in said.read_text().splitlines():
+        with suppress(ValueError):
+            payload = json.loads(json.loads(line)["payload"])
+            at = datetime.fromtimestamp(payload["timestamp"], UTC)
+            rows.append(
+                {"device_id": str(payload["sensor_id"]), "event_time": at, "temperature": payload["temperature"]}
+            )
+    made = SmallLake(Lake(f"file://{tmp_path}/lake"))
+    made.land(load_catalog(CHECKOUT / "fleet" / "types").type("weather_station"), rows)
+    head, _, _ = WEATHER.read_text().partition("alerts:")
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(f"{head}alerts:\n  - {{id: leap, when: temperature < 0}}\n")
+    score = backtest(weir, changed, "--truth", str(truth))["score"]
+    assert score == {"precision": 1, "recall": 1, "median_latency": 0, "longest_latency": 0}
 
 
 def test_for_people(weir: Weir, lake: SmallLake) -> None:

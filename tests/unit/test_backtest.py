@@ -61,7 +61,7 @@ def episode(begin: float, end: float | None, device: str = "d1", rule: str = "ho
 
 
 def truth(begin: float, end: float, device: str = "d1", rule: str | None = None) -> Truth:
-    return Truth(device, T0 + round(begin * S), T0 + round(end * S), rule)
+    return Truth(device, T0 + round(begin * S), T0 + round(end * S), rule and frozenset({rule}))
 
 
 def test_scores() -> None:

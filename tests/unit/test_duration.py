@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.duration import format_duration, parse_duration
+from fleet.duration import format_duration, parse_duration, rounded_duration
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,15 @@ def test_refuses(text: object) -> None:
 def test_writes_what_it_reads(milliseconds: int) -> None:
     value = timedelta(milliseconds=milliseconds)
     assert parse_duration(format_duration(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"), (0.25, "0.2s"), (9.94, "9.9s"), (9.96, "10s"), (59.4, "59s"), (59.6, "1m"), (60, "1m"),
+        (112, "1m 52s"), (119.7, "2m"), (120, "2m"), (3599.8, "1h"), (7384, "2h 3m"), (86_400 * 3 + 7_300, "3d 2h"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_for_people(seconds: float, text: str) -> None:
+    assert rounded_duration(timedelta(seconds=seconds)) == text

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from connections.partition_log import Log
 from fleet.explanation import Explanation, explain
 from fleet.witness import Subject, Witness
-from streaming.replay import Log
 from tests.oracle import subject
 from weir._explain import Found
 from weir._explanation import as_lines, as_object
