@@ -77,7 +77,11 @@ def metrics(spec: DeviceType) -> list[kernel.Metric]:
     found = []
     for name, m in spec.metrics.items():
         low, high = (m.range.low, m.range.high) if m.range else (-inf, inf)
-        found.append(kernel.Metric(name, m.kind == "gauge", low, high, m.outside != "warn"))
+        change, within = (m.max_change.by, m.max_change.within.total_seconds()) if m.max_change else (inf, 1.0)
+        stuck_after = m.stuck_after.total_seconds() if m.stuck_after else inf
+        found.append(
+            kernel.Metric(name, m.kind == "gauge", low, high, m.outside != "warn", change, within, stuck_after)
+        )
     return found
 
 

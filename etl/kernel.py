@@ -7,6 +7,8 @@ All of a device's readings of one partition must be in one table; it may hold an
   first by append time, Kafka partition, offset stays.
 - Bad value: outside its range where the spec says `quarantine` or `fail`. It is quarantined alone.
 - Quarantined reading: it carried known values, and each of them is bad. NaN and infinities are not known.
+- Change: from a gauge's good value to the device's next in the partition. Stuck: equal good values of a gauge, one after
+  the other, from the moment on at which they have lasted too long; the run is an anomaly once.
 - Score: of a gauge's good values, by median and deviation of the device's metric in the partition.
 
 Sums go over rows in order of time and Kafka position, so that every run gives the same bits.
@@ -24,6 +26,8 @@ Z_LIMIT = 5.0
 at the usual 3.5 it would be one in 2,100, that is dozens an hour of a hundred healthy sensors."""
 MIN_VALUES = 20
 """Of a device's metric in one partition; of fewer, the median says too little."""
+STUCK_VALUES = 3
+"""Equal values that are a run: two that are far apart are a gap."""
 MAD_TO_SIGMA = 1.4826
 """Median absolute deviation → standard deviation of a normal distribution."""
 MEAN_DEVIATION_TO_SIGMA = 1.2533
@@ -54,6 +58,11 @@ class Metric:
     low: float
     high: float
     quarantines: bool
+    change: float = np.inf
+    """What a gauge may change by within `within` seconds, and in proportion over more."""
+    within: float = 1.0
+    stuck_after: float = np.inf
+    """Seconds for which a gauge may say the same."""
 
 
 def pieces(metrics: Sequence[Metric], grain: str, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -77,8 +86,9 @@ def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, p
       each metric `known:<m>` and `bad:<m>`, in rows that are no duplicates
     - rollups of values that are not bad: starts_at, device_id, site, metric, grain, bucket, count, mean, min, max,
       stddev (of the sample; null of one value), last (by time and Kafka position), anomalies (values with any)
-    - anomalies, a row for each value and kind: `range` (outside, kept or quarantined; score is the distance) and
-      `zscore`; low and high are the limits it broke
+    - anomalies, a row for each value and kind: `range` (outside, kept or quarantined; score is the distance), `zscore`,
+      `rate` (score is the change for each `within`), `stuck` (score is how many seconds the run lasts); low and high
+      are the limits it broke, of a stuck value the value itself
     - bad_values: IDENTITY, metric, value, low, high; bad_readings: IDENTITY
     """
     with np.errstate(all="ignore"):
@@ -113,13 +123,17 @@ def _derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, 
         value, good = values[m.name], known[m.name] & ~bad[m.name]
         z, z_low, z_high = _scores(value, good & m.gauge, series)
         unusual = np.abs(z) > Z_LIMIT
-        rollups += buckets.rollups(m.name, value, good, unusual | outside[m.name])
+        leaps, rate, from_low, from_high = _changes(m, value, good & m.gauge, series, event)
+        stuck, lasts = _stuck(m, value, good & m.gauge, series, event)
+        rollups += buckets.rollups(m.name, value, good, unusual | outside[m.name] | leaps | stuck)
         limits = {"low": np.full_like(value, m.low), "high": np.full_like(value, m.high)}
         distance = np.where(value < m.low, m.low - value, value - m.high)
         of_anomaly = rows.select(OF_ANOMALY)
         for kind, mask, broken in (
             ("range", outside[m.name], {"score": distance, **limits}),
             ("zscore", unusual, {"score": z, "low": z_low, "high": z_high}),
+            ("rate", leaps, {"score": rate, "low": from_low, "high": from_high}),
+            ("stuck", stuck, {"score": lasts, "low": value, "high": value}),
         ):
             anomalies.append(_rows_where(mask, of_anomaly, {"value": value, **broken}, metric=m.name, kind=kind))
         bad_values.append(_rows_where(bad[m.name], rows.select(IDENTITY), {"value": value, **limits}, metric=m.name))
@@ -174,6 +188,40 @@ def _scores(value: np.ndarray, sample: np.ndarray, series: np.ndarray) -> tuple[
     z = np.full_like(value, np.nan)
     z[sample] = (x - median[of]) / sigma[of]
     return z, (median - Z_LIMIT * sigma)[series], (median + Z_LIMIT * sigma)[series]
+
+
+def _changes(
+    m: Metric, value: np.ndarray, sample: np.ndarray, series: np.ndarray, event: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Which values of the sample changed too much from the one before; the change for each `within`; the limits."""
+    kept = np.flatnonzero(sample)
+    is_next = np.diff(series[kept]) == 0
+    before, after = kept[:-1][is_next], kept[1:][is_next]
+    times = np.maximum(1.0, (event[after] - event[before]) / 1e6 / m.within)
+    rate = np.abs(value[after] - value[before]) / times
+    found = np.zeros(len(value), bool)
+    rates, lows, highs = (np.full(len(value), np.nan) for _ in range(3))
+    found[after], rates[after] = rate > m.change, rate
+    lows[after], highs[after] = value[before] - m.change * times, value[before] + m.change * times
+    return found, rates, lows, highs
+
+
+def _stuck(
+    m: Metric, value: np.ndarray, sample: np.ndarray, series: np.ndarray, event: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The values of the sample at which runs of equal ones have lasted too long; how many seconds the runs last."""
+    found, lasts = np.zeros(len(value), bool), np.full(len(value), np.nan)
+    kept = np.flatnonzero(sample)
+    if not len(kept) or m.stuck_after == np.inf:
+        return found, lasts
+    x, of, at = value[kept], series[kept], event[kept]
+    first = np.flatnonzero(np.r_[True, (np.diff(of) != 0) | (np.diff(x) != 0)])
+    count = np.diff(first, append=len(kept))
+    since = at - np.repeat(at[first], count)
+    late = (since > m.stuck_after * 1e6) & (np.repeat(count, count) >= STUCK_VALUES)
+    found[kept[late & ~np.r_[False, late[:-1]]]] = True  # a run's first is never late
+    lasts[kept] = np.repeat(since[first + count - 1], count) / 1e6
+    return found, lasts
 
 
 def _medians(x: np.ndarray, n: np.ndarray) -> np.ndarray:

@@ -58,6 +58,13 @@ class Range(Strict):
         return other.low <= self.low and self.high <= other.high
 
 
+class Change(Strict):
+    """What a value may change by within a time; over a longer time it may change in proportion."""
+
+    by: Number = Field(gt=0)
+    within: Duration
+
+
 class Profile(Strict):
     """How a simulator makes one metric: `uniform` draws anew each time, `walk` moves by at most `step`, `binary` is
     1 for the share `p` of readings, `counter` grows by up to `step` a reading."""
@@ -75,6 +82,9 @@ class Metric(Strict):
     title: str = ""
     range: Range | None = None
     outside: Outside = "warn"
+    max_change: Change | None = None
+    stuck_after: Duration | None = None
+    """The batch flags a gauge that changes by more, or says the same for longer, as an anomaly; it quarantines none."""
     simulate: Profile | None = None
 
     @field_validator("unit")
@@ -88,6 +98,8 @@ class Metric(Strict):
     def _consistent(self) -> "Metric":
         if "outside" in self.model_fields_set and self.range is None:
             raise ValueError("outside says what happens beyond the range, and there is no range")
+        if self.kind != "gauge" and (self.max_change or self.stuck_after):
+            raise ValueError("max_change and stuck_after are for gauges: a state stays, a counter grows")
         profile = self.simulate
         if profile and profile.range and self.range and not profile.range.inside(self.range):
             raise ValueError("simulate.range must lie inside range: a simulator says only what the sensor could")

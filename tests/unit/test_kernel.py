@@ -22,8 +22,8 @@ from etl.kernel import Metric
 from fleet.lake_layout import Grain, floor
 
 METRICS = [
-    Metric("a", gauge=True, low=-10.0, high=10.0, quarantines=True),
-    Metric("b", gauge=True, low=-5.0, high=5.0, quarantines=False),
+    Metric("a", gauge=True, low=-10.0, high=10.0, quarantines=True, change=6.0, within=30.0),
+    Metric("b", gauge=True, low=-5.0, high=5.0, quarantines=False, change=5.0, within=1.0, stuck_after=3.0),
     Metric("c", gauge=False, low=-math.inf, high=math.inf, quarantines=False),
 ]
 T0 = datetime(2026, 11, 22, 23, 58, tzinfo=UTC)
@@ -98,7 +98,9 @@ def slowly(rows: list[Row], grain: Grain) -> dict[str, Any]:
         assert start == floor(start, grain)
     anomalies, buckets = [], defaultdict(list)
     for found in series.values():
-        limits = limits_of([v for _, m, v in found if m.gauge and not (m.quarantines and not m.low <= v <= m.high)])
+        good = [(row, v) for row, m, v in found if m.gauge and not (m.quarantines and not m.low <= v <= m.high)]
+        limits = limits_of([v for _, v in good])
+        of_runs = {id(row): said for row, *said in changed_and_stuck(found[0][1], good)}
         for row, m, value in found:
             outside, kinds = not m.low <= value <= m.high, []
             if outside:
@@ -109,6 +111,7 @@ def slowly(rows: list[Row], grain: Grain) -> dict[str, Any]:
                 if abs(z) > kernel.Z_LIMIT:
                     edge = kernel.Z_LIMIT * sigma
                     kinds.append(("zscore", z, median - edge, median + edge))
+            kinds += of_runs.get(id(row), [[]])[0]
             anomalies += [(row["kafka_partition"], row["kafka_offset"], m.name, value, *kind) for kind in kinds]
             if not (outside and m.quarantines):
                 minute = row["event_time"].replace(second=0, microsecond=0)
@@ -126,6 +129,32 @@ def slowly(rows: list[Row], grain: Grain) -> dict[str, Any]:
         "counts": {start: dict(count) for start, count in counts.items()}, "rollups": rollups,
         "anomalies": sorted(anomalies), "bad_values": sorted(bad_values), "bad_readings": sorted(bad_readings),
     }  # fmt: skip
+
+
+def changed_and_stuck(m: Metric, good: list[tuple[Row, float]]) -> Iterator[tuple[Row, list[tuple]]]:
+    run: list[tuple[Row, float]] = []
+    before = None
+    lengths = {}
+    for row, value in good:
+        run = [*run, (row, value)] if run and run[-1][1] == value else [(row, value)]
+        for one, _ in run:
+            lengths[id(one)] = run
+    told = set()
+    for row, value in good:
+        kinds = []
+        if before is not None:
+            times = max(1.0, (row["event_time"] - before[0]["event_time"]).total_seconds() / m.within)
+            if abs(value - before[1]) / times > m.change:
+                edge = m.change * times
+                kinds.append(("rate", abs(value - before[1]) / times, before[1] - edge, before[1] + edge))
+        run = lengths[id(row)]
+        lasted = (row["event_time"] - run[0][0]["event_time"]).total_seconds()
+        if lasted > m.stuck_after and len(run) >= kernel.STUCK_VALUES and id(run[0][0]) not in told:
+            told.add(id(run[0][0]))
+            lasts = (run[-1][0]["event_time"] - run[0][0]["event_time"]).total_seconds()
+            kinds.append(("stuck", lasts, value, value))
+        yield row, kinds
+        before = row, value
 
 
 def limits_of(sample: list[float]) -> tuple[float, float] | None:
@@ -327,3 +356,23 @@ print(sorted({name for batch in task(rows) for name in batch["name"].to_pylist()
 """
     done = subprocess.run([sys.executable, "-c", code], input=task, stdout=subprocess.PIPE, check=True)
     assert done.stdout.decode().strip() == str(["anomalies", "bad_readings", "bad_values", "counts", "rollups"])
+
+
+def anomalies_of(rows: list[Row], kind: str) -> list[tuple[int, float]]:
+    """(Kafka offset, score)"""
+    found = told(kernel.derive(table(rows), METRICS, "day"))["anomalies"]
+    return [(offset, score) for _, offset, _, _, name, score, _, _ in found if name == kind]
+
+
+def test_a_gauge_may_change_more_over_a_longer_time() -> None:
+    """`a` by 6 within 30 s: by 6 at once, by 12 in a minute."""
+    rows = [reading(n, s, a=a) for n, (s, a) in enumerate([(0, 0.0), (1, 6.0), (2, -0.5), (62, 11.4 - 2), (63, 0.0)])]
+    assert anomalies_of(rows, "rate") == [(2, 6.5), (4, pytest.approx(9.4))]
+
+
+def test_what_stays_too_long_is_stuck_once_a_run() -> None:
+    """`b` for more than 3 s, in three values or more."""
+    steady = [(0, 1.0), (1, 1.0), (3, 1.0), (3.5, 1.0), (5, 1.0), (6, 2.0), (7, 1.0), (7.5, 1.0), (11, 1.0)]
+    rows = [reading(n, seconds, b=b) for n, (seconds, b) in enumerate(steady)]
+    assert anomalies_of(rows, "stuck") == [(3, 5.0), (8, 4.0)]
+    assert anomalies_of([reading(0, 0, b=1.0), reading(1, 60, b=1.0)], "stuck") == []
