@@ -7,8 +7,8 @@ All of a device's readings of one partition must be in one table; it may hold an
   first by append time, Kafka partition, offset stays.
 - Bad value: outside its range where the spec says `quarantine` or `fail`. It is quarantined alone.
 - Quarantined reading: it carried known values, and each of them is bad. NaN and infinities are not known.
-- Change: from a gauge's good value to the device's next in the partition. Stuck: equal good values of a gauge, one after
-  the other, from the moment on at which they have lasted too long; the run is an anomaly once.
+- Change: from a gauge's good value to the next of the device in the partition. Stuck: equal good values, one after
+  the other, from the moment at which they have lasted too long; a run is one anomaly.
 - Score: of a gauge's good values, by median and deviation of the device's metric in the partition.
 
 Sums go over rows in order of time and Kafka position, so that every run gives the same bits.
