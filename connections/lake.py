@@ -220,12 +220,18 @@ class Lake:
             raise DataError(f"{self.url(relative)} does not add up: off by {manifest.imbalance()} records")
         return manifest
 
-    def files_of(self, topic: str, partition: int, offset: int) -> list[DataFile]:
-        """The data files of the flush that took this offset, one of which has the record; none where it has not
-        landed yet, or was a heartbeat or control record in a flush of nothing else."""
+    def file_of(self, topic: str, partition: int, offset: int) -> str | None:
+        """The data file that has a record; empty where none has it, as it is a heartbeat, a control record or could not
+        be read; None where it has not landed yet."""
         names = [n for n in self.manifest_names(topic, partition) if n <= manifest_path(topic, partition, offset)]
         manifest = self.manifest(names[-1]) if names else None
-        return manifest.files if manifest is not None and manifest.last_offset >= offset else []
+        if manifest is None or manifest.last_offset < offset:
+            return None
+        return next((file.path for file in manifest.files if offset in self._offsets(file)), "")
+
+    def _offsets(self, file: DataFile) -> set[int]:
+        table = pq.read_table(BytesIO(self.read(file.path)), columns=["kafka_offset"])
+        return set(table["kafka_offset"].to_pylist())
 
     def landed_partitions(self) -> list[tuple[str, int]]:
         """(topic, Kafka partition) of all that ever landed."""

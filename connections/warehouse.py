@@ -54,6 +54,7 @@ class Warehouse:
                 "options": "-c timezone=UTC",
             },
         )
+        self._single = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @classmethod
     def of(cls, settings: Settings) -> "Warehouse":
@@ -62,20 +63,24 @@ class Warehouse:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Committed when the block ends, rolled back when it raises. Server errors come out as WeirErrors."""
+        with self._as_weir_errors(), self._engine.begin() as connection:
+            yield connection
+
+    def rows(self, sql: str, **parameters: object) -> list[dict[str, Any]]:
+        """Every row of a query as a dict; parameters stand as `:name`. One statement, which needs no transaction."""
+        with self._as_weir_errors(), self._single.connect() as connection:
+            return [dict(row) for row in connection.execute(text(sql), parameters).mappings()]
+
+    @contextmanager
+    def _as_weir_errors(self) -> Iterator[None]:
         try:
-            with self._engine.begin() as connection:
-                yield connection
+            yield
         except DBAPIError as error:
             self._raise(error.orig, error.connection_invalidated)
             raise
         except psycopg2.Error as error:  # from a cursor of our own: COPY, migrations
             self._raise(error, False)
             raise
-
-    def rows(self, sql: str, **parameters: object) -> list[dict[str, Any]]:
-        """Every row of a query as a dict; parameters stand as `:name`."""
-        with self.transaction() as connection:
-            return [dict(row) for row in connection.execute(text(sql), parameters).mappings()]
 
     def close(self) -> None:
         self._engine.dispose()

@@ -6,9 +6,8 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import Param, dag, task_group
 
 from plugins.replay_tasks import discover, landed, late_alerts, replay
-from plugins.sensor_tasks import load, reconcile, systems, validate
+from plugins.sensor_tasks import RANGE, load, reconcile, systems, validate
 
-RANGE = "2026-11-22, 2026-11-22T03:00, or -2h for two hours ago; UTC"
 EVERY = {"type": ["null", "string"]}
 
 

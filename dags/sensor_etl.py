@@ -4,9 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import Param, dag, task_group
 
-from plugins.sensor_tasks import discover, load, reconcile, schedule, systems, validate
-
-RANGE = "2026-11-22, 2026-11-22T03:00, or -2h for two hours ago; UTC"
+from plugins.sensor_tasks import RANGE, discover, load, reconcile, schedule, systems, validate
 
 
 @dag(

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from heapq import merge
-from itertools import starmap
+from itertools import chain, starmap
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ Places = Collection[tuple[int, int]]
 @dataclass(frozen=True)
 class History:
     """Of one rule set: alerts that fired within the window, in order; how many readings arrived within it, and from
-    which share of it each device has some."""
+    which share of it each device has some, of those that sent any or were in service."""
 
     episodes: tuple[Episode, ...]
     readings: int
@@ -109,7 +109,8 @@ def backtest(past: Past, rules: DeviceType, window: Window, warm_up: timedelta) 
     else:
         with get_context("spawn").Pool() as pool:
             parts = pool.starmap(_of_partition, work, chunksize=1)
-    coverage: dict[str, float] = {}
+    in_service = _in_service(chain.from_iterable(past.registry.values()), past.types[0].type, span)
+    coverage = dict.fromkeys(in_service, 0.0)  # those of which nothing came, too
     for part in parts:
         for device, share in part.coverage.items():  # one that moved to another site is in two
             coverage[device] = min(1.0, coverage.get(device, 0.0) + share)
@@ -117,6 +118,19 @@ def backtest(past: Past, rules: DeviceType, window: Window, warm_up: timedelta) 
         tuple(sorted((e for part in parts for e in part.episodes), key=lambda e: e.fired_us)),
         sum(part.readings for part in parts), coverage,
     )  # fmt: skip
+
+
+def _in_service(registry: Iterable[Control], type_name: str, span: Span) -> set[str]:
+    """Devices of the type that were in service for a part of the window."""
+    found = set()
+    for record in registry:
+        if not isinstance(record, Device | Retire) or record.type != type_name:
+            continue
+        if isinstance(record, Device) and record.at * 1000 < span.end:
+            found.add(record.device)
+        if isinstance(record, Retire) and record.at * 1000 <= span.begin:
+            found.discard(record.device)
+    return found
 
 
 def _manifests(lake: Lake, topic: str, kafka_partition: int, span: Span) -> Iterator[Manifest]:

@@ -20,12 +20,13 @@ from connections import kafka
 from connections.warehouse import Warehouse, copy_rows
 from etl.lake_frames import reject_batches
 from etl.lake_index import read_index
-from etl.load import OUT_OF_RANGE
+from etl.load import ALL_VALUES_BAD, OUT_OF_RANGE
 from etl.quarantine import ACCEPTED, Filter, limits
 from etl.run import Job
 from fleet.channels import MARK_HEADER, RETURNED, readings_topics
 from fleet.channels import REJECTED as REJECTED_TOPIC
 from fleet.contract import Reject
+from fleet.errors import ConfigurationError
 from fleet.lake_layout import REJECTED, partition_of
 from fleet.reading import encode_reading
 from fleet.requalify import Requalified, Requalifier
@@ -57,7 +58,11 @@ class Replay:
 
 def replay(job: Job, asked: Filter, replay_id: str, dry_run: bool = False) -> Replay:
     """Of a replay that was broken off and is tried again by the same id, `partitions` and `ends` are those of all its
-    tries. Raises Unavailable, Refused, DataError."""
+    tries. Raises Unavailable, Refused, DataError, ConfigurationError for a reason of which nothing comes back."""
+    if asked.reason == ALL_VALUES_BAD:
+        raise ConfigurationError(
+            f"a reading that is {ALL_VALUES_BAD} comes back with its values: reason {OUT_OF_RANGE}"
+        )
     found = Replay()
     _values(job, asked, found)
     judge = Requalifier(job.catalog, in_service(job.warehouse))

@@ -55,6 +55,16 @@ class Catalog:
             raise ConfigurationError(f"no system {name!r}{nearest(name, self.systems)}")
         return self.systems[name]
 
+    def having(self, rule: str, type_name: str | None = None) -> list[DeviceType]:
+        """The types with a rule of that id; of one type, where it is named. Raises ConfigurationError where there is
+        none, with the nearest id."""
+        among = list(self) if type_name is None else [self.type(type_name)]
+        ids = {one.id for spec in among for one in spec.alerts}
+        if rule not in ids:
+            who = "no type has a" if type_name is None else f"{type_name} has no"
+            raise ConfigurationError(f"{who} rule {rule!r}{nearest(rule, ids)}")
+        return [spec for spec in among if any(one.id == rule for one in spec.alerts)]
+
 
 def build_catalog(types: Iterable[DeviceType]) -> Catalog:
     """Raises SpecError where types contradict each other. Messages start with the type's name and path."""

@@ -105,11 +105,6 @@ def routes(catalog: Catalog) -> list[Route]:
     return [route for spec in catalog for route in routes_of(spec)]
 
 
-def topics_by_site(catalog: Catalog) -> set[str]:
-    """Kafka topics whose readings are keyed by their site; those of all others are by their device."""
-    return {spec.topic for spec in catalog if spec.partition_by == "site"}
-
-
 def unrouted_subscription() -> str:
     """Every data message; what no route takes is rejected as `bad_topic` or `unknown_type`."""
     return "dt/#"

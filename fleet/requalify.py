@@ -10,8 +10,9 @@ from math import inf
 from typing import NamedTuple
 
 from fleet.catalog import Catalog
-from fleet.channels import routes, topics_by_site
+from fleet.channels import routes
 from fleet.contract import Intake, Reject
+from fleet.control import key_of
 from fleet.reading import Reading
 from fleet.spec import DeviceType
 
@@ -33,7 +34,6 @@ class Requalifier:
         self._in_service = in_service
         self._intake = Intake(catalog)
         self._routes = routes(catalog)
-        self._by_site = topics_by_site(catalog)
         self._serving = Counter(type_name for (type_name, _), serves in in_service.items() if serves)
 
     def message(self, mqtt_topic: str, payload: bytes, received_us: int) -> Requalified | Reject:
@@ -56,7 +56,7 @@ class Requalifier:
         return found if isinstance(found, Reject) else self._keyed(found, (kafka_topic,))
 
     def _keyed(self, reading: Reading, topics: tuple[str, ...]) -> Requalified:
-        key = reading.site if topics[0] in self._by_site else reading.device_id
+        key = key_of(self.catalog.type(reading.device_type), reading.device_id, reading.site)
         return Requalified(reading, topics, key.encode())
 
     def _admitted(self, reading: Reading) -> Reject | None:

@@ -25,6 +25,8 @@ ATTEMPTS: dict[str, Any] = {
         ]
     ),
 }
+RANGE = "2026-11-22, 2026-11-22T03:00, or -2h for two hours ago; UTC"
+"""How a trigger form takes a moment."""
 
 
 def systems() -> list[str]:

@@ -12,6 +12,7 @@ import msgspec
 from fleet.catalog import Catalog
 from fleet.channels import copy_topics
 from fleet.contract import Intake, Reject
+from fleet.control import key_of
 from fleet.errors import ConfigurationError, Unavailable, WeirError
 from fleet.reading import Reading, encode_reading
 from fleet.settings import Settings
@@ -128,7 +129,7 @@ class KafkaOutlet:
         spec = self._catalog.type(message.reading.device_type)
         result = self._intake.read_message(topic, payload, _now_us())
         value = payload if isinstance(result, Reject) else encode_reading(result)
-        key = message.reading.device_id if spec.partition_by == "device" else message.reading.site
+        key = key_of(spec, message.reading.device_id, message.reading.site)
         copies = self._copies.get(spec.type, {}) if isinstance(result, Reading) else {}
         topics = [spec.topic, *(copies[metric] for metric in message.reading.values if metric in copies)]
         try:

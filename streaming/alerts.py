@@ -34,7 +34,7 @@ from streaming.reporter import Figures, Reporter
 from streaming.service import Health
 from streaming.shard import Shard
 from streaming.snapshots import SnapshotReader, write
-from streaming.watchdog import Watchdog
+from streaming.watchdog import HUNG_SECONDS, Watchdog
 
 GROUP = "alerts"
 POLL_SECONDS = 0.2
@@ -51,8 +51,6 @@ COMMIT_SECONDS = 0.05
 took, or this long: commits that are quicker than this take at most half of the time."""
 QUIET_COMMIT_SECONDS = 1.0
 """Between two commits while there is nothing to tell: offsets alone may wait."""
-HUNG_SECONDS = 30.0
-"""A commit has no timeout of its own. One that takes this long is cut by ending the process."""
 
 COUNTED = ("evaluations", "late", "duplicates", "rejects")
 
@@ -70,8 +68,8 @@ class Alerts:
         self.systems = {system.topic: system.name for system in self.catalog.systems.values()}
         self._readers = {topic: ColumnReader(self.catalog, topic) for topic in self.systems}
         self._shards: dict[TopicPartition, Shard] = {}
-        self._waiting: set[TopicPartition] = set()
-        """Ours, and not begun yet."""
+        self._waiting: dict[TopicPartition, None] = {}
+        """Ours, and not begun yet, in the order in which they are tried."""
         self._blocked: dict[TopicPartition, str] = {}
         """Partitions whose log no longer gives their state: only a person can put that right."""
         self._gaps: dict[TopicPartition, tuple[int, int]] = {}
@@ -83,6 +81,7 @@ class Alerts:
         self._snapshot_at: dict[TopicPartition, float] = {}
         self._producer: Any = None
         self._backoff = Backoff(log)
+        self._watchdog = Watchdog()
         self.transitions: dict[tuple[str, str], int] = {}
         self._counted = dict.fromkeys(COUNTED, 0)
         """By shards that were given away."""
@@ -97,7 +96,6 @@ class Alerts:
         reporter = Reporter(self.settings, GROUP, self.catalog, self.figures)
         health.registry.register(reporter)
         reporter.start(stop)
-        self._watchdog = Watchdog(HUNG_SECONDS)
         self._reader = SnapshotReader(self.settings)
         member = Member(self.settings, GROUP, self.systems, isolation_level="read_committed")
         log.info("started topics=%s", ",".join(self.systems))
@@ -140,7 +138,7 @@ class Alerts:
             if self._producer is None:
                 self._open_producer()
             if self._producer is not None and self._waiting:
-                self._begin(consumer)
+                self._begin(member)
         if self._producer is not None:
             if self._due_in(now) <= 0:
                 self._commit(member)
@@ -182,9 +180,9 @@ class Alerts:
     def _follow(self, consumer: Any, lost: set[TopicPartition], gained: set[TopicPartition]) -> None:
         for place in lost:
             self._drop(place)
-        for place in gained:
+        for place in sorted(gained):
             self._drop(place)
-            self._waiting.add(place)
+            self._waiting[place] = None
             pause(consumer, place)
 
     def _drop(self, place: TopicPartition) -> None:
@@ -193,18 +191,22 @@ class Alerts:
         self._committed.pop(place, None)
         self._gaps.pop(place, None)
         self._blocked.pop(place, None)
-        self._waiting.discard(place)
+        self._waiting.pop(place, None)
         self._unsent = [(where, transition) for where, transition in self._unsent if where != place]
 
-    def _begin(self, consumer: Any) -> None:
+    def _begin(self, member: Member) -> None:
         """Each waiting partition from its newest snapshot that is not ahead of the committed offset."""
-        for place in sorted(self._waiting):
+        consumer = member.consumer
+        for place in list(self._waiting):
+            if not member.is_settled():
+                return
             try:
-                shard = self._restored(consumer, place)
+                shard = self._restored(member, place)
             except (Unavailable, KafkaError) as error:
+                self._waiting[place] = self._waiting.pop(place)  # after the others
                 self._backoff.failed(f"{place.topic}-{place.partition}: {error}")
-                continue
-            self._waiting.discard(place)
+                return
+            del self._waiting[place]
             if isinstance(shard, str):
                 log.error("%s", shard)
                 self._blocked[place] = shard
@@ -218,12 +220,14 @@ class Alerts:
         if not self._waiting:
             self._backoff.well()
 
-    def _restored(self, consumer: Any, place: TopicPartition) -> Shard | str:
+    def _restored(self, member: Member, place: TopicPartition) -> Shard | str:
         """Or why there is none, which a person has to know. Raises Unavailable, KafkaError."""
         name = f"{place.topic}-{place.partition}"
-        committed = consumer.committed(place)
-        begin, end = consumer.beginning_offsets([place])[place], consumer.end_offsets([place])[place]
-        snapshots, problems = self._reader.read(TopicPartition(state_topic(self.systems[place.topic]), place.partition))
+        committed, begin, end = member.extent(place)
+        with self._watchdog:
+            snapshots, problems = self._reader.read(
+                TopicPartition(state_topic(self.systems[place.topic]), place.partition)
+            )
         reached = max([committed or 0, *(snapshot.offset for snapshot in snapshots)])
         if reached > end:
             return (
@@ -330,9 +334,9 @@ class Alerts:
             raise kafka.fenced(self.settings, GROUP) from error
         self.failed_commits += 1
         self._close_producer()
-        for place in list(self._shards):
+        for place in sorted(self._shards):
             self._drop(place)
-            self._waiting.add(place)
+            self._waiting[place] = None
             pause(consumer, place)
         self._backoff.failed(f"a transaction failed, all partitions begin anew: {error!r}")
 

@@ -25,10 +25,10 @@ from fleet.channels import (
     parse_data_topic,
     readings_topics,
     routes,
-    topics_by_site,
     unrouted_subscription,
 )
 from fleet.contract import Intake, Reject
+from fleet.control import key_of
 from fleet.dead_letter import dead_letter_of_message, encode_dead_letter
 from fleet.errors import ConfigurationError, Unavailable
 from fleet.reading import Reading, encode_reading
@@ -78,7 +78,7 @@ class Worker:
         self.tallies = Tallies()
         self.connected = False
         self._routes = routes(catalog)
-        self._by_site = topics_by_site(catalog)
+        self._types = catalog.types
         self._mine: dict[str, bool] = {}
 
     def subscribe(self) -> mqtt.Subscriber:
@@ -158,8 +158,8 @@ class Worker:
             return Reject("bad_topic", f"no route takes {delivery.topic[:200]!r}", address.system if address else "")
         return self.admission.check(result) or result
 
-    def key(self, reading: Reading, topic: str) -> bytes:
-        return (reading.site if topic in self._by_site else reading.device_id).encode()
+    def key(self, reading: Reading) -> bytes:
+        return key_of(self._types[reading.device_type], reading.device_id, reading.site).encode()
 
 
 class Passage:
@@ -207,7 +207,7 @@ class Passage:
             result = worker.read(delivery, now_us)
             if isinstance(result, Reading) and route:
                 try:
-                    value, key = encode_reading(result), worker.key(result, route.readings_topic)
+                    value, key = encode_reading(result), worker.key(result)
                     confirmation = send(route.readings_topic, value, key)
                     if route.copy_topic:
                         copy = send(route.copy_topic, value, key)

@@ -105,7 +105,7 @@ class Courier:
             return _seconds([*nexts, self._paused_until])
         read_at = time.monotonic()
         limit = 1 if self._in_a_row else BATCH
-        messages = self.outbox.due(self.name, now, limit)
+        messages, more_at = self.outbox.due(self.name, now, limit)
         for message in messages:
             if self._stop.is_set() or self.gone or time.monotonic() - read_at > BATCH_SECONDS:
                 return 0.0
@@ -113,7 +113,7 @@ class Courier:
                 return 0.0
         if len(messages) == limit:
             return 0.0
-        return _seconds([*nexts, self.outbox.next_due(self.name, now)])
+        return _seconds([*nexts, more_at])
 
     def _deliver(self, message: Waiting) -> bool:
         """Whether the next message may follow at once."""

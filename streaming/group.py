@@ -2,24 +2,30 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import FencedInstanceIdError, KafkaError
+from kafka.coordinator.base import MemberState
+from kafka.errors import FencedInstanceIdError, KafkaError, KafkaTimeoutError
 
 from connections import kafka
 from connections.kafka_batches import Batches
 from connections.record_batch import Record
+from fleet.errors import Unavailable
 from fleet.settings import Settings
+from streaming.watchdog import Watchdog
 
 SESSION_TIMEOUT_MS = 10_000
 HEARTBEAT_MS = 1_000
 """By its answer a member learns that another came or went; moving a partition takes two."""
 MAX_BATCHES = 1
 """In one poll, of about 8,192 records."""
+ANSWER_MS = 5_000
+"""How long a question about offsets waits for Kafka."""
 
 
 Result = TypeVar("Result")
@@ -36,6 +42,14 @@ class Polled(NamedTuple):
     records: dict[TopicPartition, list[Record]]
 
 
+class Extent(NamedTuple):
+    """Offsets of a partition: what the group has committed, if anything, and where the log begins and ends."""
+
+    committed: int | None
+    begin: int
+    end: int
+
+
 class Member:
     """Of the group of the service's own name. The consumer never commits by itself."""
 
@@ -50,7 +64,9 @@ class Member:
         )  # fmt: skip
         self.batches = Batches(self.consumer)
         self._rebalances = _Rebalances()
+        self._watchdog = Watchdog()
         self._has_joined = False
+        _keep_joins(self.consumer._coordinator)
         self.consumer.subscribe(list(self.topics), listener=self._rebalances)
 
     def poll(self, milliseconds: int) -> Polled:
@@ -62,18 +78,38 @@ class Member:
         return Polled(*self.moved(), records)
 
     def told(self, call: Callable[[], Result]) -> Result:
-        """What a poll of the consumer gives. Raises Unavailable, or Refused where another has taken this member's
-        name."""
+        """What a poll of the consumer gives. One that hangs ends the process. Raises Unavailable, or Refused where
+        another has taken this member's name."""
         self._give_back_what_was_parked()
         self._ask_for_topics_unknown()
         self._join_again_where_forgotten()
         self._join_twice()
         try:
-            return call()
+            with self._watchdog:
+                return call()
         except FencedInstanceIdError as error:
             raise kafka.fenced(self.settings, self.group) from error
         except KafkaError as error:
             raise kafka.unavailable(self.settings, error) from error
+
+    def is_settled(self) -> bool:
+        """This member knows of no rebalance under way. While one is, the broker holds the question to join and answers
+        nothing else on the coordinator's connection: whoever asks for `extent` then neither polls nor joins."""
+        coordinator = self.consumer._coordinator
+        return coordinator.generation_if_stable() is not None and not coordinator.need_rejoin()
+
+    def extent(self, place: TopicPartition) -> Extent:
+        """Raises Unavailable, KafkaError."""
+        # kafka-python 3.0.12 keeps a question that was given up, and has its answer, however old, for the next one.
+        self.consumer._coordinator._offset_fetch_futures.pop(frozenset([place]), None)
+        with self._watchdog:
+            try:
+                committed = self.consumer.committed(place, timeout_ms=ANSWER_MS)
+            except KafkaTimeoutError:
+                raise Unavailable(f"Kafka did not say within {ANSWER_MS // 1000} s what is committed") from None
+            begins = self.consumer.beginning_offsets([place], timeout_ms=ANSWER_MS)
+            ends = self.consumer.end_offsets([place], timeout_ms=ANSWER_MS)
+        return Extent(committed, begins[place], ends[place])
 
     def moved(self) -> tuple[set[TopicPartition], set[TopicPartition]]:
         """(lost, gained) since the last call; a partition in both was lost first."""
@@ -124,6 +160,26 @@ class Member:
 
     def close(self) -> None:
         self.consumer.close(autocommit=False)
+
+
+def _keep_joins(coordinator: Any) -> None:
+    """kafka-python 3.0.12 throws a join away that ends between two polls and joins once more, for which all others have
+    to join again, too: members that take turns then never come to an end. Here that join takes what the last one got,
+    unless the broker has missed our heartbeats since.
+    """
+    join = coordinator._do_join_and_sync_async
+    kept: tuple[float, bytes] | None = None
+
+    async def join_or_take_up() -> bytes:
+        nonlocal kept
+        is_taken = coordinator.state is not MemberState.REBALANCING
+        if kept is None or is_taken or time.monotonic() - kept[0] > SESSION_TIMEOUT_MS / 1000:
+            kept = None
+            assignment = await join()
+            kept = time.monotonic(), assignment
+        return kept[1]
+
+    coordinator._do_join_and_sync_async = join_or_take_up
 
 
 class _Rebalances(ConsumerRebalanceListener):

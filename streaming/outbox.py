@@ -98,38 +98,38 @@ class Outbox:
 
     # Of one receiver, by its own thread.
 
-    def due(self, receiver: str, now: datetime, limit: int) -> list[Waiting]:
-        """Messages to be sent now, none before an earlier one about the same rule and device. None where another
-        dispatcher has taken over."""
+    def due(self, receiver: str, now: datetime, limit: int) -> tuple[list[Waiting], datetime | None]:
+        """Messages to be sent now, none before an earlier one about the same rule and device; and when there are more,
+        once all of them were sent and were fewer than `limit`: what is due and not among them waits for an earlier one.
+        None where another dispatcher has taken over."""
         rows = self.warehouse.rows(
+            "SELECT later.at, m.* FROM (SELECT min(due_at) AS at FROM outbox"
+            " WHERE receiver = :receiver AND dead_at IS NULL AND due_at > :now) later LEFT JOIN LATERAL ("
             "SELECT id, notification::text AS notification, tried_since, attempts FROM outbox o"
             " WHERE :epoch = (SELECT epoch FROM dispatcher)"
             " AND receiver = :receiver AND dead_at IS NULL AND due_at <= :now AND NOT EXISTS (SELECT 1 FROM outbox e"
             " WHERE e.receiver = o.receiver AND e.dead_at IS NULL AND e.id < o.id AND e.due_at > :now"
-            " AND e.identities && o.identities) ORDER BY id LIMIT :limit",
+            " AND e.identities && o.identities) ORDER BY id LIMIT :limit) m ON true ORDER BY m.id",
             receiver=receiver, now=now, limit=limit, epoch=self.epoch,
         )  # fmt: skip
-        return [
+        messages = [
             Waiting(r["id"], msgspec.json.decode(r["notification"], type=Notification), r["tried_since"], r["attempts"])
             for r in rows
+            if r["id"] is not None
         ]
-
-    def next_due(self, receiver: str, now: datetime) -> datetime | None:
-        """When `due` has more, once all that it gave was sent and was fewer than its limit: what is due now and was not
-        in it waits for an earlier message."""
-        (row,) = self.warehouse.rows(
-            "SELECT min(due_at) AS at FROM outbox WHERE receiver = :receiver AND dead_at IS NULL AND due_at > :now",
-            receiver=receiver, now=now,
-        )  # fmt: skip
-        return row["at"]
+        return messages, rows[0]["at"]
 
     def sent(self, message: Waiting, said: str, now: datetime) -> None:
         with self.warehouse.transaction() as connection:
             connection.execute(SENT_TWICE_RATHER)
             deleted = connection.execute(
-                text("DELETE FROM outbox WHERE id = :id RETURNING identities"), {"id": message.id}
+                text(
+                    "DELETE FROM outbox WHERE id = :id RETURNING identities, EXISTS (SELECT 1 FROM outbox d"
+                    " WHERE d.receiver = outbox.receiver AND d.dead_at IS NOT NULL) AS has_dead"
+                ),
+                {"id": message.id},
             ).one_or_none()
-            if deleted is not None:
+            if deleted is not None and deleted.has_dead:
                 outdate(connection, message.id, message.notification, deleted.identities)
             note(connection, [row_of(message.notification, "sent", said, message.attempts + 1, now)])
             connection.execute(

@@ -1,18 +1,25 @@
 """An end to what has no timeout of its own."""
 
+import faulthandler
 import logging
 import os
 import threading
 import time
 
+HUNG_SECONDS = 30.0
+"""Commits, polls and questions about offsets may wait for Kafka for good: the group knows nothing of it, as heartbeats
+go on."""
+
+LOOKS = 10
+
 log = logging.getLogger("weir.watchdog")
 
 
 class Watchdog:
-    """Ends the process where a block does not come back: supervisord starts it again, and the log says what is
-    committed."""
+    """Ends the process where a block does not come back: supervisord starts it again, and what it wrote last
+    says where to go on."""
 
-    def __init__(self, seconds: float):
+    def __init__(self, seconds: float = HUNG_SECONDS):
         self._seconds = seconds
         self._since: float | None = None
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
@@ -24,9 +31,16 @@ class Watchdog:
         self._since = None
 
     def _watch(self) -> None:
+        """Counts looks, not seconds: a process that was frozen, and its blocks with it, has not looked."""
+        seen, looks = None, 0
         while True:
-            time.sleep(self._seconds / 10)
+            time.sleep(self._seconds / LOOKS)
             since = self._since
-            if since is not None and time.monotonic() - since > self._seconds:
-                log.error("a transaction has hung for %.0f s; ending this process", self._seconds)
-                os._exit(75)
+            looks = looks + 1 if since is not None and since == seen else 0
+            seen = since
+            if looks == LOOKS:
+                log.error("Kafka's client has hung for %.0f s; ending this process, whose threads are", self._seconds)
+                try:
+                    faulthandler.dump_traceback(all_threads=True)
+                finally:
+                    os._exit(75)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weir import _filters
-from weir._alert_rows import AlertId, AsJson, By, at_most, found_alert, moment_text, plain
-from weir._table import aligned
+from weir._alert_rows import AlertId, By, found_alert, moment_text, plain
+from weir._table import AsJson, aligned, at_most
 
 if TYPE_CHECKING:
     from connections.warehouse import Warehouse

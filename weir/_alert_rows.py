@@ -8,7 +8,6 @@ import typer
 if TYPE_CHECKING:
     from connections.warehouse import Warehouse
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 By = Annotated[str, typer.Option(help="Who says so.", envvar="USER")]
 AlertId = Annotated[str, typer.Argument(help="The alert's id, or the beginning of it.")]
 
@@ -24,10 +23,6 @@ def found_alert(warehouse: "Warehouse", alert_id: str) -> dict[str, Any]:
     if len(found) > 1:
         raise ConfigurationError(f"more than one alert begins with {alert_id!r}; give more of its id")
     return found[0]
-
-
-def at_most(limit: int) -> str:
-    return f"the latest {limit:,}; there may be more: --limit"
 
 
 def moment_text(moment: datetime) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weir._alert_rows import AsJson, By, moment_text, plain
-from weir._table import aligned
+from weir._alert_rows import By, moment_text, plain
+from weir._table import AsJson, aligned
 
 if TYPE_CHECKING:
     from connections.alertmanager import Alertmanager

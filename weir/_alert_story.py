@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weir._alert_rows import AsJson, found_alert, moment_text, plain
+from weir._alert_rows import found_alert, moment_text, plain
+from weir._table import AsJson
 
 if TYPE_CHECKING:
     from connections.warehouse import Warehouse
@@ -43,8 +44,8 @@ def show(
             "partition": transition.pop("source_partition"),
             "offset": (offset := transition.pop("source_offset")),
         }
-        files = lake.files_of(topic, transition["source"]["partition"], offset)
-        transition["files"] = [lake.url(f.path) for f in files if f"type={alert['type']}/" in f.path]
+        path = lake.file_of(topic, transition["source"]["partition"], offset)
+        transition["source"] |= {"landed": path is not None, "file": lake.url(path) if path else None}
     if as_json:
         typer.echo(json.dumps({**alert, "transitions": transitions, "readings": readings}, default=plain))
     else:
@@ -86,13 +87,13 @@ def _show(alert: dict[str, Any], transitions: list[dict[str, Any]], readings: li
     lines = [(r["event_time"], r["kafka_offset"], f"{r['metric']} {_value(r['value'])}") for r in readings]
     for t in transitions:
         source = t["source"]
-        files = ", ".join(t["files"]) or "not in the lake yet"
+        no_file = "no reading" if source["landed"] else "not in the lake yet"
         values = ", ".join(f"{name} {_value(value)}" for name, value in t["values"].items())
         reason = f" ({t['reason']})" if t["reason"] else ""
         lines.append(
             (t["event_time"], source["offset"] + 0.5,
              f"▶ {t['to']}{reason}, {t['severity']}; {values}; from {source['topic']}-{source['partition']} offset"
-             f" {source['offset']}, {files}; detected {moment_text(t['detected_at'])}")
+             f" {source['offset']}, {source['file'] or no_file}; detected {moment_text(t['detected_at'])}")
         )  # fmt: skip
     for moment, _, said in sorted(lines):
         typer.echo(f"{moment_text(moment)}  {said}")

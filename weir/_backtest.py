@@ -77,12 +77,11 @@ def _chosen(catalog: Catalog, rule: str, type_name: str | None) -> tuple[DeviceT
         if problems := site_problems(tried, {**catalog.types, tried.type: tried}):
             raise SpecError("\n".join(f"{path}: {problem}" for problem in problems))
         return catalog.type(tried.type), tried, tuple(r.id for r in tried.alerts)
-    having = [spec for spec in catalog if any(r.id == rule for r in spec.alerts) and type_name in (None, spec.type)]
-    if len(having) != 1:
-        what = "no type has" if not having else f"{', '.join(s.type for s in having)} have"
-        hint = "a changed copy of the type's spec file is taken too" if not having else "say which with --type"
-        raise ConfigurationError(f"{what} a rule {rule!r}: {hint}")
-    return having[0], having[0], (rule,)
+    spec, *others = catalog.having(rule, type_name)
+    if others:
+        names = ", ".join(one.type for one in (spec, *others))
+        raise ConfigurationError(f"rule {rule!r} is one of {names}: say which with --type")
+    return spec, spec, (rule,)
 
 
 def as_object(found: Outcome) -> dict[str, Any]:
@@ -111,7 +110,9 @@ def as_lines(found: Outcome) -> Iterator[str]:
         yield f"coverage     median device {shares['median']:.1%} of the time, least {shares['least']:.1%}"
     for rule in found.rules:
         of_rule = [e for e in history.episodes if e.rule == rule]
-        often = f"{len(of_rule):,} alerts, {_rate(found, rule):.3g} a device and day, {_longest(of_rule, found)}"
+        rate = _rate(found, rule)
+        shown = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+        often = f"{len(of_rule):,} alerts, {shown} a device and day, {_longest(of_rule, found)}"
         yield f"{rule:24} {often if of_rule else 'no alerts'}"
     if found.score is not None:
         s = found.score

@@ -64,10 +64,7 @@ def found_at(device: str, rule: str, type_name: str | None, at: str) -> Found:
 def _type(settings: Settings, catalog: Catalog, device: str, rule: str, given: str | None) -> DeviceType:
     if given is not None:
         return catalog.type(given)
-    ids = {one.id for spec in catalog for one in spec.alerts}
-    having = [spec for spec in catalog if any(r.id == rule for r in spec.alerts)]
-    if not having:
-        raise ConfigurationError(f"no type has a rule {rule!r}{nearest(rule, ids)}")
+    having = catalog.having(rule)
     if len(having) > 1:
         names = [spec.type for spec in having]
         rows = _rows(

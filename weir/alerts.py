@@ -9,8 +9,8 @@ import click
 import typer
 
 from weir import _alert_people, _alert_silences, _alert_story, _filters
-from weir._alert_rows import AlertId, AsJson, By, at_most, found_alert, moment_text, plain
-from weir._table import aligned
+from weir._alert_rows import AlertId, By, found_alert, moment_text, plain
+from weir._table import AsJson, aligned, at_most
 
 if TYPE_CHECKING:
     from connections.warehouse import Warehouse
@@ -54,18 +54,18 @@ def list_(
     filters = _filters.given(system=system, rule=rule, device_id=device, severity=severity)
     warehouse = Warehouse.of(Settings.load())
 
-    def show() -> int:
+    def show() -> None:
         start = moment(since, "since", datetime.now(UTC)) if since else None
         rows = _found(warehouse, filters, start, history, limit)
+        if not rows:
+            _filters.check(warehouse, "alerts", filters)
         if len(rows) == limit and not as_json:
             typer.echo(at_most(limit), err=True)
         none = f"no {'' if history else 'active '}alerts{' that started since then' if since else ''}"
         typer.echo(json.dumps(rows, default=plain) if as_json else _table(rows, history) if rows else none)
-        return len(rows)
 
     try:
-        if not show():
-            _filters.check(warehouse, "alerts", filters)
+        show()
         while watch:
             time.sleep(WATCH_SECONDS)
             if not as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weir._table import aligned
+from weir._table import AsJson, aligned
 
 if TYPE_CHECKING:
     from connections.registry import Changes
@@ -22,7 +22,6 @@ Type = Annotated[str, typer.Argument(metavar="type", help="Device type, such as 
 DeviceId = Annotated[str, typer.Argument(metavar="device", help="Its id, unique within the type.")]
 Room = Annotated[str | None, typer.Option(help="Where at the site, in words.")]
 Params = Annotated[list[str] | None, typer.Option("--param", help="NAME=NUMBER of its type's rules; may be repeated.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -206,7 +205,8 @@ def list_(
     rows += [(e.type, e.device_id, e.site, f"{e.registered_at:%Y-%m-%d %H:%M}", e.registered_by) for e in found]
     for line, below in zip(aligned(rows), ["", *map(_more, found)], strict=True):
         typer.echo(line + below)
-    typer.echo(f"{len(found):,} devices" + (f"; {retired:,} retired: see --all" if retired else ""))
+    hidden = f"; {retired:,} retired: see --all" if retired else ""
+    typer.echo(f"{len(found):,} device{'s' * (len(found) != 1)}{hidden}")
 
 
 def _more(entry: "Entry") -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weir import _filters
+from weir._table import AsJson, aligned, at_most
 
 if TYPE_CHECKING:
     from etl.quarantine import Filter
@@ -23,7 +24,6 @@ Device = Annotated[str | None, typer.Option(help="Its id; a dead letter has none
 MetricName = Annotated[str | None, typer.Option("--metric", help="Values of this metric alone.")]
 From = Annotated[str | None, typer.Option("--from", help="2026-11-22, 2026-11-22T03:00, -1h (ago); UTC.")]
 To = Annotated[str | None, typer.Option(help="As --from; the first moment to leave out.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 LANDING_SECONDS = 300
 SHOWN_BYTES = 2000
@@ -62,7 +62,7 @@ def list_(
     columns = ("at", "what", "reason", "type", "device_id", "metric", "value", "place", "replayed_at")
     _table([{**row, "type": row["type"] or row["system"]} for row in found], columns)
     if len(found) == limit:
-        typer.echo(f"the newest {limit}; --limit shows more")
+        typer.echo(at_most(limit))
 
 
 @quarantine.command()
@@ -196,8 +196,6 @@ def _warehouse() -> Any:
 
 
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], nothing: str = "nothing is held back") -> None:
-    from weir._table import aligned
-
     shown = [["" if row[name] is None else _plain_text(row[name]) for name in columns] for row in rows]
     typer.echo("\n".join(aligned([[name.replace("_", " ") for name in columns], *shown])) if rows else nothing)
 

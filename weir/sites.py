@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from weir._table import aligned
-from weir.devices import AsJson, catalog_of_types, change, read, refuse
+from weir._table import AsJson, aligned
+from weir.devices import catalog_of_types, change, read, refuse
 
 sites = typer.Typer(no_args_is_help=True, help="Sites and their time zones, which rules with local times go by.")
 

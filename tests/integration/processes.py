@@ -106,9 +106,11 @@ class Process:
         try:
             return process.wait(15 * PATIENCE)
         except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGUSR1)  # where each of its threads is
+            time.sleep(1)
             process.kill()
             process.wait()
-            raise AssertionError(f"{self.name} did not stop:\n{self.log.read_text()[-3000:]}") from None
+            raise AssertionError(f"{self.name} did not stop:\n{self.log.read_text()[-9000:]}") from None
 
     def __enter__(self) -> "Process":
         return self

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from connections.lake import Lake
+from connections.warehouse import Warehouse
 from fleet.catalog import load_catalog
 from fleet.settings import CHECKOUT
+from stack.credentials import owner_url
 from stack.stack import Stack
 from tests.command import Weir, command
 from tests.integration.small_lake import T0, SmallLake
@@ -57,6 +60,29 @@ def test_what_a_rule_would_have_said(weir: Weir, lake: SmallLake) -> None:
     assert (found["readings"], found["devices"], found["rules"]) == (1080, 3, ["high_temperature"])
     assert found["coverage"]["least"] > 0.5
     assert found["a_device_and_day"] == {"high_temperature": pytest.approx(2 * 24 / 3)}
+
+
+def test_a_device_of_which_nothing_came_has_no_coverage(weir: Weir, lake: SmallLake, stack: Stack) -> None:
+    owner = Warehouse(owner_url(stack.secrets, stack.ports), "tests")
+
+    def of_dumb(change: str) -> None:
+        with owner.transaction() as connection:
+            connection.execute(text(f"{change} WHERE device_id = 'dumb'"))
+
+    def found(change: str) -> tuple[int, float]:
+        of_dumb(change)
+        said = backtest(weir, "high_temperature")
+        return said["devices"], said["coverage"]["least"]
+
+    weir("devices", "add", "weather_station", "dumb", "--site", "roof")
+    try:
+        assert found("UPDATE devices SET registered_at = '2026-11-22T03:30Z'") == (4, 0.0)
+        assert found("UPDATE devices SET retired_at = '2026-11-22T03:40Z'") == (4, 0.0)
+        assert found("UPDATE devices SET registered_at = '2026-11-22', retired_at = '2026-11-22T03:00Z'")[0] == 3
+        assert found("UPDATE devices SET registered_at = '2026-11-22T04:00Z', retired_at = NULL")[0] == 3
+    finally:
+        of_dumb("DELETE FROM devices")
+        owner.close()
 
 
 def test_only_what_fired_within_the_window(weir: Weir, lake: SmallLake) -> None:

@@ -1,11 +1,13 @@
 """Kafka's clients when Kafka says no, or nothing: each failure has its own words, and nothing lives on after it."""
 
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from kafka import TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 from pydantic import SecretStr
 
@@ -14,11 +16,18 @@ from connections.kafka_batches import GOAL
 from fleet.errors import Refused, Unavailable
 from fleet.settings import Settings
 from stack.stack import Stack
+from streaming import group
 from streaming.group import Member
 from tests.integration.processes import wait_for
 
 pytestmark = pytest.mark.stack
 SENSOR_PARTITIONS = 4
+
+
+@pytest.fixture
+def member(settings_for: Callable[[str], Settings]) -> Callable[[str], Member]:
+    """One of the group `live`, by its fixed name."""
+    return lambda name: Member(settings_for("live").model_copy(update={"service_instance": name}), "live", ["sensor"])
 
 
 def test_a_wrong_password_is_told_from_a_server_that_is_away(settings_for: Callable[[str], Settings]) -> None:
@@ -101,13 +110,10 @@ def test_a_member_whose_heartbeats_stop_joins_again(settings_for: Callable[[str]
 
 
 def test_a_member_killed_in_the_middle_of_a_rebalance_leaves_no_partition_to_nobody(
-    settings_for: Callable[[str], Settings],
+    member: Callable[[str], Member],
 ) -> None:
     """The first of its two rounds takes partitions from one member, the second gives them to another. The one that is
     to call for the second is killed, and back under its name before the broker misses it."""
-
-    def member(instance: str) -> Member:
-        return Member(settings_for("live").model_copy(update={"service_instance": instance}), "live", ["sensor"])
 
     def of(*members: Member) -> list[set[TopicPartition]]:
         for one in members:
@@ -130,6 +136,47 @@ def test_a_member_killed_in_the_middle_of_a_rebalance_leaves_no_partition_to_nob
     finally:
         for one in members:
             one.close()
+
+
+def test_members_that_poll_in_turns_come_to_an_end(member: Callable[[str], Member]) -> None:
+    """Each join of the first, which leads the group, ends while the second polls."""
+
+    def settled(share: int) -> bool:
+        for one, milliseconds in zip(members, (50, 1_500), strict=False):
+            one.poll(milliseconds)
+        return all(one.is_settled() and len(one.consumer.assignment()) == share for one in members)
+
+    members = [member("leader")]
+    try:
+        wait_for(lambda: settled(SENSOR_PARTITIONS), 20, "one alone does not get all partitions")
+        members.append(member("follower"))
+        wait_for(lambda: settled(SENSOR_PARTITIONS // 2), 8, "their joins never end")
+    finally:
+        for one in members:
+            one.close()
+
+
+def test_a_question_that_was_given_up_is_asked_anew(
+    member: Callable[[str], Member], stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kafka-python has the answer that came too late for whoever asks next."""
+    place, asker = TopicPartition("sensor", 0), member("asker")
+    pid = stack.supervisor.programs()["kafka"]["pid"]
+    try:
+        wait_for(lambda: asker.poll(100) and asker.is_settled(), 20, "it does not join")
+        asker.consumer.commit({place: OffsetAndMetadata(1, "", -1)})
+        monkeypatch.setattr(group, "ANSWER_MS", 500)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(Unavailable, match="did not say"):
+                asker.extent(place)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        monkeypatch.setattr(group, "ANSWER_MS", 10_000)
+        asker.consumer.commit({place: OffsetAndMetadata(2, "", -1)})
+        assert asker.extent(place).committed == 2
+    finally:
+        asker.close()
 
 
 def test_a_producer_that_gave_up_can_be_ended(settings_for: Callable[[str], Settings], stack: Stack) -> None:

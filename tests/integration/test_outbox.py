@@ -40,7 +40,7 @@ class Tables:
             self.outbox.put(connection, messages, now())
 
     def due(self) -> list[Any]:
-        return self.outbox.due("ops", now(), 50)
+        return self.outbox.due("ops", now(), 50)[0]
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         return self.warehouse.rows(sql)
@@ -150,13 +150,14 @@ def test_what_a_receiver_takes_for_one_thing_is_told_in_order_over_a_restart(tab
     successor.take_over(began)
 
     def due(receiver: str, after: timedelta) -> list[str]:
-        return [m.notification.notification_id for m in successor.due(receiver, began + after, 50)]
+        return [m.notification.notification_id for m in successor.due(receiver, began + after, 50)[0]]
 
     assert due("ops", timedelta(seconds=30)) == ["b-1@ops"]
     assert due("boss", timedelta(seconds=30)) == ["c-1@boss"]
-    assert successor.next_due("ops", began + timedelta(seconds=30)) == began + timedelta(minutes=1)
+    assert successor.due("ops", began + timedelta(seconds=30), 50)[1] == began + timedelta(minutes=1)
+    assert successor.due("boss", began + timedelta(minutes=2), 50)[1] is None
     assert due("ops", timedelta(minutes=1)) == ["a-2@ops", "c-1@ops", "b-1@ops"]
-    at_once, *_ = successor.due("ops", began + timedelta(minutes=1), 50)
+    (at_once, *_), _ = successor.due("ops", began + timedelta(minutes=1), 50)
     successor.sent(at_once, "200", began + timedelta(minutes=1))
     assert due("ops", timedelta(minutes=1)) == ["c-1@ops", "b-1@ops"]
 
@@ -212,7 +213,7 @@ def test_who_was_taken_over_from_sends_no_more(tables: Tables) -> None:
     successor = Outbox(tables.warehouse)
     successor.take_over(now())
     assert tables.due() == []
-    assert len(successor.due("ops", now(), 50)) == 1
+    assert len(successor.due("ops", now(), 50)[0]) == 1
 
 
 def test_a_dispatcher_that_freezes_while_it_decides_can_be_taken_over_from(

@@ -287,6 +287,12 @@ def test_a_place_where_there_is_nothing(stack: Stack, place: str) -> None:
     assert "nothing is quarantined at" in said or "is no place" in said
 
 
+def test_readings_without_values_come_back_with_them(stack: Stack) -> None:
+    asked = "quarantine", "replay", "--reason", "all_values_quarantined", "--dry-run"
+    said = command(WEIR_HOME=stack.layout.home)(*asked, code=1).stderr
+    assert "comes back with its values: reason out_of_range" in said
+
+
 @pytest.mark.parametrize("command_", ["list", "stats", "replay"])
 @pytest.mark.parametrize(
     ("option", "value", "problem"),

@@ -61,7 +61,7 @@ def test_a_device_from_its_registration_to_its_end(
     assert weir("devices", "list", "--site", "gate").stdout.endswith("\n0 devices; 1 retired: see --all\n")
     shown = weir("devices", "list", "--site", "gate", "--all").stdout.splitlines()
     assert [line.split()[:3] for line in shown] == [
-        ["type", "device", "site"], ["badge", "b-1", "gate"], ["gate", "3;", "limit=30.5;"], ["1", "devices"],
+        ["type", "device", "site"], ["badge", "b-1", "gate"], ["gate", "3;", "limit=30.5;"], ["1", "device"],
     ]  # fmt: skip
     assert max(map(len, shown)) <= 80
 

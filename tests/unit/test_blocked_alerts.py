@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from kafka import TopicPartition
 
+from fleet.errors import Unavailable
 from fleet.settings import CHECKOUT, Settings
 from streaming.alerts import Alerts
+from streaming.group import Extent
 from streaming.reporter import Reporter
 from tests.unit.test_reporter import CATALOG, Kafka
 
@@ -15,16 +17,19 @@ GONE, WELL = TopicPartition("sensor", 0), TopicPartition("sensor", 1)
 
 
 class Log:
-    """The few calls by which the service asks where a partition stands. Of GONE the beginning is there no more."""
+    """A member of the group. Of GONE the beginning is there no more; `silent` partitions have no answer."""
 
-    def committed(self, place: TopicPartition) -> int:
-        return 50
+    def __init__(self) -> None:
+        self.consumer, self.settled = self, True
+        self.silent: set[TopicPartition] = set()
 
-    def beginning_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
-        return {place: 20 if place == GONE else 0 for place in places}
+    def is_settled(self) -> bool:
+        return self.settled
 
-    def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
-        return dict.fromkeys(places, 60)
+    def extent(self, place: TopicPartition) -> Extent:
+        if place in self.silent:
+            raise Unavailable("no answer")
+        return Extent(50, 20 if place == GONE else 0, 60)
 
     def seek(self, *_: object) -> None:
         pass
@@ -45,7 +50,7 @@ def alerts(tmp_path: Path) -> Alerts:
 
 
 def test_it_is_counted_and_told(alerts: Alerts) -> None:
-    log = Log()
+    log: Any = Log()
     assert alerts.figures().states["blocked"] == 0
     alerts._follow(log, set(), {GONE, WELL})
     alerts._begin(log)
@@ -57,3 +62,17 @@ def test_it_is_counted_and_told(alerts: Alerts) -> None:
     assert (broker.values()["lag"], broker.values()["blocked"]) == (None, 1)
     alerts._follow(log, {GONE}, set())
     assert alerts.figures().states["blocked"] == 0, "another worker's now"
+
+
+def test_a_partition_waits_behind_the_others_after_a_failure_and_while_the_group_is_unsettled(alerts: Alerts) -> None:
+    log: Any = Log()
+    alerts._follow(log, set(), {GONE, WELL})
+    log.settled = False
+    alerts._begin(log)
+    assert list(alerts._waiting) == [GONE, WELL]
+    log.settled, log.silent = True, {GONE}
+    alerts._begin(log)
+    assert list(alerts._waiting) == [WELL, GONE]
+    assert "sensor-0: no answer" in alerts.problem()
+    alerts._begin(log)
+    assert (list(alerts._waiting), list(alerts._shards)) == ([GONE], [WELL])

@@ -24,11 +24,9 @@ class FakeOutbox:
         self.written: list[str] = []
         self.due_at: dict[int, datetime] = {}
 
-    def due(self, receiver: str, now: datetime, limit: int) -> list[Waiting]:
-        return [m for m in self.messages if self.due_at.get(m.id, now) <= now][:limit]
-
-    def next_due(self, receiver: str, now: datetime) -> datetime | None:
-        return min((at for at in self.due_at.values() if at > now), default=None)
+    def due(self, receiver: str, now: datetime, limit: int) -> tuple[list[Waiting], datetime | None]:
+        due = [m for m in self.messages if self.due_at.get(m.id, now) <= now][:limit]
+        return due, min((at for at in self.due_at.values() if at > now), default=None)
 
     def _drop(self, word: str, message: Waiting) -> None:
         self.messages.remove(message)
@@ -207,7 +205,7 @@ class Away(FakeOutbox):
             raise Unavailable("away")
         return [message(0, alert).notification.alerts[0] for alert in ("a", "b")]
 
-    def due(self, receiver: str, now: datetime, limit: int) -> list[Waiting]:
+    def due(self, receiver: str, now: datetime, limit: int) -> tuple[list[Waiting], datetime | None]:
         if self.away:
             raise Unavailable("away")
         return super().due(receiver, now, limit)

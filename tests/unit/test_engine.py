@@ -336,6 +336,7 @@ def control_of(kind: str, rest: list[Any], at: float) -> Control:
 
 def play(log: list[Any], restart_each: bool) -> list[list[Transition]]:
     engine, now, out = engine_of(*EVERYTHING), 0, []
+    since: dict[str, int] = {}
     for offset, (kind, *rest) in enumerate(log):
         if restart_each:
             engine = Engine.restore(engine.snapshot())
@@ -350,7 +351,12 @@ def play(log: list[Any], restart_each: bool) -> list[list[Transition]]:
         elif kind == "advance":
             found = engine.advance((now + rest[0] - 30) * S, offset=offset)
         else:
-            found = engine.control(control_of(kind, rest, now), offset=offset)
+            record = control_of(kind, rest, now)
+            if isinstance(record, Device):  # what the registry keeps while it knows the device
+                record = msgspec.structs.replace(record, registered_at=since.setdefault(record.device, now * 1000))
+            elif isinstance(record, Retire):
+                since.pop(record.device, None)
+            found = engine.control(record, offset=offset)
         out.append(list(found))
         assert_consistent(engine.known.types["t"])
     return out
