@@ -74,14 +74,14 @@ def _tables(
 
 
 def metrics(spec: DeviceType) -> list[kernel.Metric]:
+    """What the spec does not say has no limit."""
     found = []
     for name, m in spec.metrics.items():
         low, high = (m.range.low, m.range.high) if m.range else (-inf, inf)
-        change, within = (m.max_change.by, m.max_change.within.total_seconds()) if m.max_change else (inf, 1.0)
-        stuck_after = m.stuck_after.total_seconds() if m.stuck_after else inf
-        found.append(
-            kernel.Metric(name, m.kind == "gauge", low, high, m.outside != "warn", change, within, stuck_after)
-        )
+        change = {"change": m.max_change.by, "within": m.max_change.within.total_seconds()} if m.max_change else {}
+        times = {"stuck_after": m.stuck_after, "silent_after": spec.silent_after}
+        limits = {key: time.total_seconds() for key, time in times.items() if time is not None}
+        found.append(kernel.Metric(name, m.kind == "gauge", low, high, m.outside != "warn", **change, **limits))
     return found
 
 

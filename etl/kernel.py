@@ -7,15 +7,17 @@ All of a device's readings of one partition must be in one table; it may hold an
   first by append time, Kafka partition, offset stays.
 - Bad value: outside its range where the spec says `quarantine` or `fail`. It is quarantined alone.
 - Quarantined reading: it carried known values, and each of them is bad. NaN and infinities are not known.
-- Change: from a gauge's good value to the next of the device in the partition. Stuck: equal good values, one after
-  the other, from the moment at which they have lasted too long; a run is one anomaly.
-- Score: of a gauge's good values, by median and deviation of the device's metric in the partition.
+- Anomalies are looked for in the values that a device's metric has in one partition; nothing reaches over its borders.
+  z-score: of a gauge's good values, by their median and deviation. Rate: from a gauge's good value to the next. Stuck:
+  equal good values, one after the other, from the moment at which they have lasted too long; a run is one anomaly.
+  Missing: from a known value, good or bad, to the next.
 
 Sums go over rows in order of time and Kafka position, so that every run gives the same bits.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -63,6 +65,20 @@ class Metric:
     within: float = 1.0
     stuck_after: float = np.inf
     """Seconds for which a gauge may say the same."""
+    silent_after: float = np.inf
+    """Seconds for which it may say nothing."""
+
+
+class Found(NamedTuple):
+    """Anomalies of one kind: their rows, and of each the score and the limits that it broke."""
+
+    rows: np.ndarray
+    score: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+NONE = Found(np.empty(0, np.int64), *(np.empty(0) for _ in range(3)))
 
 
 def pieces(metrics: Sequence[Metric], grain: str, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -87,8 +103,9 @@ def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, p
     - rollups of values that are not bad: starts_at, device_id, site, metric, grain, bucket, count, mean, min, max,
       stddev (of the sample; null of one value), last (by time and Kafka position), anomalies (values with any)
     - anomalies, a row for each value and kind: `range` (outside, kept or quarantined; score is the distance), `zscore`,
-      `rate` (score is the change for each `within`), `stuck` (score is how many seconds the run lasts); low and high
-      are the limits it broke, of a stuck value the value itself
+      `rate` (score is the change for each `within`), `stuck` and `missing` (scores are the seconds that the run lasts,
+      and the silence that ends with the value); low and high are the limits it broke, of a stuck value the value
+      itself, of a silence 0 and the seconds allowed
     - bad_values: IDENTITY, metric, value, low, high; bad_readings: IDENTITY
     """
     with np.errstate(all="ignore"):
@@ -121,28 +138,29 @@ def _derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, 
     bad_values: list[pa.Table] = []
     for m in metrics:
         value, good = values[m.name], known[m.name] & ~bad[m.name]
-        z, z_low, z_high = _scores(value, good & m.gauge, series)
-        unusual = np.abs(z) > Z_LIMIT
-        leaps, rate, from_low, from_high = _changes(m, value, good & m.gauge, series, event)
-        stuck, lasts = _stuck(m, value, good & m.gauge, series, event)
-        rollups += buckets.rollups(m.name, value, good, unusual | outside[m.name] | leaps | stuck)
-        limits = {"low": np.full_like(value, m.low), "high": np.full_like(value, m.high)}
-        distance = np.where(value < m.low, m.low - value, value - m.high)
-        of_anomaly = rows.select(OF_ANOMALY)
-        for kind, mask, broken in (
-            ("range", outside[m.name], {"score": distance, **limits}),
-            ("zscore", unusual, {"score": z, "low": z_low, "high": z_high}),
-            ("rate", leaps, {"score": rate, "low": from_low, "high": from_high}),
-            ("stuck", stuck, {"score": lasts, "low": value, "high": value}),
-        ):
-            anomalies.append(_rows_where(mask, of_anomaly, {"value": value, **broken}, metric=m.name, kind=kind))
-        bad_values.append(_rows_where(bad[m.name], rows.select(IDENTITY), {"value": value, **limits}, metric=m.name))
+        gauge = np.flatnonzero(good & m.gauge)
+        found = {
+            "range": _beyond(m, value, np.flatnonzero(outside[m.name])),
+            "zscore": _scores(value, gauge, series),
+            "rate": _changes(m, value, gauge, series, event),
+            "stuck": _stuck(m, value, gauge, series, event),
+            "missing": _silences(m, np.flatnonzero(known[m.name]), series, event),
+        }
+        unusual = np.zeros_like(good)
+        for kind, (places, score, low, high) in found.items():
+            unusual[places] = True
+            columns = {"value": value[places], "score": score, "low": low, "high": high}
+            anomalies.append(_rows_at(places, rows.select(OF_ANOMALY), columns, metric=m.name, kind=kind))
+        rollups += buckets.rollups(m.name, value, good, unusual)
+        places, _, low, high = _beyond(m, value, np.flatnonzero(bad[m.name]))
+        columns = {"value": value[places], "low": low, "high": high}
+        bad_values.append(_rows_at(places, rows.select(IDENTITY), columns, metric=m.name))
     return {
         "counts": _counts(starts, _integers(rows["spec_version"]), counted),
         "rollups": pa.concat_tables(rollups),
         "anomalies": pa.concat_tables(anomalies),
         "bad_values": pa.concat_tables(bad_values),
-        "bad_readings": _rows_where(quarantined, rows.select(IDENTITY), {}),
+        "bad_readings": _rows_at(np.flatnonzero(quarantined), rows.select(IDENTITY), {}),
     }
 
 
@@ -176,52 +194,64 @@ def _copies(rows: pa.Table, values: Mapping[str, np.ndarray], moment: np.ndarray
     return found
 
 
-def _scores(value: np.ndarray, sample: np.ndarray, series: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """z of each value of the sample and the values at the limits; NaN where there is no score: a state, a counter, a
-    bad value, too few values, or all of them equal."""
+def _beyond(m: Metric, value: np.ndarray, outside: np.ndarray) -> Found:
+    x = value[outside]
+    distance = np.where(x < m.low, m.low - x, x - m.high)
+    return Found(outside, distance, np.full_like(x, m.low), np.full_like(x, m.high))
+
+
+def _scores(value: np.ndarray, sample: np.ndarray, series: np.ndarray) -> Found:
+    """None has a score of too few values, or where all of them are equal."""
     of, x = series[sample], value[sample]
     n = np.bincount(of, minlength=series[-1] + 1)
     median = _medians(x, n)
     deviation = np.abs(x - median[of])
     mad, mean = _medians(deviation, n), np.bincount(of, deviation, len(n)) / n
     sigma = np.where(mad > 0, mad * MAD_TO_SIGMA, np.where(mean > 0, mean * MEAN_DEVIATION_TO_SIGMA, np.nan))
-    z = np.full_like(value, np.nan)
-    z[sample] = (x - median[of]) / sigma[of]
-    return z, (median - Z_LIMIT * sigma)[series], (median + Z_LIMIT * sigma)[series]
+    z = (x - median[of]) / sigma[of]
+    beyond = np.abs(z) > Z_LIMIT
+    of = of[beyond]
+    return Found(sample[beyond], z[beyond], median[of] - Z_LIMIT * sigma[of], median[of] + Z_LIMIT * sigma[of])
 
 
-def _changes(
-    m: Metric, value: np.ndarray, sample: np.ndarray, series: np.ndarray, event: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Which values of the sample changed too much from the one before; the change for each `within`; the limits."""
-    kept = np.flatnonzero(sample)
-    is_next = np.diff(series[kept]) == 0
-    before, after = kept[:-1][is_next], kept[1:][is_next]
+def _changes(m: Metric, value: np.ndarray, sample: np.ndarray, series: np.ndarray, event: np.ndarray) -> Found:
+    if m.change == np.inf:
+        return NONE
+    before, after = _neighbours(sample, series)
     times = np.maximum(1.0, (event[after] - event[before]) / 1e6 / m.within)
     rate = np.abs(value[after] - value[before]) / times
-    found = np.zeros(len(value), bool)
-    rates, lows, highs = (np.full(len(value), np.nan) for _ in range(3))
-    found[after], rates[after] = rate > m.change, rate
-    lows[after], highs[after] = value[before] - m.change * times, value[before] + m.change * times
-    return found, rates, lows, highs
+    over = rate > m.change
+    was, room = value[before[over]], m.change * times[over]
+    return Found(after[over], rate[over], was - room, was + room)
 
 
-def _stuck(
-    m: Metric, value: np.ndarray, sample: np.ndarray, series: np.ndarray, event: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The values of the sample at which runs of equal ones have lasted too long; how many seconds the runs last."""
-    found, lasts = np.zeros(len(value), bool), np.full(len(value), np.nan)
-    kept = np.flatnonzero(sample)
-    if not len(kept) or m.stuck_after == np.inf:
-        return found, lasts
-    x, of, at = value[kept], series[kept], event[kept]
-    first = np.flatnonzero(np.r_[True, (np.diff(of) != 0) | (np.diff(x) != 0)])
-    count = np.diff(first, append=len(kept))
-    since = at - np.repeat(at[first], count)
-    late = (since > m.stuck_after * 1e6) & (np.repeat(count, count) >= STUCK_VALUES)
-    found[kept[late & ~np.r_[False, late[:-1]]]] = True  # a run's first is never late
-    lasts[kept] = np.repeat(since[first + count - 1], count) / 1e6
-    return found, lasts
+def _silences(m: Metric, heard: np.ndarray, series: np.ndarray, event: np.ndarray) -> Found:
+    if m.silent_after == np.inf:
+        return NONE
+    before, after = _neighbours(heard, series)
+    seconds = (event[after] - event[before]) / 1e6
+    over = seconds > m.silent_after
+    allowed = np.full(np.count_nonzero(over), m.silent_after)
+    return Found(after[over], seconds[over], np.zeros_like(allowed), allowed)
+
+
+def _neighbours(places: np.ndarray, series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each place and the next, where both are of one series."""
+    together = np.diff(series[places]) == 0
+    return places[:-1][together], places[1:][together]
+
+
+def _stuck(m: Metric, value: np.ndarray, sample: np.ndarray, series: np.ndarray, event: np.ndarray) -> Found:
+    if m.stuck_after == np.inf or not len(sample):
+        return NONE
+    run = _numbered(series[sample], value[sample])
+    first, at = np.flatnonzero(np.diff(run, prepend=-1)), event[sample]
+    n = np.diff(first, append=len(run))
+    since = (at - at[first][run]) / 1e6
+    late = (since > m.stuck_after) & (n[run] >= STUCK_VALUES)
+    told = np.flatnonzero(late & ~np.r_[False, late[:-1]])  # a run's first is never late
+    lasts = since[(first + n - 1)[run[told]]]
+    return Found(sample[told], lasts, value[sample[told]], value[sample[told]])
 
 
 def _medians(x: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -272,10 +302,10 @@ def _runs(reduce: np.ufunc, x: np.ndarray, first: np.ndarray) -> np.ndarray:
     return reduce.reduceat(x, first) if len(x) else x
 
 
-def _rows_where(mask: np.ndarray, rows: pa.Table, columns: Mapping[str, np.ndarray], **texts: str) -> pa.Table:
-    which = np.flatnonzero(mask)
-    same = {name: pa.repeat(text, len(which)) for name, text in texts.items()}
-    return _beside(rows.take(which), same | {name: column[which] for name, column in columns.items()})
+def _rows_at(places: np.ndarray, rows: pa.Table, columns: Mapping[str, np.ndarray], **texts: str) -> pa.Table:
+    """Those rows, beside columns of as many."""
+    same = {name: pa.repeat(text, len(places)) for name, text in texts.items()}
+    return _beside(rows.take(places), same | columns)
 
 
 def _beside(table: pa.Table, columns: Mapping[str, "np.ndarray | pa.Array"]) -> pa.Table:

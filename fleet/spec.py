@@ -7,7 +7,7 @@ simulator's profile and the retention. Loading with file and line in errors is `
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from fleet.duration import Duration, format_duration, parse_duration
 from fleet.rule import WORDS, Rule, Strict, check_expression, uses_metric, uses_site_functions
@@ -31,6 +31,10 @@ REJECTED = "rejected"
 HOME_DASHBOARD = "fleet"
 """Grafana's first page. The others are called as their systems."""
 MAX_VERSION = 1_000_000
+SILENT_CADENCES = 3
+"""So many readings that did not come are a silence, where a spec says nothing else."""
+FOLDER_SPANS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "month": timedelta(days=28)}
+"""What any folder of the lake spans at least."""
 
 
 class Range(Strict):
@@ -58,11 +62,27 @@ class Range(Strict):
         return other.low <= self.low and self.high <= other.high
 
 
+def _positive(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("a time longer than 0s")
+    return value
+
+
+Span = Annotated[Duration, AfterValidator(_positive)]
+
+
 class Change(Strict):
     """What a value may change by within a time; over a longer time it may change in proportion."""
 
     by: Number = Field(gt=0)
-    within: Duration
+    within: Span
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_mapping(cls, value: object) -> object:
+        if isinstance(value, Change | dict):
+            return value
+        raise ValueError("a change is {by: 5, within: 1m}")
 
 
 class Profile(Strict):
@@ -83,8 +103,8 @@ class Metric(Strict):
     range: Range | None = None
     outside: Outside = "warn"
     max_change: Change | None = None
-    stuck_after: Duration | None = None
-    """The batch flags a gauge that changes by more, or says the same for longer, as an anomaly; it quarantines none."""
+    stuck_after: Span | None = None
+    """The batch flags a gauge that changes by more, or says the same for longer, as an anomaly; neither is bad data."""
     simulate: Profile | None = None
 
     @field_validator("unit")
@@ -218,6 +238,11 @@ class RuledType(Strict):
         return self.kafka_topic or f"readings.{self.system}"
 
     @property
+    def silent_after(self) -> timedelta | None:
+        """Of a device, and of each of its metrics; None where only changes are reported."""
+        return self.stale_after or (None if self.cadence == "event" else SILENT_CADENCES * self.cadence)
+
+    @property
     def folder_grain(self) -> Literal["hour", "day", "month"]:
         """The span of one folder in the lake: about 10^3 to 10^5 readings of a device."""
         if self.cadence == "event" or self.cadence >= timedelta(hours=1):
@@ -226,7 +251,7 @@ class RuledType(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RuledType":
-        problems = [*self._names(), *self._adapter(), *self._rules()]
+        problems = [*self._names(), *self._metrics(), *self._adapter(), *self._rules()]
         if problems:
             # One message a line: `path: problem`, so that the loader can find each one's line.
             raise ValueError("\n".join(problems))
@@ -249,6 +274,16 @@ class RuledType(Strict):
                 problems.append(f"alerts.{place}.id: rule id {rule.id!r} is used twice in this type")
             seen.add(rule.id)
         return problems
+
+    def _metrics(self) -> list[str]:
+        """The batch looks for what is stuck within a folder of the lake."""
+        span = FOLDER_SPANS[self.folder_grain]
+        return [
+            f"metrics.{name}.stuck_after: {format_duration(metric.stuck_after)} is never seen: the batch looks at one"
+            f" {self.folder_grain} at a time, as this cadence has it; shorter than {format_duration(span)}"
+            for name, metric in self.metrics.items()
+            if metric.stuck_after is not None and metric.stuck_after >= span
+        ]
 
     def _adapter(self) -> list[str]:
         problems = []

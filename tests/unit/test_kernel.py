@@ -24,7 +24,7 @@ from fleet.lake_layout import Grain, floor
 METRICS = [
     Metric("a", gauge=True, low=-10.0, high=10.0, quarantines=True, change=6.0, within=30.0),
     Metric("b", gauge=True, low=-5.0, high=5.0, quarantines=False, change=5.0, within=1.0, stuck_after=3.0),
-    Metric("c", gauge=False, low=-math.inf, high=math.inf, quarantines=False),
+    Metric("c", gauge=False, low=-math.inf, high=math.inf, quarantines=False, silent_after=2.0),
 ]
 T0 = datetime(2026, 11, 22, 23, 58, tzinfo=UTC)
 SCHEMA = arrow_schema(
@@ -101,6 +101,7 @@ def slowly(rows: list[Row], grain: Grain) -> dict[str, Any]:
         good = [(row, v) for row, m, v in found if m.gauge and not (m.quarantines and not m.low <= v <= m.high)]
         limits = limits_of([v for _, v in good])
         of_runs = {id(row): said for row, *said in changed_and_stuck(found[0][1], good)}
+        before = None
         for row, m, value in found:
             outside, kinds = not m.low <= value <= m.high, []
             if outside:
@@ -112,6 +113,10 @@ def slowly(rows: list[Row], grain: Grain) -> dict[str, Any]:
                     edge = kernel.Z_LIMIT * sigma
                     kinds.append(("zscore", z, median - edge, median + edge))
             kinds += of_runs.get(id(row), [[]])[0]
+            silence = 0 if before is None else (row["event_time"] - before).total_seconds()
+            before = row["event_time"]
+            if silence > m.silent_after:
+                kinds.append(("missing", silence, 0, m.silent_after))
             anomalies += [(row["kafka_partition"], row["kafka_offset"], m.name, value, *kind) for kind in kinds]
             if not (outside and m.quarantines):
                 minute = row["event_time"].replace(second=0, microsecond=0)
@@ -376,3 +381,10 @@ def test_what_stays_too_long_is_stuck_once_a_run() -> None:
     rows = [reading(n, seconds, b=b) for n, (seconds, b) in enumerate(steady)]
     assert anomalies_of(rows, "stuck") == [(3, 5.0), (8, 4.0)]
     assert anomalies_of([reading(0, 0, b=1.0), reading(1, 60, b=1.0)], "stuck") == []
+
+
+def test_a_silence_is_told_at_its_end_and_of_each_metric() -> None:
+    """`c` for more than 2 s, in one partition; a bad value of `a` is heard too."""
+    seconds = [(0, 1.0), (2, 1.0), (4.5, None), (4.6, 1.0), (10, 1.0), (86_520, 1.0)]
+    rows = [reading(n, s, c=c) for n, (s, c) in enumerate(seconds)]
+    assert anomalies_of(rows, "missing") == [(3, 2.6), (4, pytest.approx(5.4))]
