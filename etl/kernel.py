@@ -26,14 +26,18 @@ import pyarrow.compute as pc
 Z_LIMIT = 5.0
 """Robust z-score from which a value is an anomaly. Of normally distributed values one in 1.7 million lies beyond 5;
 at the usual 3.5 it would be one in 2,100, that is dozens an hour of a hundred healthy sensors."""
+TAIL = 0.02
+"""The deviation is taken from where all but this share of the values lie, at either end, and at least one value. The
+median absolute deviation, which half of the values decide, is next to nothing where a lamp is off for most of an hour,
+and called each of its minutes an anomaly: docs/decisions/0033."""
+TAILS_TO_SIGMA = 1 / 4.1074978
+"""From tail to tail → standard deviation of a normal distribution."""
+MEAN_DEVIATION_TO_SIGMA = 1.2533
+"""Mean absolute deviation → the same; used where all between the tails are equal."""
 MIN_VALUES = 20
 """Of a device's metric in one partition; of fewer, the median says too little."""
 STUCK_VALUES = 3
 """Equal values that are a run: two that are far apart are a gap."""
-MAD_TO_SIGMA = 1.4826
-"""Median absolute deviation → standard deviation of a normal distribution."""
-MEAN_DEVIATION_TO_SIGMA = 1.2533
-"""Mean absolute deviation → the same; used where more than half of the values are equal, so that the MAD is 0."""
 
 IDENTITY = (
     "starts_at", "spec_version", "device_id", "site", "event_time", "seq", "kafka_topic", "kafka_partition",
@@ -203,11 +207,7 @@ def _beyond(m: Metric, value: np.ndarray, outside: np.ndarray) -> Found:
 def _scores(value: np.ndarray, sample: np.ndarray, series: np.ndarray) -> Found:
     """None has a score of too few values, or where all of them are equal."""
     of, x = series[sample], value[sample]
-    n = np.bincount(of, minlength=series[-1] + 1)
-    median = _medians(x, n)
-    deviation = np.abs(x - median[of])
-    mad, mean = _medians(deviation, n), np.bincount(of, deviation, len(n)) / n
-    sigma = np.where(mad > 0, mad * MAD_TO_SIGMA, np.where(mean > 0, mean * MEAN_DEVIATION_TO_SIGMA, np.nan))
+    median, sigma = _medians_and_deviations(x, np.bincount(of, minlength=series[-1] + 1))
     z = (x - median[of]) / sigma[of]
     beyond = np.abs(z) > Z_LIMIT
     of = of[beyond]
@@ -254,15 +254,20 @@ def _stuck(m: Metric, value: np.ndarray, sample: np.ndarray, series: np.ndarray,
     return Found(sample[told], lasts, value[sample[told]], value[sample[told]])
 
 
-def _medians(x: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Of each run of `n` values, NaN of those too short. Sorting each run where it lies is 10 to 40 times faster than
-    one sort by run and value."""
-    ordered, first, found = x.copy(), np.cumsum(n) - n, np.full(len(n), np.nan)
+def _medians_and_deviations(x: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each run of `n` values, NaN of those too short or all equal. Sorting each run where it lies is 10 to 40 times
+    faster than one sort by run and value."""
+    ordered, first = x.copy(), np.cumsum(n) - n
+    median, sigma = np.full(len(n), np.nan), np.full(len(n), np.nan)
     for i in np.flatnonzero(n >= MIN_VALUES).tolist():
         run = ordered[first[i] : first[i] + n[i]]
         run.sort()
-        found[i] = 0.5 * run[(n[i] - 1) // 2] + 0.5 * run[n[i] // 2]
-    return found
+        tail = max(1, int(TAIL * n[i]))
+        median[i] = 0.5 * run[(n[i] - 1) // 2] + 0.5 * run[n[i] // 2]
+        sigma[i] = (run[-1 - tail] - run[tail]) * TAILS_TO_SIGMA
+        if sigma[i] == 0:
+            sigma[i] = np.abs(run - median[i]).mean() * MEAN_DEVIATION_TO_SIGMA
+    return median, np.where(sigma > 0, sigma, np.nan)
 
 
 class _Buckets:

@@ -107,6 +107,12 @@ def quality(system: System) -> Section:
                 sql.BAD_DATA_BY_REASON.format(**_of_system(system)),
                 interval=COUNTED_BY,
             ),
+            panel.bars_over_time(
+                f"Anomalies, by kind{', all systems' if is_own(system) else ''}",
+                "Values that the batch job flagged, at the time they were measured: docs/data-model.md says as what.",
+                sql.ANOMALIES.format(**_of_system(system)),
+                interval=COUNTED_BY,
+            ),
             panel.table(
                 "Silent devices",
                 "Devices of the registry of which three readings or more did not come, the longest silent first."

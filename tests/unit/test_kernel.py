@@ -166,10 +166,11 @@ def limits_of(sample: list[float]) -> tuple[float, float] | None:
     """Median and sigma."""
     if len(sample) < kernel.MIN_VALUES:
         return None
+    tail = max(1, math.floor(len(sample) * 0.02))
+    most = sorted(sample)[tail:-tail]
+    sigma = (most[-1] - most[0]) / (2 * statistics.NormalDist().inv_cdf(0.98))
     median = statistics.median(sample)
-    deviations = [abs(v - median) for v in sample]
-    sigma = statistics.median(deviations) * kernel.MAD_TO_SIGMA
-    sigma = sigma or statistics.fmean(deviations) * kernel.MEAN_DEVIATION_TO_SIGMA
+    sigma = sigma or statistics.fmean(abs(v - median) for v in sample) * kernel.MEAN_DEVIATION_TO_SIGMA
     return (median, sigma) if sigma > 0 else None
 
 
@@ -235,7 +236,7 @@ def readings(draw: st.DrawFn) -> list[Row]:
         }
     )  # fmt: skip
     made = draw(st.lists(one, min_size=1, max_size=20))
-    # Half of them equal, or not far from it: both ways to a deviation.
+    # Some alike, some all equal: with a deviation and without.
     steady = st.sampled_from([[5.0, 5.0, 5.5], [1.0, 1.1, 0.9, 1.2, 0.8], [2.0]])
     for device in draw(st.lists(st.sampled_from("de"), max_size=2, unique=True)):
         levels = draw(steady)
