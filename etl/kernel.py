@@ -310,7 +310,7 @@ def _runs(reduce: np.ufunc, x: np.ndarray, first: np.ndarray) -> np.ndarray:
 def _rows_at(places: np.ndarray, rows: pa.Table, columns: Mapping[str, np.ndarray], **texts: str) -> pa.Table:
     """Those rows, beside columns of as many."""
     same = {name: pa.repeat(text, len(places)) for name, text in texts.items()}
-    return _beside(rows.take(places), same | columns)
+    return _beside(rows.take(places), {**same, **columns})
 
 
 def _beside(table: pa.Table, columns: Mapping[str, "np.ndarray | pa.Array"]) -> pa.Table:

@@ -55,14 +55,7 @@ def scored(name: str | None, readings: int, seed: int) -> list[Scored]:
 
 
 def _of_type(catalog: Catalog, spec: DeviceType, readings: int, seed: int) -> Scored:
-    is_free = spec.simulation is not None and spec.simulation.model == "independent"
-    (part,) = plan_parts([spec], DEVICES if is_free else None)
-    span = timedelta(seconds=readings / part.rate)
-    first_us = round(FIRST.timestamp()) * 1_000_000
-    clean = simulated_readings(
-        [part], first_us=first_us, end_us=first_us + span // timedelta(microseconds=1), seed=seed
-    )
-    messages = list(inject(Wires.of(catalog).messages(clean), _plans(part), seed, catalog))
+    messages, span = _messages(catalog, spec, readings, seed)
     truths = _truths(spec, messages)
     found = _episodes(kernel.derive(_table(spec, messages), metrics(spec), spec.folder_grain)["anomalies"])
     everything = [truth for of_kind in truths.values() for truth in of_kind]
@@ -76,6 +69,16 @@ def _of_type(catalog: Catalog, spec: DeviceType, readings: int, seed: int) -> Sc
             for kind, episodes in found.items()
         },
     )  # fmt: skip
+
+
+def _messages(catalog: Catalog, spec: DeviceType, readings: int, seed: int) -> tuple[list[Message], timedelta]:
+    """With faults; and how long they take."""
+    is_free = spec.simulation is not None and spec.simulation.model == "independent"
+    (part,) = plan_parts([spec], DEVICES if is_free else None)
+    span = timedelta(seconds=readings / part.rate)
+    first_us = round(FIRST.timestamp()) * 1_000_000
+    clean = simulated_readings([part], first_us=first_us, end_us=first_us + _micros(span), seed=seed)
+    return list(inject(Wires.of(catalog).messages(clean), _plans(part), seed, catalog)), span
 
 
 def _plans(part: Part) -> list[Plan]:

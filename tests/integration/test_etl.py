@@ -40,6 +40,7 @@ system: plant
 cadence: 2s
 metrics:
   pressure: {unit: hectopascal, range: [0, 2000], outside: fail}
+  water: {unit: degC, max_change: {by: 5, within: 10s}, stuck_after: 10s}
 examples:
   good: [{payload: {device_id: b1, event_time: 1732985789000, values: {pressure: 900}}, values: {pressure: 900}}]
   bad: [{payload: {device_id: b1, event_time: 1732985789000, values: {pressure: high}}, reason: wrong_type}]
@@ -176,6 +177,21 @@ def test_every_row_and_value_goes_where_it_belongs(job: Job, lake: SmallLake) ->
     assert contents(job) == before
     assert keys(run(job, "r3", force=True)[0]) == keys(batches)
     assert contents(job) == before
+
+
+def test_an_anomaly_is_stored_with_the_limits_it_broke(job: Job, lake: SmallLake) -> None:
+    water = [(0, 20.0), *((second, 30.0) for second in range(2, 16, 2)), (24, 31.0)]
+    readings = [{"device_id": "b1", **at(second), "water": celsius} for second, celsius in water]
+    lake.land(job.catalog.type("boiler"), readings)
+    assert run(job, "r1")[1]["anomalies"] == 3
+    stored = job.warehouse.rows("SELECT kind, event_time, value, score, low, high FROM anomalies ORDER BY event_time")
+    assert [tuple(row.values()) for row in stored] == [
+        ("rate", *at(2).values(), 30.0, 10.0, 15.0, 25.0),
+        ("stuck", *at(14).values(), 30.0, 12.0, 30.0, 30.0),
+        ("missing", *at(24).values(), 31.0, 10.0, 0.0, 6.0),
+    ]
+    (hour,) = job.warehouse.rows("SELECT count, anomalies FROM rollups WHERE grain = '1h'")
+    assert (hour["count"], hour["anomalies"]) == (9, 3)
 
 
 def test_a_large_dead_letter_is_cut_in_the_warehouse_and_whole_in_the_lake(job: Job, lake: SmallLake) -> None:

@@ -1,0 +1,173 @@
+"""What was tried beside the anomalies that the batch flags, on the same readings: docs/decisions/0033.
+
+    python benchmarks/anomalies.py ../shared/data/nab
+
+- seasonal: robust z-score against the values of the same hour of day (or of the week) of the 28 days before, of seven
+  at least (three of the week's hour)
+- forest: isolation forest, made anew each day (of the machine) or hour (of simulated devices) from what came before;
+  a value is flagged where its score is among the lowest thousandth of those it was made from
+- mad: robust z-score within the folder by the median absolute deviation, as Weir had it before
+- threshold: limits from the rows that the benchmark does not count
+
+Figures: of the machine the benchmark's score; of simulated devices anomalies, precision, and recall of spikes.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import IsolationForest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fleet.backtest import Episode, Truth, score
+from fleet.catalog import load_catalog
+from fleet.nab import probation
+from fleet.nab import score as nab_score
+from fleet.settings import Settings
+from simulators.simulation import plan_parts
+from weir import _anomaly_faults as faults
+from weir import _anomaly_nab as nab
+
+DAYS, LIMITS = 28, (3.5, 5.0, 6.0, 8.0)
+MAD_TO_SIGMA = 1 / NormalDist().inv_cdf(0.75)
+LOWEST = 0.001
+
+
+def deviations(values: pd.Series) -> tuple[float, float]:
+    median = values.median()
+    return median, MAD_TO_SIGMA * (values - median).abs().median()
+
+
+def seasonal(frame: pd.DataFrame, slot: pd.Series, least_days: int) -> np.ndarray:
+    """z of each row of a series with columns at, value; NaN where it has no history or that does not vary."""
+    day = frame["at"].dt.floor("D")
+    z = np.full(len(frame), np.nan)
+    for _, places in frame.groupby(slot.to_numpy()).indices.items():
+        values, days = frame["value"].iloc[places], day.iloc[places]
+        for today in days.unique():
+            past = values[(days < today) & (days >= today - pd.Timedelta(days=DAYS))]
+            if days[past.index].nunique() >= least_days:
+                median, sigma = deviations(past)
+                now = (days == today).to_numpy()
+                z[places[now]] = (values[now] - median) / sigma if sigma > 0 else np.nan
+    return z
+
+
+def forest(features: np.ndarray, period: np.ndarray, reach: int) -> np.ndarray:
+    """Which rows are flagged. Of each period by those up to `reach` periods before."""
+    found = np.zeros(len(features), bool)
+    for now in np.unique(period)[1:]:
+        past = features[(period < now) & (period >= now - reach)]
+        made = IsolationForest(random_state=0).fit(past)
+        here = period == now
+        found[here] = made.score_samples(features[here]) < np.quantile(made.score_samples(past), LOWEST)
+    return found
+
+
+def machine(folder: Path) -> Iterator[tuple[str, float]]:
+    for name, recording in nab._recordings(folder):
+        frame = pd.DataFrame({"at": recording.times, "value": recording.values})
+        value, at, rows = frame["value"], frame["at"].dt, len(frame)
+        before = value[: probation(rows)]
+
+        def told(what: str, flagged: np.ndarray, name: str = name, recording: nab.Recording = recording,
+                 rows: int = rows) -> tuple[str, float]:  # fmt: skip
+            alarms = nab._alarms(np.flatnonzero(flagged).tolist(), recording.times)
+            return f"{name} {what}", nab_score(alarms, recording.windows, rows)
+
+        median, sigma = deviations(before)
+        for limit in (4, 5, 6, 8):
+            yield told(f"threshold mean ± {limit} sd", (value - before.mean()).abs() > limit * before.std())
+            yield told(f"threshold median ± {limit} MAD", (value - median).abs() > limit * sigma)
+        slots = {"day": (at.hour, 7), "week": (at.dayofweek * 24 + at.hour, 3)}
+        for kind, (slot, least) in slots.items():
+            z = np.abs(seasonal(frame, slot, least))
+            for limit in LIMITS:
+                yield told(f"seasonal hour of {kind}, z > {limit:g}", z > limit)
+        turn = 2 * np.pi * at.hour / 24
+        features = np.column_stack([value, value.diff().fillna(0), np.sin(turn), np.cos(turn)])
+        day = (frame["at"].dt.floor("D") - frame["at"].dt.floor("D").min()).dt.days.to_numpy()
+        yield told("forest", forest(features, day, DAYS))
+
+
+def simulated(name: str, readings: int, since: pd.Timedelta) -> tuple[pd.DataFrame, dict[str, list[Truth]]]:
+    """Values, good ones alone, and the faults from `since` on. As `weir anomalies score` has them."""
+    catalog = load_catalog(Settings.load().types_dir)
+    spec = catalog.type(name)
+    messages, _ = faults._messages(catalog, spec, readings, 0)
+    begin_us = int((pd.Timestamp(faults.FIRST) + since).timestamp() * 1e6)
+    truths = {
+        kind: [t for t in some if t.begin_us >= begin_us] for kind, some in faults._truths(spec, messages).items()
+    }
+    table = faults._table(spec, messages).to_pandas()
+    long = table.melt(["device_id", "event_time"], [*spec.metrics], "metric", "value").dropna(subset="value")
+    bounds = {metric: m.range for metric, m in spec.metrics.items() if m.range}
+    good = long["value"].between(long["metric"].map({m: r.low for m, r in bounds.items()}).fillna(-np.inf),
+                                 long["metric"].map({m: r.high for m, r in bounds.items()}).fillna(np.inf))  # fmt: skip
+    gauges = long["metric"].isin([metric for metric, m in spec.metrics.items() if m.kind == "gauge"])
+    found = long[good & gauges].rename(columns={"event_time": "at"})
+    return found.sort_values(["device_id", "metric", "at"], ignore_index=True), truths
+
+
+def figures(flagged: pd.DataFrame, truths: dict[str, list[Truth]], key: Callable[[pd.Series], str]) -> str:
+    times = flagged["at"].astype("int64") // (1000 if str(flagged["at"].dtype).startswith("datetime64[ns") else 1)
+    names = flagged.apply(key, axis=1) if len(flagged) else []
+    found = [Episode("x", name, "s", "info", at, at, at) for name, at in zip(names, times, strict=True)]
+    precision = score(found, [t for some in truths.values() for t in some]).precision
+    recall = score(found, truths["spike"]).recall
+    return f"{len(found):,} anomalies, precision {precision or 0:.1%}, of spikes {recall or 0:.1%}"
+
+
+def by_season(name: str, days: int) -> Iterator[tuple[str, str]]:
+    """The last two days of so many."""
+    catalog = load_catalog(Settings.load().types_dir)
+    (part,) = plan_parts([catalog.type(name)])
+    since = pd.Timedelta(days=days - 2)
+    values, truths = simulated(name, round(days * 86_400 * part.rate), since)
+    late = values["at"] >= pd.Timestamp(faults.FIRST) + since
+    series = values.groupby(["device_id", "metric"], sort=False)
+    z = np.concatenate([seasonal(of, of["at"].dt.hour, 7) for _, of in series])
+    for limit in LIMITS:
+        yield (
+            f"{name} seasonal hour of day, z > {limit:g}",
+            figures(values[late & (np.abs(z) > limit)], truths, _series),
+        )
+    folders = values.groupby(["device_id", "metric", values["at"].dt.floor("h")], sort=False)["value"]
+    median = folders.transform("median")
+    sigma = MAD_TO_SIGMA * (values["value"] - median).abs().groupby(
+        [values["device_id"], values["metric"], values["at"].dt.floor("h")], sort=False
+    ).transform("median")
+    mad = (values["value"] - median).abs() > 5 * sigma.where(sigma > 0)
+    yield f"{name} mad, z > 5", figures(values[late & mad], truths, _series)
+
+
+def by_forest(name: str, readings: int) -> tuple[str, str]:
+    """Of all metrics of a device at once, from the second hour on."""
+    hour = pd.Timedelta(hours=1)
+    values, truths = simulated(name, readings, hour)
+    wide = values.pivot_table(index=["at", "device_id"], columns="metric", values="value").dropna().reset_index()
+    metrics = [column for column in wide.columns if column not in ("at", "device_id")]
+    hours = ((wide["at"] - pd.Timestamp(faults.FIRST)) // hour).to_numpy()
+    found = wide[forest(wide[metrics].to_numpy(), hours, 1)]
+    of_devices = {k: [t._replace(device=t.device.split()[0]) for t in some] for k, some in truths.items()}
+    return f"{name} forest", figures(found, of_devices, lambda row: row["device_id"])
+
+
+def _series(row: pd.Series) -> str:
+    return faults._series(row["device_id"], row["metric"])
+
+
+def main() -> None:
+    for what, value in machine(Path(sys.argv[1])):
+        print(f"{what:70} {value:6.1f}", flush=True)
+    print(*by_forest("weather_station", 100_000), flush=True)
+    for what, said in by_season("room_node", 10):
+        print(what, said, flush=True)
+
+
+if __name__ == "__main__":
+    main()
