@@ -32,6 +32,8 @@ SHARE = 0.001
 """Of the messages that a fault touches; more where one fault touches many."""
 SILENT_FOR = 6
 """Cadences that a device says nothing."""
+FAULTS = ("spike", "out_of_range", "stuck", "dropout")
+"""In the order in which they are shown."""
 
 
 @dataclass(frozen=True)
@@ -126,14 +128,12 @@ def _truths(spec: DeviceType, messages: Sequence[Message]) -> dict[str, list[Tru
                 touched.setdefault((message.fault.kind, _series(message.reading.device_id, name)), []).append(
                     message.due_us
                 )
-    found: dict[str, list[Truth]] = {}
+    found: dict[str, list[Truth]] = {kind: [] for kind in FAULTS}
     for (kind, series), times in touched.items():
         apart_us = _micros(spec.metrics[series.rpartition(" ")[2]].stuck_after) if kind == "stuck" else reach_us
         breaks = [(before, after) for before, after in pairwise(times) if after - before > apart_us]
         begins, ends = [times[0], *(after for _, after in breaks)], [*(before for before, _ in breaks), times[-1]]
-        found.setdefault(kind, []).extend(
-            Truth(series, begin, end + reach_us) for begin, end in zip(begins, ends, strict=True)
-        )
+        found[kind].extend(Truth(series, begin, end + reach_us) for begin, end in zip(begins, ends, strict=True))
     return found
 
 
@@ -170,10 +170,9 @@ def as_object(found: Sequence[Scored]) -> list[dict[str, Any]]:
 
 def as_lines(found: Sequence[Scored]) -> Iterator[str]:
     for s in found:
-        told = ", ".join(f"{kind} {n:,}" for kind, n in s.faults.items())
-        yield f"{s.spec.type}: {s.readings:,} readings in {s.span / timedelta(hours=1):.1f} h; faults: {told}"
-        head = ("anomaly", "found", "precision", *(f"of {fault}" for fault in s.faults))
-        yield from aligned([head, *(_row(s, kind) for kind in KINDS)])
+        yield f"{s.spec.type}: {s.readings:,} readings in {s.span / timedelta(hours=1):.1f} h"
+        head = ("", "found", "precision", *(f"of {fault}" for fault in s.faults))
+        yield from aligned([head, ("faults", "", "", *map(str, s.faults.values())), *(_row(s, kind) for kind in KINDS)])
 
 
 def _row(s: Scored, kind: str) -> tuple[str, ...]:
