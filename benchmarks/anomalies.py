@@ -6,7 +6,7 @@
   at least (three of the week's hour)
 - forest: isolation forest, made anew each day (of the machine) or hour (of simulated devices) from what came before;
   a value is flagged where its score is among the lowest thousandth of those it was made from
-- mad: robust z-score within the folder by the median absolute deviation, as Weir had it before
+- folder: robust z-score within the folder; both by the median absolute deviation (as Weir had it) and as it is now
 - threshold: limits from the rows that the benchmark does not count
 
 Figures: of the machine the benchmark's score; of simulated devices anomalies, precision, and recall of spikes.
@@ -23,6 +23,7 @@ from sklearn.ensemble import IsolationForest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from etl import kernel
 from fleet.backtest import Episode, Truth, score
 from fleet.catalog import load_catalog
 from fleet.nab import probation
@@ -35,14 +36,28 @@ from weir import _anomaly_nab as nab
 DAYS, LIMITS = 28, (3.5, 5.0, 6.0, 8.0)
 MAD_TO_SIGMA = 1 / NormalDist().inv_cdf(0.75)
 LOWEST = 0.001
+SEEDS = range(5)
+HOUR = pd.Timedelta(hours=1)
 
 
-def deviations(values: pd.Series) -> tuple[float, float]:
-    median = values.median()
-    return median, MAD_TO_SIGMA * (values - median).abs().median()
+def mad(values: pd.Series) -> float:
+    """Where half of the values are equal, by the mean deviation."""
+    off = (values - values.median()).abs()
+    return MAD_TO_SIGMA * off.median() or kernel.MEAN_DEVIATION_TO_SIGMA * off.mean()
 
 
-def seasonal(frame: pd.DataFrame, slot: pd.Series, least_days: int) -> np.ndarray:
+def tails(values: pd.Series) -> float:
+    """As the batch does within a folder."""
+    _, sigma = kernel._medians_and_deviations(values.to_numpy(float), np.array([len(values)]))
+    return sigma[0]
+
+
+DEVIATIONS: dict[str, Callable[[pd.Series], float]] = {"mad": mad, "tails": tails}
+
+
+def seasonal(
+    frame: pd.DataFrame, slot: pd.Series, least_days: int, deviation: Callable[[pd.Series], float]
+) -> np.ndarray:
     """z of each row of a series with columns at, value; NaN where it has no history or that does not vary."""
     day = frame["at"].dt.floor("D")
     z = np.full(len(frame), np.nan)
@@ -51,18 +66,17 @@ def seasonal(frame: pd.DataFrame, slot: pd.Series, least_days: int) -> np.ndarra
         for today in days.unique():
             past = values[(days < today) & (days >= today - pd.Timedelta(days=DAYS))]
             if days[past.index].nunique() >= least_days:
-                median, sigma = deviations(past)
-                now = (days == today).to_numpy()
-                z[places[now]] = (values[now] - median) / sigma if sigma > 0 else np.nan
+                sigma, now = deviation(past), (days == today).to_numpy()
+                z[places[now]] = (values[now] - past.median()) / sigma if sigma > 0 else np.nan
     return z
 
 
-def forest(features: np.ndarray, period: np.ndarray, reach: int) -> np.ndarray:
+def forest(features: np.ndarray, period: np.ndarray, reach: int, seed: int = 0) -> np.ndarray:
     """Which rows are flagged. Of each period by those up to `reach` periods before."""
     found = np.zeros(len(features), bool)
     for now in np.unique(period)[1:]:
         past = features[(period < now) & (period >= now - reach)]
-        made = IsolationForest(random_state=0).fit(past)
+        made = IsolationForest(random_state=seed).fit(past)
         here = period == now
         found[here] = made.score_samples(features[here]) < np.quantile(made.score_samples(past), LOWEST)
     return found
@@ -79,19 +93,20 @@ def machine(folder: Path) -> Iterator[tuple[str, float]]:
             alarms = nab._alarms(np.flatnonzero(flagged).tolist(), recording.times)
             return f"{name} {what}", nab_score(alarms, recording.windows, rows)
 
-        median, sigma = deviations(before)
         for limit in (4, 5, 6, 8):
             yield told(f"threshold mean ± {limit} sd", (value - before.mean()).abs() > limit * before.std())
-            yield told(f"threshold median ± {limit} MAD", (value - median).abs() > limit * sigma)
+            yield told(f"threshold median ± {limit} MAD", (value - before.median()).abs() > limit * mad(before))
         slots = {"day": (at.hour, 7), "week": (at.dayofweek * 24 + at.hour, 3)}
         for kind, (slot, least) in slots.items():
-            z = np.abs(seasonal(frame, slot, least))
-            for limit in LIMITS:
-                yield told(f"seasonal hour of {kind}, z > {limit:g}", z > limit)
+            for by, deviation in DEVIATIONS.items():
+                z = np.abs(seasonal(frame, slot, least, deviation))
+                for limit in LIMITS:
+                    yield told(f"seasonal hour of {kind} {by}, z > {limit:g}", z > limit)
         turn = 2 * np.pi * at.hour / 24
         features = np.column_stack([value, value.diff().fillna(0), np.sin(turn), np.cos(turn)])
         day = (frame["at"].dt.floor("D") - frame["at"].dt.floor("D").min()).dt.days.to_numpy()
-        yield told("forest", forest(features, day, DAYS))
+        for seed in SEEDS:
+            yield told(f"forest, seed {seed}", forest(features, day, DAYS, seed))
 
 
 def simulated(name: str, readings: int, since: pd.Timedelta) -> tuple[pd.DataFrame, dict[str, list[Truth]]]:
@@ -130,31 +145,30 @@ def by_season(name: str, days: int) -> Iterator[tuple[str, str]]:
     values, truths = simulated(name, round(days * 86_400 * part.rate), since)
     late = values["at"] >= pd.Timestamp(faults.FIRST) + since
     series = values.groupby(["device_id", "metric"], sort=False)
-    z = np.concatenate([seasonal(of, of["at"].dt.hour, 7) for _, of in series])
-    for limit in LIMITS:
-        yield (
-            f"{name} seasonal hour of day, z > {limit:g}",
-            figures(values[late & (np.abs(z) > limit)], truths, _series),
-        )
+    for by, deviation in DEVIATIONS.items():
+        z = np.concatenate([seasonal(of, of["at"].dt.hour, 7, deviation) for _, of in series])
+        for limit in LIMITS:
+            flagged = values[late & (np.abs(z) > limit)]
+            yield f"{name} seasonal hour of day {by}, z > {limit:g}", figures(flagged, truths, _series)
     folders = values.groupby(["device_id", "metric", values["at"].dt.floor("h")], sort=False)["value"]
-    median = folders.transform("median")
-    sigma = MAD_TO_SIGMA * (values["value"] - median).abs().groupby(
-        [values["device_id"], values["metric"], values["at"].dt.floor("h")], sort=False
-    ).transform("median")
-    mad = (values["value"] - median).abs() > 5 * sigma.where(sigma > 0)
-    yield f"{name} mad, z > 5", figures(values[late & mad], truths, _series)
+    for by, deviation in DEVIATIONS.items():
+        off = (values["value"] - folders.transform("median")).abs() / folders.transform(deviation)
+        for limit in LIMITS:
+            flagged = values[late & np.isfinite(off) & (off > limit)]
+            yield f"{name} folder {by}, z > {limit:g}", figures(flagged, truths, _series)
 
 
-def by_forest(name: str, readings: int) -> tuple[str, str]:
-    """Of all metrics of a device at once, from the second hour on."""
-    hour = pd.Timedelta(hours=1)
-    values, truths = simulated(name, readings, hour)
-    wide = values.pivot_table(index=["at", "device_id"], columns="metric", values="value").dropna().reset_index()
-    metrics = [column for column in wide.columns if column not in ("at", "device_id")]
-    hours = ((wide["at"] - pd.Timestamp(faults.FIRST)) // hour).to_numpy()
-    found = wide[forest(wide[metrics].to_numpy(), hours, 1)]
-    of_devices = {k: [t._replace(device=t.device.split()[0]) for t in some] for k, some in truths.items()}
-    return f"{name} forest", figures(found, of_devices, lambda row: row["device_id"])
+def by_forest(name: str, readings: int, apart: list[str], together: list[str], reach: int) -> tuple[str, str]:
+    """From the second hour on, by up to `reach` hours before. A row for each time and `apart`, with all that is of
+    `together`."""
+    values, truths = simulated(name, readings, HOUR)
+    wide = values.pivot_table(index=["at", *apart], columns=together, values="value").dropna()
+    at = wide.index.get_level_values("at")
+    flagged = wide.index.to_frame(index=False)[
+        forest(wide.to_numpy(), ((at - pd.Timestamp(faults.FIRST)) // HOUR).to_numpy(), reach)
+    ]
+    of_rows = {k: [t._replace(device=t.device.split()[0] if apart else "") for t in some] for k, some in truths.items()}
+    return f"{name} forest", figures(flagged, of_rows, lambda row: row["device_id"] if apart else "")
 
 
 def _series(row: pd.Series) -> str:
@@ -164,7 +178,8 @@ def _series(row: pd.Series) -> str:
 def main() -> None:
     for what, value in machine(Path(sys.argv[1])):
         print(f"{what:70} {value:6.1f}", flush=True)
-    print(*by_forest("weather_station", 100_000), flush=True)
+    print(*by_forest("weather_station", 100_000, ["device_id"], ["metric"], 1), flush=True)
+    print(*by_forest("room_node", 100_000, [], ["device_id", "metric"], 24), flush=True)
     for what, said in by_season("room_node", 10):
         print(what, said, flush=True)
 
