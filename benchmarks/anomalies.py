@@ -7,6 +7,7 @@
 - forest: isolation forest, made anew each day (of the machine) or hour (of simulated devices) from what came before;
   a value is flagged where its score is among the lowest thousandth of those it was made from
 - folder: robust z-score within the folder; both by the median absolute deviation (as Weir had it) and as it is now
+- unseen: as the batch has it, with other lengths of the past, shares of hours left out, and room beyond
 - threshold: limits from the rows that the benchmark does not count
 
 Figures: of the machine the benchmark's score; of simulated devices anomalies, precision, and recall of spikes.
@@ -24,6 +25,7 @@ from sklearn.ensemble import IsolationForest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from etl import kernel
+from fleet.anomaly import LEAST_DAYS
 from fleet.backtest import Episode, Truth, score
 from fleet.catalog import load_catalog
 from fleet.nab import probation
@@ -36,7 +38,7 @@ from weir import _anomaly_nab as nab
 DAYS, LIMITS = 28, (3.5, 5.0, 6.0, 8.0)
 MAD_TO_SIGMA = 1 / NormalDist().inv_cdf(0.75)
 LOWEST = 0.001
-SEEDS = range(5)
+SEEDS = range(3)
 HOUR = pd.Timedelta(hours=1)
 
 
@@ -71,6 +73,20 @@ def seasonal(
     return z
 
 
+def unseen(frame: pd.DataFrame, reach: int, trim: float, room: float) -> np.ndarray:
+    """Which rows are flagged."""
+    hours = frame.groupby(frame["at"].dt.floor("h"))["value"].agg(["min", "max"])
+    day, found = frame["at"].dt.floor("D"), np.zeros(len(frame), bool)
+    for today in day.unique():
+        past = hours[(hours.index < today) & (hours.index >= today - pd.Timedelta(days=reach))]
+        if past.index.floor("D").nunique() >= LEAST_DAYS:
+            low = np.quantile(past["min"], trim, method="inverted_cdf")
+            high = np.quantile(past["max"], 1 - trim, method="inverted_cdf")
+            beyond = ~frame["value"].between(low - room * (high - low), high + room * (high - low))
+            found |= (beyond & (day == today)).to_numpy()
+    return found
+
+
 def forest(features: np.ndarray, period: np.ndarray, reach: int, seed: int = 0) -> np.ndarray:
     """Which rows are flagged. Of each period by those up to `reach` periods before."""
     found = np.zeros(len(features), bool)
@@ -96,6 +112,9 @@ def machine(folder: Path) -> Iterator[tuple[str, float]]:
         for limit in (4, 5, 6, 8):
             yield told(f"threshold mean ± {limit} sd", (value - before.mean()).abs() > limit * before.std())
             yield told(f"threshold median ± {limit} MAD", (value - before.median()).abs() > limit * mad(before))
+        for reach in (14, DAYS, 56):
+            for trim, room in ((0, 0), (0, 0.1), (0.01, 0), (0.01, 0.05), (0.01, 0.1), (0.01, 0.2), (0.02, 0.1)):
+                yield told(f"unseen {reach} d, {trim} out, {room} room", unseen(frame, reach, trim, room))
         slots = {"day": (at.hour, 7), "week": (at.dayofweek * 24 + at.hour, 3)}
         for kind, (slot, least) in slots.items():
             for by, deviation in DEVIATIONS.items():

@@ -39,10 +39,12 @@ MAX_TASK_ROWS = 200_000
 never divided, so the largest of these may be more."""
 
 
-def derive(spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles]) -> list[Derived]:
-    """In the order of the partitions. They are of one type; all of them are computed in one go."""
+def derive(
+    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles], past: kernel.Past
+) -> list[Derived]:
+    """In the order of the partitions. They are of one type; all of them are computed in one go. `past`: etl.history."""
     wanted = list(partitions)
-    tables = _tables(spark, lake, spec, wanted)
+    tables = _tables(spark, lake, spec, wanted, past)
     counts = {row["starts_at"]: row for row in _summed(tables["counts"])} if tables else {}
     strangers = set(counts) - {p.partition.start for p in wanted}
     if strangers:
@@ -51,7 +53,7 @@ def derive(spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Iter
 
 
 def _tables(
-    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Sequence[PartitionFiles]
+    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Sequence[PartitionFiles], past: kernel.Past
 ) -> dict[str, pa.Table]:
     """Those of etl.kernel, of all partitions, in no order; none where there are no rows. One Spark action."""
     from pyspark import cloudpickle
@@ -64,7 +66,7 @@ def _tables(
     rows = spark_frame(spark, lake, spec, partitions)
     found = (
         rows.repartition(tasks, "device_id", F.date_trunc(grain, "event_time"))
-        .mapInArrow(partial(kernel.pieces, metrics(spec), grain), kernel.PIECE)
+        .mapInArrow(partial(kernel.pieces, metrics(spec), grain, past), kernel.PIECE)
         .toArrow()
     )
     pieces: dict[str, list[pa.Table]] = {}

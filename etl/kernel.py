@@ -11,6 +11,7 @@ All of a device's readings of one partition must be in one table; it may hold an
   z-score: of a gauge's good values, by their median and deviation. Rate: from a gauge's good value to the next. Stuck:
   equal good values, one after the other, from the moment at which they have lasted too long; a run is one anomaly.
   Missing: from a known value, good or bad, to the next.
+- Unseen: beyond limits that are given, from what the device said on the days before; a run of such values is one.
 
 Sums go over rows in order of time and Kafka position, so that every run gives the same bits.
 """
@@ -82,15 +83,20 @@ class Found(NamedTuple):
     high: np.ndarray
 
 
+Past = Mapping[tuple[str, str, int], tuple[float, float]]
+"""(metric, device, day in µs since the epoch) → the limits of a gauge's values in folders that begin on that day."""
+EVERYTHING = (-np.inf, np.inf)
 NONE = Found(np.empty(0, np.int64), *(np.empty(0) for _ in range(3)))
 
 
-def pieces(metrics: Sequence[Metric], grain: str, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def pieces(
+    metrics: Sequence[Metric], grain: str, past: Past, batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
     """One Spark task: its rows in, all tables of `derive` out, cut into PIECEs."""
     rows = [batch for batch in batches if batch.num_rows]
     if not rows:
         return
-    for name, table in derive(pa.Table.from_batches(rows), metrics, grain).items():
+    for name, table in derive(pa.Table.from_batches(rows), metrics, grain, past).items():
         for start in range(0, max(table.num_rows, 1), PIECE_ROWS):
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, table.schema) as stream:
@@ -99,7 +105,7 @@ def pieces(metrics: Sequence[Metric], grain: str, batches: Iterable[pa.RecordBat
             yield pa.RecordBatch.from_arrays([pa.array([name]), piece], ["name", "piece"])
 
 
-def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, pa.Table]:
+def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str, past: Past) -> dict[str, pa.Table]:
     """`rows` have the columns of the lake's data files and spec_version; at least one. `grain` is hour, day or month.
 
     - counts, a row per partition: starts_at, spec_version (the newest), landed, duplicate, quarantined, valid, and of
@@ -108,15 +114,15 @@ def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, p
       stddev (of the sample; null of one value), last (by time and Kafka position), anomalies (values with any)
     - anomalies, a row for each value and kind: `range` (outside, kept or quarantined; score is the distance), `zscore`,
       `rate` (score is the change for each `within`), `stuck` and `missing` (scores are the seconds that the run lasts,
-      and the silence that ends with the value); low and high are the limits it broke, of a stuck value the value
-      itself, of a silence 0 and the seconds allowed
+      and the silence that ends with the value), `unseen` (score is the distance); low and high are the limits it broke,
+      of a stuck value the value itself, of a silence 0 and the seconds allowed
     - bad_values: IDENTITY, metric, value, low, high; bad_readings: IDENTITY
     """
     with np.errstate(all="ignore"):
-        return _derive(rows.combine_chunks(), metrics, grain)
+        return _derive(rows.combine_chunks(), metrics, grain, past)
 
 
-def _derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, pa.Table]:
+def _derive(rows: pa.Table, metrics: Sequence[Metric], grain: str, past: Past) -> dict[str, pa.Table]:
     rows = _in_order(rows)
     device, event = _codes(rows["device_id"]), _micros(rows["event_time"])
     starts = _floor(event, UNITS[grain])
@@ -137,6 +143,8 @@ def _derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, 
     }  # fmt: skip
 
     series, buckets = _numbered(device, starts), _Buckets(rows, device, event)
+    first = np.flatnonzero(np.diff(series, prepend=-1))
+    known_as = [*zip(rows["device_id"].take(first).to_pylist(), _floor(starts[first], "D").tolist(), strict=True)]
     rollups: list[pa.Table] = []
     anomalies: list[pa.Table] = []
     bad_values: list[pa.Table] = []
@@ -144,11 +152,12 @@ def _derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, 
         value, good = values[m.name], known[m.name] & ~bad[m.name]
         gauge = np.flatnonzero(good & m.gauge)
         found = {
-            "range": _beyond(m, value, np.flatnonzero(outside[m.name])),
+            "range": _beyond(value, np.flatnonzero(outside[m.name]), m.low, m.high),
             "zscore": _scores(value, gauge, series),
             "rate": _changes(m, value, gauge, series, event),
             "stuck": _stuck(m, value, gauge, series, event),
             "missing": _silences(m, np.flatnonzero(known[m.name]), series, event),
+            "unseen": _unseen(value, gauge, series, [past.get((m.name, *one), EVERYTHING) for one in known_as]),
         }
         unusual = np.zeros_like(good)
         for kind, (places, score, low, high) in found.items():
@@ -156,7 +165,7 @@ def _derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, 
             columns = {"value": value[places], "score": score, "low": low, "high": high}
             anomalies.append(_rows_at(places, rows.select(OF_ANOMALY), columns, metric=m.name, kind=kind))
         rollups += buckets.rollups(m.name, value, good, unusual)
-        places, _, low, high = _beyond(m, value, np.flatnonzero(bad[m.name]))
+        places, _, low, high = _beyond(value, np.flatnonzero(bad[m.name]), m.low, m.high)
         columns = {"value": value[places], "low": low, "high": high}
         bad_values.append(_rows_at(places, rows.select(IDENTITY), columns, metric=m.name))
     return {
@@ -198,10 +207,20 @@ def _copies(rows: pa.Table, values: Mapping[str, np.ndarray], moment: np.ndarray
     return found
 
 
-def _beyond(m: Metric, value: np.ndarray, outside: np.ndarray) -> Found:
-    x = value[outside]
-    distance = np.where(x < m.low, m.low - x, x - m.high)
-    return Found(outside, distance, np.full_like(x, m.low), np.full_like(x, m.high))
+def _beyond(value: np.ndarray, places: np.ndarray, low: "float | np.ndarray", high: "float | np.ndarray") -> Found:
+    """All of these places; the score is how far from the nearer limit."""
+    x = value[places]
+    return Found(places, np.where(x < low, low - x, x - high), np.zeros_like(x) + low, np.zeros_like(x) + high)
+
+
+def _unseen(value: np.ndarray, sample: np.ndarray, series: np.ndarray, limits: Sequence[tuple[float, float]]) -> Found:
+    """`limits` of each series. A run of values beyond them is told at its first."""
+    if all(of_series is EVERYTHING for of_series in limits):
+        return NONE
+    low, high = np.array(limits)[series[sample]].T
+    beyond = (value[sample] < low) | (value[sample] > high)
+    begins = beyond & (np.diff(_numbered(series[sample], beyond), prepend=-1) != 0)
+    return _beyond(value, sample[begins], low[begins], high[begins])
 
 
 def _scores(value: np.ndarray, sample: np.ndarray, series: np.ndarray) -> Found:

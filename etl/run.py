@@ -221,10 +221,12 @@ class Job:
         elif ready:
             from connections.spark import session
             from etl.derive import derive
+            from etl.history import past
 
             spec = self.catalog.type(batch.type)
+            before = past(self.warehouse, spec, ready)
             with session(self.settings, f"weir-etl-{batch.type}") as spark:
-                done = derive(spark, self.lake, spec, ready)
+                done = derive(spark, self.lake, spec, ready, before)
             for d in done:
                 yield d.files, lambda d=d: load_readings(self.warehouse, spec, d, run_id)
 

@@ -80,6 +80,8 @@ def _limits(metric: Metric) -> Iterator[str]:
         yield f"a change of more than {metric.max_change.by:g} in {_duration(metric.max_change.within)}"
     if metric.stuck_after:
         yield f"the same for longer than {_duration(metric.stuck_after)}"
+    if metric.history:
+        yield f"unlike the {_duration(metric.history)} before"
 
 
 def _rule(rule: Rule) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
+from fleet.anomaly import LEAST_DAYS
 from fleet.duration import Duration, format_duration, parse_duration
 from fleet.rule import WORDS, Rule, Strict, check_expression, uses_metric, uses_site_functions
 from fleet.units import UNITS
@@ -33,6 +34,7 @@ HOME_DASHBOARD = "fleet"
 MAX_VERSION = 1_000_000
 SILENT_CADENCES = 3
 """So many readings that did not come are a silence, where a spec says nothing else."""
+LEAST_HISTORY = timedelta(days=LEAST_DAYS)
 FOLDER_SPANS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "month": timedelta(days=28)}
 """What any folder of the lake spans at least."""
 
@@ -105,6 +107,8 @@ class Metric(Strict):
     max_change: Change | None = None
     stuck_after: Span | None = None
     """The batch flags a gauge that changes by more, or says the same for longer, as an anomaly; neither is bad data."""
+    history: Span | None = None
+    """So does a value that lies beyond what the device said in so long before."""
     simulate: Profile | None = None
 
     @field_validator("unit")
@@ -118,8 +122,8 @@ class Metric(Strict):
     def _consistent(self) -> "Metric":
         if "outside" in self.model_fields_set and self.range is None:
             raise ValueError("outside says what happens beyond the range, and there is no range")
-        if self.kind != "gauge" and (self.max_change or self.stuck_after):
-            raise ValueError("max_change and stuck_after are for gauges: a state stays, a counter grows")
+        if self.kind != "gauge" and (self.max_change or self.stuck_after or self.history):
+            raise ValueError("max_change, stuck_after and history are for gauges: a state stays, a counter grows")
         profile = self.simulate
         if profile and profile.range and self.range and not profile.range.inside(self.range):
             raise ValueError("simulate.range must lie inside range: a simulator says only what the sensor could")
@@ -276,14 +280,22 @@ class RuledType(Strict):
         return problems
 
     def _metrics(self) -> list[str]:
-        """The batch looks for what is stuck within a folder of the lake."""
-        span = FOLDER_SPANS[self.folder_grain]
-        return [
-            f"metrics.{name}.stuck_after: {format_duration(metric.stuck_after)} is never seen: the batch looks at one"
-            f" {self.folder_grain} at a time, as this cadence has it; shorter than {format_duration(span)}"
-            for name, metric in self.metrics.items()
-            if metric.stuck_after is not None and metric.stuck_after >= span
-        ]
+        """The batch looks for what is stuck within a folder of the lake, and keeps the past as rollups."""
+        span, problems = FOLDER_SPANS[self.folder_grain], []
+        for name, metric in self.metrics.items():
+            if metric.stuck_after is not None and metric.stuck_after >= span:
+                problems.append(
+                    f"metrics.{name}.stuck_after: {format_duration(metric.stuck_after)} is never seen: the batch looks"
+                    f" at one {self.folder_grain} at a time, as this cadence has it;"
+                    f" shorter than {format_duration(span)}"
+                )
+            if metric.history is not None and not LEAST_HISTORY <= metric.history <= self.retention.rollups:
+                problems.append(
+                    f"metrics.{name}.history: {format_duration(metric.history)} is not between"
+                    f" {format_duration(LEAST_HISTORY)}, of which less says too little, and what is kept,"
+                    f" {format_duration(self.retention.rollups)} (retention.rollups)"
+                )
+        return problems
 
     def _adapter(self) -> list[str]:
         problems = []

@@ -1,7 +1,7 @@
 """Anomalies of simulated readings with faults, from the batch's kernel, beside the faults as they were injected."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from math import ceil
@@ -23,6 +23,7 @@ from simulators.faults import Plan
 from simulators.message import Message
 from simulators.run import Wires
 from simulators.simulation import Part, plan_parts, simulated_readings, simulated_types
+from weir._anomaly_past import past_of
 from weir._table import aligned
 
 FIRST = datetime(2026, 1, 5, tzinfo=UTC)
@@ -32,6 +33,8 @@ SHARE = 0.001
 """Of the messages that a fault touches; more where one fault touches many."""
 SILENT_FOR = 6
 """Cadences that a device says nothing."""
+PAST, PAST_CADENCE = timedelta(days=8), timedelta(minutes=10)
+"""What the days before were like, in less readings."""
 FAULTS = ("spike", "out_of_range", "stuck", "dropout")
 """In the order in which they are shown."""
 
@@ -59,7 +62,8 @@ def scored(name: str | None, readings: int, seed: int) -> list[Scored]:
 def _of_type(catalog: Catalog, spec: DeviceType, readings: int, seed: int) -> Scored:
     messages, span = _messages(catalog, spec, readings, seed)
     truths = _truths(spec, messages)
-    found = _episodes(kernel.derive(_table(spec, messages), metrics(spec), spec.folder_grain)["anomalies"])
+    past = _past(spec, FIRST + span, seed)
+    found = _episodes(kernel.derive(_table(spec, messages), metrics(spec), spec.folder_grain, past)["anomalies"])
     everything = [truth for of_kind in truths.values() for truth in of_kind]
     return Scored(
         spec, len(messages), span,
@@ -75,12 +79,28 @@ def _of_type(catalog: Catalog, spec: DeviceType, readings: int, seed: int) -> Sc
 
 def _messages(catalog: Catalog, spec: DeviceType, readings: int, seed: int) -> tuple[list[Message], timedelta]:
     """With faults; and how long they take."""
-    is_free = spec.simulation is not None and spec.simulation.model == "independent"
-    (part,) = plan_parts([spec], DEVICES if is_free else None)
+    part = _part(spec)
     span = timedelta(seconds=readings / part.rate)
-    first_us = round(FIRST.timestamp()) * 1_000_000
+    first_us = _epoch_us(FIRST)
     clean = simulated_readings([part], first_us=first_us, end_us=first_us + _micros(span), seed=seed)
     return list(inject(Wires.of(catalog).messages(clean), _plans(part), seed, catalog)), span
+
+
+def _past(spec: DeviceType, end: datetime, seed: int) -> kernel.Past:
+    """Of the days up to `end`, from other readings without faults, at a cadence of its own."""
+    part = replace(_part(spec), cadence=PAST_CADENCE)
+    before = simulated_readings(
+        [part], first_us=_epoch_us(FIRST - PAST), end_us=_epoch_us(FIRST), seed=seed + 1
+    )  # fmt: skip
+    rollups = kernel.derive(_table(spec, [*Wires.of([spec]).messages(before)]), metrics(spec), "month", {})["rollups"]
+    days = [FIRST + timedelta(days=n) for n in range((end - FIRST).days + 1)]
+    return past_of(rollups, days, PAST + (end - FIRST))
+
+
+def _part(spec: DeviceType) -> Part:
+    is_free = spec.simulation is not None and spec.simulation.model == "independent"
+    (part,) = plan_parts([spec], DEVICES if is_free else None)
+    return part
 
 
 def _plans(part: Part) -> list[Plan]:
@@ -145,6 +165,10 @@ def _episodes(anomalies: pa.Table) -> dict[str, list[Episode]]:
     for kind, device, metric, site, at in zip(*names, times, strict=True):
         found[kind].append(Episode(kind, _series(device, metric), site, "info", at, at, at))
     return found
+
+
+def _epoch_us(moment: datetime) -> int:
+    return round(moment.timestamp()) * 1_000_000
 
 
 def _micros(time: timedelta | None) -> int:

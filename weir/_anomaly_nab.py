@@ -16,11 +16,13 @@ from etl import kernel
 from fleet.errors import DataError
 from fleet.lake_layout import IDENTITY_COLUMNS, SOURCE_COLUMNS
 from fleet.nab import REWARD_LOW_FN, REWARD_LOW_FP, STANDARD, Window, probation, score
+from weir._anomaly_past import past_of
 
 WINDOWS = "windows.json"
 PROFILES = {"standard": STANDARD, "reward_low_fp": REWARD_LOW_FP, "reward_low_fn": REWARD_LOW_FN}
 CADENCE, GRAIN = timedelta(minutes=5), "day"
 """Of all recordings; and how a type of that cadence lies in the lake."""
+HISTORY = timedelta(days=28)
 QUIET = timedelta(days=1)
 """Anomalies with less between them are one alarm, at the first: a person is told once."""
 VALUE = "value"
@@ -93,13 +95,17 @@ def _moment(text: str) -> datetime:
 
 def _found(recording: Recording) -> dict[str, list[int]]:
     """Kind → rows, in order. The limits are what the rows before the scored part suggest: for the plain range their
-    mean and as many deviations as a z-score may have, for the rate their largest change."""
+    mean and as many deviations as a z-score may have, for the rate their largest change. What is unseen is so for four
+    weeks, as long as there were any."""
     before = recording.values[: probation(len(recording.values))]
     mean, room = fmean(before), kernel.Z_LIMIT * stdev(before)
     change = max(abs(after - value) for value, after in pairwise(before))
     metric = kernel.Metric(VALUE, True, mean - room, mean + room, False, change, CADENCE.total_seconds())
-    found = kernel.derive(_table(recording), [metric], GRAIN)["anomalies"]
-    rows: dict[str, list[int]] = {"range": [], "zscore": [], "rate": []}
+    readings = _table(recording)
+    days = sorted({at.replace(hour=0, minute=0, second=0) for at in recording.times})
+    past = past_of(kernel.derive(readings, [metric], GRAIN, {})["rollups"], days, HISTORY)
+    found = kernel.derive(readings, [metric], GRAIN, past)["anomalies"]
+    rows: dict[str, list[int]] = {"range": [], "zscore": [], "rate": [], "unseen": []}
     for kind, row in zip(found["kind"].to_pylist(), found["kafka_offset"].to_pylist(), strict=True):
         rows[kind].append(row)
     return {kind: sorted(places) for kind, places in rows.items()}

@@ -26,6 +26,8 @@ METRICS = [
     Metric("b", gauge=True, low=-5.0, high=5.0, quarantines=False, change=5.0, within=1.0, stuck_after=3.0),
     Metric("c", gauge=False, low=-math.inf, high=math.inf, quarantines=False, silent_after=2.0),
 ]
+SEEN = {("b", "d"): (-2.0, 1.5), ("a", "e"): (0.0, 5.0)}
+"""Of some devices and metrics, on all days."""
 T0 = datetime(2026, 11, 22, 23, 58, tzinfo=UTC)
 SCHEMA = arrow_schema(
     {
@@ -47,6 +49,12 @@ def reading(offset: int, seconds: float = 0, **changes: Any) -> Row:
         "kafka_topic": "t", "kafka_partition": 0, "kafka_offset": offset, "kafka_timestamp": T0, "spec_version": 1,
     } | changes  # fmt: skip
     return row | {"carried": row.get("carried", [m.name for m in METRICS if m.name in changes])}
+
+
+def past_of(rows: list[Row], grain: Grain) -> kernel.Past:
+    days = {floor(floor(row["event_time"], grain), "day") for row in rows}
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return {(*who, (day - epoch) // timedelta(microseconds=1)): seen for who, seen in SEEN.items() for day in days}
 
 
 # In plain Python
@@ -101,7 +109,8 @@ def slowly(rows: list[Row], grain: Grain) -> dict[str, Any]:
         good = [(row, v) for row, m, v in found if m.gauge and not (m.quarantines and not m.low <= v <= m.high)]
         limits = limits_of([v for _, v in good])
         of_runs = {id(row): said for row, *said in changed_and_stuck(found[0][1], good)}
-        before = None
+        seen_low, seen_high = SEEN.get((found[0][1].name, found[0][0]["device_id"]), (-math.inf, math.inf))
+        before, was_seen = None, True
         for row, m, value in found:
             outside, kinds = not m.low <= value <= m.high, []
             if outside:
@@ -117,6 +126,12 @@ def slowly(rows: list[Row], grain: Grain) -> dict[str, Any]:
             before = row["event_time"]
             if silence > m.silent_after:
                 kinds.append(("missing", silence, 0, m.silent_after))
+            if m.gauge and not (outside and m.quarantines):
+                is_seen = seen_low <= value <= seen_high
+                if was_seen and not is_seen:
+                    distance = seen_low - value if value < seen_low else value - seen_high
+                    kinds.append(("unseen", distance, seen_low, seen_high))
+                was_seen = is_seen
             anomalies += [(row["kafka_partition"], row["kafka_offset"], m.name, value, *kind) for kind in kinds]
             if not (outside and m.quarantines):
                 minute = row["event_time"].replace(second=0, microsecond=0)
@@ -252,7 +267,7 @@ def readings(draw: st.DrawFn) -> list[Row]:
 @given(readings(), st.sampled_from(["hour", "day", "month"]))
 @settings(max_examples=100)
 def test_as_computed_row_by_row(rows: list[Row], grain: Grain) -> None:
-    assert_equal(told(kernel.derive(table(rows), METRICS, grain)), slowly(rows, grain))
+    assert_equal(told(kernel.derive(table(rows), METRICS, grain, past_of(rows, grain))), slowly(rows, grain))
 
 
 def test_the_order_in_which_rows_come_changes_no_bit() -> None:
@@ -260,9 +275,11 @@ def test_the_order_in_which_rows_come_changes_no_bit() -> None:
         reading(i, i % 900 / 7, device_id=f"d{i % 3}", site=f"s{i % 7 % 2}", a=math.sin(i) * 9.9, b=1 / (i + 1))
         for i in range(3000)
     ]
-    one = kernel.derive(table(rows), METRICS, "hour")
-    other = kernel.derive(table(rows[1::2] + rows[::2]), METRICS, "hour")
-    apart = [kernel.derive(table([r for r in rows if r["device_id"] == f"d{d}"]), METRICS, "hour") for d in range(3)]
+    one = kernel.derive(table(rows), METRICS, "hour", {})
+    other = kernel.derive(table(rows[1::2] + rows[::2]), METRICS, "hour", {})
+    apart = [
+        kernel.derive(table([r for r in rows if r["device_id"] == f"d{d}"]), METRICS, "hour", {}) for d in range(3)
+    ]
     for name in ("rollups", "anomalies", "bad_values", "bad_readings"):
         key = [
             (n, "ascending") for n in ("metric", "device_id", "site", "grain", "bucket") if n in one[name].column_names
@@ -292,7 +309,7 @@ def test_the_order_in_which_rows_come_changes_no_bit() -> None:
     ],
 )
 def test_duplicates(one: Row, other: Row, copies: int) -> None:
-    counts = kernel.derive(table([reading(0, **one), reading(1, **other)]), METRICS, "hour")["counts"].to_pylist()
+    counts = kernel.derive(table([reading(0, **one), reading(1, **other)]), METRICS, "hour", {})["counts"].to_pylist()
     assert sum(row["duplicate"] for row in counts) == copies
 
 
@@ -308,14 +325,14 @@ def test_duplicates(one: Row, other: Row, copies: int) -> None:
 )
 def test_the_first_copy_stays(places: list[Row], stays: int) -> None:
     rows = [reading(0, seq=1, a=float(i), **place) for i, place in enumerate(places)]
-    rollups = kernel.derive(table(rows), METRICS, "hour")["rollups"].to_pylist()
+    rollups = kernel.derive(table(rows), METRICS, "hour", {})["rollups"].to_pylist()
     assert {row["last"] for row in rollups} == {float(stays)}
 
 
 @pytest.mark.parametrize("value", [0.1, 1e16, -3.3e-300])
 def test_equal_values_have_their_mean_and_deviate_by_nothing(value: float) -> None:
     rows = [reading(i, i, c=value) for i in range(7)]
-    for row in kernel.derive(table(rows), METRICS, "day")["rollups"].to_pylist():
+    for row in kernel.derive(table(rows), METRICS, "day", {})["rollups"].to_pylist():
         assert (row["count"], row["mean"], row["stddev"]) == (7, value, 0.0)
 
 
@@ -330,9 +347,9 @@ def read(batches: Iterator[pa.RecordBatch]) -> dict[str, list[pa.Table]]:
 def test_pieces_are_the_tables_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "PIECE_ROWS", 3)
     rows = table([reading(i, 61 * i, a=1.0) for i in range(10)])
-    whole = kernel.derive(rows, METRICS, "day")
+    whole = kernel.derive(rows, METRICS, "day", {})
     cut = read(
-        kernel.pieces(METRICS, "day", [*rows.to_batches(max_chunksize=4), *rows.schema.empty_table().to_batches()])
+        kernel.pieces(METRICS, "day", {}, [*rows.to_batches(max_chunksize=4), *rows.schema.empty_table().to_batches()])
     )
     assert {name: pa.concat_tables(parts) for name, parts in cut.items()} == whole
     assert [part.num_rows for part in cut["rollups"]][:2] == [3, 3]
@@ -340,14 +357,14 @@ def test_pieces_are_the_tables_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_task_without_rows_gives_nothing() -> None:
-    assert read(kernel.pieces(METRICS, "day", [])) == {}
-    assert read(kernel.pieces(METRICS, "day", [pa.RecordBatch.from_pylist([], SCHEMA)])) == {}
+    assert read(kernel.pieces(METRICS, "day", {}, [])) == {}
+    assert read(kernel.pieces(METRICS, "day", {}, [pa.RecordBatch.from_pylist([], SCHEMA)])) == {}
 
 
 def test_a_worker_needs_no_weir() -> None:
     """What the task carries unpickles and runs where only numpy and pyarrow are."""
     cloudpickle.register_pickle_by_value(kernel)
-    task = cloudpickle.dumps((partial(kernel.pieces, METRICS, "hour"), table([reading(0, a=1.0)]).to_batches()))
+    task = cloudpickle.dumps((partial(kernel.pieces, METRICS, "hour", {}), table([reading(0, a=1.0)]).to_batches()))
     code = """
 import pickle, sys
 
@@ -366,7 +383,7 @@ print(sorted({name for batch in task(rows) for name in batch["name"].to_pylist()
 
 def anomalies_of(rows: list[Row], kind: str) -> list[tuple[int, float]]:
     """(Kafka offset, score)"""
-    found = told(kernel.derive(table(rows), METRICS, "day"))["anomalies"]
+    found = told(kernel.derive(table(rows), METRICS, "day", past_of(rows, "day")))["anomalies"]
     return [(offset, score) for _, offset, _, _, name, score, _, _ in found if name == kind]
 
 
@@ -389,3 +406,10 @@ def test_a_silence_is_told_at_its_end_and_of_each_metric() -> None:
     seconds = [(0, 1.0), (2, 1.0), (4.5, None), (4.6, 1.0), (10, 1.0), (86_520, 1.0)]
     rows = [reading(n, s, c=c) for n, (s, c) in enumerate(seconds)]
     assert anomalies_of(rows, "missing") == [(3, 2.6), (4, pytest.approx(5.4))]
+
+
+def test_a_run_of_values_that_the_days_before_did_not_have_is_told_once() -> None:
+    """`b` of device d, from -2 to 1.5; of another device nothing is known."""
+    rows = [reading(n, n, b=b) for n, b in enumerate([0.0, 2.0, 3.0, 1.5, -2.5, 2.5])]
+    assert anomalies_of(rows, "unseen") == [(1, 0.5), (4, 0.5)]
+    assert anomalies_of([row | {"device_id": "other"} for row in rows], "unseen") == []
