@@ -106,7 +106,7 @@ def _anomalies() -> Iterator[str]:
     yield from ("", "## Anomalies", "")
     yield "The batch flags values in `anomalies`, with the limits that they broke; flagged values count in rollups,"
     yield "quarantined ones do not. Each device and metric is looked at by itself, within one folder of the lake:"
-    yield "what happens across its borders is not seen."
+    yield "what happens across its borders is not seen, but that `unseen` looks at days before."
     yield ""
     kinds: list[tuple[str, ...]] = [(f"`{kind}`", text) for kind, text in KINDS.items()]
     yield from _table(("kind", "what the value did, and its score"), kinds)
