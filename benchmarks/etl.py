@@ -98,7 +98,7 @@ def main() -> None:
         with session(settings) as spark:
             for _ in range(1 + PASSES):
                 began = time.perf_counter()
-                (derived,) = derive(spark, lake, spec, [files], {})
+                (derived,) = derive(spark, lake, spec, [files])
                 spark_seconds.append(time.perf_counter() - began)
                 began = time.perf_counter()
                 peer_rows = with_pandas(lake, spec, files)

@@ -40,8 +40,9 @@ never divided, so the largest of these may be more."""
 
 
 def derive(
-    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles], past: kernel.Past
-) -> list[Derived]:
+    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles],
+    past: kernel.Past = kernel.NO_PAST,
+) -> list[Derived]:  # fmt: skip
     """In the order of the partitions. They are of one type; all of them are computed in one go. `past`: etl.history."""
     wanted = list(partitions)
     tables = _tables(spark, lake, spec, wanted, past)
@@ -66,7 +67,7 @@ def _tables(
     rows = spark_frame(spark, lake, spec, partitions)
     found = (
         rows.repartition(tasks, "device_id", F.date_trunc(grain, "event_time"))
-        .mapInArrow(partial(kernel.pieces, metrics(spec), grain, past), kernel.PIECE)
+        .mapInArrow(partial(kernel.pieces, metrics(spec), grain, past=past), kernel.PIECE)
         .toArrow()
     )
     pieces: dict[str, list[pa.Table]] = {}

@@ -85,12 +85,13 @@ class Found(NamedTuple):
 
 Past = Mapping[tuple[str, str, int], tuple[float, float]]
 """(metric, device, day in µs since the epoch) → the limits of a gauge's values in folders that begin on that day."""
+NO_PAST: Past = {}
 EVERYTHING = (-np.inf, np.inf)
 NONE = Found(np.empty(0, np.int64), *(np.empty(0) for _ in range(3)))
 
 
 def pieces(
-    metrics: Sequence[Metric], grain: str, past: Past, batches: Iterable[pa.RecordBatch]
+    metrics: Sequence[Metric], grain: str, batches: Iterable[pa.RecordBatch], past: Past = NO_PAST
 ) -> Iterator[pa.RecordBatch]:
     """One Spark task: its rows in, all tables of `derive` out, cut into PIECEs."""
     rows = [batch for batch in batches if batch.num_rows]
@@ -105,7 +106,7 @@ def pieces(
             yield pa.RecordBatch.from_arrays([pa.array([name]), piece], ["name", "piece"])
 
 
-def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str, past: Past) -> dict[str, pa.Table]:
+def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str, past: Past = NO_PAST) -> dict[str, pa.Table]:
     """`rows` have the columns of the lake's data files and spec_version; at least one. `grain` is hour, day or month.
 
     - counts, a row per partition: starts_at, spec_version (the newest), landed, duplicate, quarantined, valid, and of
@@ -215,7 +216,7 @@ def _beyond(value: np.ndarray, places: np.ndarray, low: "float | np.ndarray", hi
 
 def _unseen(value: np.ndarray, sample: np.ndarray, series: np.ndarray, limits: Sequence[tuple[float, float]]) -> Found:
     """`limits` of each series. A run of values beyond them is told at its first."""
-    if all(of_series is EVERYTHING for of_series in limits):
+    if all(of_series == EVERYTHING for of_series in limits):
         return NONE
     low, high = np.array(limits)[series[sample]].T
     beyond = (value[sample] < low) | (value[sample] > high)

@@ -87,14 +87,16 @@ def _messages(catalog: Catalog, spec: DeviceType, readings: int, seed: int) -> t
 
 
 def _past(spec: DeviceType, end: datetime, seed: int) -> kernel.Past:
-    """Of the days up to `end`, from other readings without faults, at a cadence of its own."""
+    """Of the days up to `end` and of metrics with a history, from other readings without faults, at a cadence of its
+    own."""
     part = replace(_part(spec), cadence=PAST_CADENCE)
     before = simulated_readings(
         [part], first_us=_epoch_us(FIRST - PAST), end_us=_epoch_us(FIRST), seed=seed + 1
     )  # fmt: skip
-    rollups = kernel.derive(_table(spec, [*Wires.of([spec]).messages(before)]), metrics(spec), "month", {})["rollups"]
+    rollups = kernel.derive(_table(spec, [*Wires.of([spec]).messages(before)]), metrics(spec), "month")["rollups"]
     days = [FIRST + timedelta(days=n) for n in range((end - FIRST).days + 1)]
-    return past_of(rollups, days, PAST + (end - FIRST))
+    found = past_of(rollups, days, PAST + (end - FIRST))
+    return {key: limits for key, limits in found.items() if spec.metrics[key[0]].history}
 
 
 def _part(spec: DeviceType) -> Part:

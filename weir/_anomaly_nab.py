@@ -103,7 +103,7 @@ def _found(recording: Recording) -> dict[str, list[int]]:
     metric = kernel.Metric(VALUE, True, mean - room, mean + room, False, change, CADENCE.total_seconds())
     readings = _table(recording)
     days = sorted({at.replace(hour=0, minute=0, second=0) for at in recording.times})
-    past = past_of(kernel.derive(readings, [metric], GRAIN, {})["rollups"], days, HISTORY)
+    past = past_of(kernel.derive(readings, [metric], GRAIN)["rollups"], days, HISTORY)
     found = kernel.derive(readings, [metric], GRAIN, past)["anomalies"]
     rows: dict[str, list[int]] = {"range": [], "zscore": [], "rate": [], "unseen": []}
     for kind, row in zip(found["kind"].to_pylist(), found["kafka_offset"].to_pylist(), strict=True):

@@ -275,11 +275,9 @@ def test_the_order_in_which_rows_come_changes_no_bit() -> None:
         reading(i, i % 900 / 7, device_id=f"d{i % 3}", site=f"s{i % 7 % 2}", a=math.sin(i) * 9.9, b=1 / (i + 1))
         for i in range(3000)
     ]
-    one = kernel.derive(table(rows), METRICS, "hour", {})
-    other = kernel.derive(table(rows[1::2] + rows[::2]), METRICS, "hour", {})
-    apart = [
-        kernel.derive(table([r for r in rows if r["device_id"] == f"d{d}"]), METRICS, "hour", {}) for d in range(3)
-    ]
+    one = kernel.derive(table(rows), METRICS, "hour")
+    other = kernel.derive(table(rows[1::2] + rows[::2]), METRICS, "hour")
+    apart = [kernel.derive(table([r for r in rows if r["device_id"] == f"d{d}"]), METRICS, "hour") for d in range(3)]
     for name in ("rollups", "anomalies", "bad_values", "bad_readings"):
         key = [
             (n, "ascending") for n in ("metric", "device_id", "site", "grain", "bucket") if n in one[name].column_names
@@ -309,7 +307,7 @@ def test_the_order_in_which_rows_come_changes_no_bit() -> None:
     ],
 )
 def test_duplicates(one: Row, other: Row, copies: int) -> None:
-    counts = kernel.derive(table([reading(0, **one), reading(1, **other)]), METRICS, "hour", {})["counts"].to_pylist()
+    counts = kernel.derive(table([reading(0, **one), reading(1, **other)]), METRICS, "hour")["counts"].to_pylist()
     assert sum(row["duplicate"] for row in counts) == copies
 
 
@@ -325,14 +323,14 @@ def test_duplicates(one: Row, other: Row, copies: int) -> None:
 )
 def test_the_first_copy_stays(places: list[Row], stays: int) -> None:
     rows = [reading(0, seq=1, a=float(i), **place) for i, place in enumerate(places)]
-    rollups = kernel.derive(table(rows), METRICS, "hour", {})["rollups"].to_pylist()
+    rollups = kernel.derive(table(rows), METRICS, "hour")["rollups"].to_pylist()
     assert {row["last"] for row in rollups} == {float(stays)}
 
 
 @pytest.mark.parametrize("value", [0.1, 1e16, -3.3e-300])
 def test_equal_values_have_their_mean_and_deviate_by_nothing(value: float) -> None:
     rows = [reading(i, i, c=value) for i in range(7)]
-    for row in kernel.derive(table(rows), METRICS, "day", {})["rollups"].to_pylist():
+    for row in kernel.derive(table(rows), METRICS, "day")["rollups"].to_pylist():
         assert (row["count"], row["mean"], row["stddev"]) == (7, value, 0.0)
 
 
@@ -347,9 +345,9 @@ def read(batches: Iterator[pa.RecordBatch]) -> dict[str, list[pa.Table]]:
 def test_pieces_are_the_tables_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "PIECE_ROWS", 3)
     rows = table([reading(i, 61 * i, a=1.0) for i in range(10)])
-    whole = kernel.derive(rows, METRICS, "day", {})
+    whole = kernel.derive(rows, METRICS, "day")
     cut = read(
-        kernel.pieces(METRICS, "day", {}, [*rows.to_batches(max_chunksize=4), *rows.schema.empty_table().to_batches()])
+        kernel.pieces(METRICS, "day", [*rows.to_batches(max_chunksize=4), *rows.schema.empty_table().to_batches()])
     )
     assert {name: pa.concat_tables(parts) for name, parts in cut.items()} == whole
     assert [part.num_rows for part in cut["rollups"]][:2] == [3, 3]
@@ -357,14 +355,14 @@ def test_pieces_are_the_tables_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_task_without_rows_gives_nothing() -> None:
-    assert read(kernel.pieces(METRICS, "day", {}, [])) == {}
-    assert read(kernel.pieces(METRICS, "day", {}, [pa.RecordBatch.from_pylist([], SCHEMA)])) == {}
+    assert read(kernel.pieces(METRICS, "day", [])) == {}
+    assert read(kernel.pieces(METRICS, "day", [pa.RecordBatch.from_pylist([], SCHEMA)])) == {}
 
 
 def test_a_worker_needs_no_weir() -> None:
     """What the task carries unpickles and runs where only numpy and pyarrow are."""
     cloudpickle.register_pickle_by_value(kernel)
-    task = cloudpickle.dumps((partial(kernel.pieces, METRICS, "hour", {}), table([reading(0, a=1.0)]).to_batches()))
+    task = cloudpickle.dumps((partial(kernel.pieces, METRICS, "hour"), table([reading(0, a=1.0)]).to_batches()))
     code = """
 import pickle, sys
 
