@@ -113,7 +113,7 @@ def machine(folder: Path) -> Iterator[tuple[str, float]]:
             yield told(f"threshold mean ± {limit} sd", (value - before.mean()).abs() > limit * before.std())
             yield told(f"threshold median ± {limit} MAD", (value - before.median()).abs() > limit * mad(before))
         for reach in (14, DAYS, 56):
-            for trim, room in ((0, 0), (0, 0.1), (0.01, 0), (0.01, 0.05), (0.01, 0.1), (0.01, 0.2), (0.02, 0.1)):
+            for trim, room in ((0, 0), (0, 0.1), (0.01, 0), (0.01, 0.05), (0.01, 0.1), (0.01, 0.2), (0.02, 0)):
                 yield told(f"unseen {reach} d, {trim} out, {room} room", unseen(frame, reach, trim, room))
         slots = {"day": (at.hour, 7), "week": (at.dayofweek * 24 + at.hour, 3)}
         for kind, (slot, least) in slots.items():
