@@ -140,7 +140,7 @@ def _manifests(lake: Lake, topic: str, kafka_partition: int, span: Span) -> Iter
 
 def _of_partition(past: Past, rules: DeviceType, kafka_partition: int, found: list[Manifest], span: Span) -> History:
     spec, *others = past.types
-    allowed = rules.stale_after or (timedelta(0) if rules.cadence == "event" else 3 * rules.cadence)
+    allowed = rules.silent_after or timedelta(0)
     coverage = Coverage(span.begin, span.end, allowed // timedelta(microseconds=1))
     count = 0
 

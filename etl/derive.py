@@ -41,12 +41,16 @@ are never divided, so the largest of these may be more."""
 
 
 def derive(
-    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles]
+    spark: "SparkSession",
+    lake: Lake,
+    spec: DeviceType,
+    partitions: Iterable[PartitionFiles],
+    past: kernel.Past = kernel.NO_PAST,
 ) -> Callable[[PartitionFiles], Derived]:
     """What is returned gives that of each partition, or raises DataError for it alone. They are of one type; all of
-    them are computed in one go."""
+    them are computed in one go. `past`: etl.history."""
     wanted = list(partitions)
-    tables = _tables(spark, lake, spec, wanted)
+    tables = _tables(spark, lake, spec, wanted, past)
     counts = {row["starts_at"]: row for row in _summed(tables["counts"])} if tables else {}
     strangers = set(counts) - {p.partition.start for p in wanted}
     if strangers:
@@ -85,7 +89,7 @@ PATH = r"raw/system=[^/]+/type=.*$"
 
 
 def _tables(
-    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Sequence[PartitionFiles]
+    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Sequence[PartitionFiles], past: kernel.Past
 ) -> dict[str, pa.Table]:
     """Those of etl.kernel, of all partitions, in no order; none where there are no rows. One Spark action."""
     from pyspark import cloudpickle
@@ -95,7 +99,8 @@ def _tables(
     cloudpickle.register_pickle_by_value(kernel)
     cloudpickle.register_pickle_by_value(kernel_task)
     wanted = parts(partitions)
-    task = partial(kernel_task.pieces, metrics(spec), partitions[0].partition.grain, arrow_schema(columns(spec)))
+    grain = partitions[0].partition.grain
+    task = partial(kernel_task.pieces, metrics(spec), grain, arrow_schema(columns(spec)), past=past)
     found = (
         file_frame(spark, lake, dict.fromkeys(part.file for part in wanted))
         .withColumn("file", F.regexp_extract("path", PATH, 0))
@@ -112,10 +117,14 @@ def _tables(
 
 
 def metrics(spec: DeviceType) -> list[kernel.Metric]:
+    """What the spec does not say has no limit."""
     found = []
     for name, m in spec.metrics.items():
         low, high = (m.range.low, m.range.high) if m.range else (-inf, inf)
-        found.append(kernel.Metric(name, m.kind == "gauge", low, high, m.outside != "warn"))
+        change = {"change": m.max_change.by, "within": m.max_change.within.total_seconds()} if m.max_change else {}
+        times = {"stuck_after": m.stuck_after, "silent_after": spec.silent_after}
+        limits = {key: time.total_seconds() for key, time in times.items() if time is not None}
+        found.append(kernel.Metric(name, m.kind == "gauge", low, high, m.outside != "warn", **change, **limits))
     return found
 
 

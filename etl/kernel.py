@@ -8,13 +8,18 @@ All of a device's readings of one partition must be in one table; it may hold an
   first by append time, Kafka partition, offset stays.
 - Bad value: outside its range where the spec says `quarantine` or `fail`. It is quarantined alone.
 - Quarantined reading: it carried known values, and each of them is bad. NaN and infinities are not known.
-- Score: of a gauge's good values, by median and deviation of the device's metric in the partition.
+- Anomalies are looked for in the values that a device's metric has in one partition; nothing reaches over its borders.
+  z-score: of a gauge's good values, by their median and deviation. Rate: from a gauge's good value to the next. Stuck:
+  equal good values, one after the other, from the moment at which they have lasted too long; a run is one anomaly.
+  Missing: from a known value, good or bad, to the next.
+- Unseen: beyond limits that are given, from what the device said on the days before; a run of such values is one.
 
 Sums go over rows in order of time and Kafka position, so that every run gives the same bits.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +28,18 @@ import pyarrow.compute as pc
 Z_LIMIT = 5.0
 """Robust z-score from which a value is an anomaly. Of normally distributed values one in 1.7 million lies beyond 5;
 at the usual 3.5 it would be one in 2,100, that is dozens an hour of a hundred healthy sensors."""
+TAIL = 0.02
+"""The deviation is taken from where all but this share of the values lie, at either end, and at least one value. The
+median absolute deviation, which half of the values decide, is next to nothing where a lamp is off for most of an hour,
+and called each of its minutes an anomaly: docs/decisions/0033."""
+TAILS_TO_SIGMA = 1 / 4.1074978
+"""From tail to tail → standard deviation of a normal distribution."""
+MEAN_DEVIATION_TO_SIGMA = 1.2533
+"""Mean absolute deviation → the same; used where all between the tails are equal."""
 MIN_VALUES = 20
 """Of a device's metric in one partition; of fewer, the median says too little."""
-MAD_TO_SIGMA = 1.4826
-"""Median absolute deviation → standard deviation of a normal distribution."""
-MEAN_DEVIATION_TO_SIGMA = 1.2533
-"""Mean absolute deviation → the same; used where more than half of the values are equal, so that the MAD is 0."""
+STUCK_VALUES = 3
+"""Equal values that are a run: two that are far apart are a gap."""
 
 IDENTITY = (
     "starts_at", "spec_version", "device_id", "site", "event_time", "seq", "kafka_topic", "kafka_partition",
@@ -51,24 +62,49 @@ class Metric:
     low: float
     high: float
     quarantines: bool
+    change: float = np.inf
+    """What a gauge may change by within `within` seconds, and in proportion over more."""
+    within: float = 1.0
+    stuck_after: float = np.inf
+    """Seconds for which a gauge may say the same."""
+    silent_after: float = np.inf
+    """Seconds for which it may say nothing."""
 
 
-def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, pa.Table]:
+class Found(NamedTuple):
+    """Anomalies of one kind: their rows, and of each the score and the limits that it broke."""
+
+    rows: np.ndarray
+    score: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+Past = Mapping[tuple[str, str, int], tuple[float, float]]
+"""(metric, device, day in µs since the epoch) → the limits of a gauge's values in folders that begin on that day."""
+NO_PAST: Past = {}
+EVERYTHING = (-np.inf, np.inf)
+NONE = Found(np.empty(0, np.int64), *(np.empty(0) for _ in range(3)))
+
+
+def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str, past: Past = NO_PAST) -> dict[str, pa.Table]:
     """`rows` have the columns of the lake's data files and spec_version; at least one. `grain` is hour, day or month.
 
     - counts, a row per partition: starts_at, spec_version (the newest), landed, duplicate, quarantined, valid, and of
       each metric `known:<m>` and `bad:<m>`, in rows that are no duplicates
     - rollups of values that are not bad: starts_at, device_id, site, metric, grain, bucket, count, mean, min, max,
       stddev (of the sample; null of one value), last (by time and Kafka position), anomalies (values with any)
-    - anomalies, a row for each value and kind: `range` (outside, kept or quarantined; score is the distance) and
-      `zscore`; low and high are the limits it broke
+    - anomalies, a row for each value and kind: `range` (outside, kept or quarantined; score is the distance), `zscore`,
+      `rate` (score is the change for each `within`), `stuck` and `missing` (scores are the seconds that the run lasts,
+      and the silence that ends with the value), `unseen` (score is the distance); low and high are the limits it broke,
+      of a stuck value the value itself, of a silence 0 and the seconds allowed
     - bad_values: IDENTITY, metric, value, low, high; bad_readings: IDENTITY
     """
     with np.errstate(all="ignore"):
-        return _derive(rows.combine_chunks(), metrics, grain)
+        return _derive(rows.combine_chunks(), metrics, grain, past)
 
 
-def _derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, pa.Table]:
+def _derive(rows: pa.Table, metrics: Sequence[Metric], grain: str, past: Past) -> dict[str, pa.Table]:
     rows = _in_order(rows)
     device, event = _codes(rows["device_id"]), _micros(rows["event_time"])
     starts = _floor(event, UNITS[grain])
@@ -89,29 +125,37 @@ def _derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, 
     }  # fmt: skip
 
     series, buckets = _numbered(device, starts), _Buckets(rows, device, event)
+    first = np.flatnonzero(np.diff(series, prepend=-1))
+    known_as = [*zip(rows["device_id"].take(first).to_pylist(), _floor(starts[first], "D").tolist(), strict=True)]
     rollups: list[pa.Table] = []
     anomalies: list[pa.Table] = []
     bad_values: list[pa.Table] = []
     for m in metrics:
         value, good = values[m.name], known[m.name] & ~bad[m.name]
-        z, z_low, z_high = _scores(value, good & m.gauge, series)
-        unusual = np.abs(z) > Z_LIMIT
-        rollups += buckets.rollups(m.name, value, good, unusual | outside[m.name])
-        limits = {"low": np.full_like(value, m.low), "high": np.full_like(value, m.high)}
-        distance = np.where(value < m.low, m.low - value, value - m.high)
-        of_anomaly = rows.select(OF_ANOMALY)
-        for kind, mask, broken in (
-            ("range", outside[m.name], {"score": distance, **limits}),
-            ("zscore", unusual, {"score": z, "low": z_low, "high": z_high}),
-        ):
-            anomalies.append(_rows_where(mask, of_anomaly, {"value": value, **broken}, metric=m.name, kind=kind))
-        bad_values.append(_rows_where(bad[m.name], rows.select(IDENTITY), {"value": value, **limits}, metric=m.name))
+        gauge = np.flatnonzero(good & m.gauge)
+        found = {
+            "range": _beyond(value, np.flatnonzero(outside[m.name]), m.low, m.high),
+            "zscore": _scores(value, gauge, series),
+            "rate": _changes(m, value, gauge, series, event),
+            "stuck": _stuck(m, value, gauge, series, event),
+            "missing": _silences(m, np.flatnonzero(known[m.name]), series, event),
+            "unseen": _unseen(value, gauge, series, [past.get((m.name, *one), EVERYTHING) for one in known_as]),
+        }
+        unusual = np.zeros_like(good)
+        for kind, (places, score, low, high) in found.items():
+            unusual[places] = True
+            columns = {"value": value[places], "score": score, "low": low, "high": high}
+            anomalies.append(_rows_at(places, rows.select(OF_ANOMALY), columns, metric=m.name, kind=kind))
+        rollups += buckets.rollups(m.name, value, good, unusual)
+        places, _, low, high = _beyond(value, np.flatnonzero(bad[m.name]), m.low, m.high)
+        columns = {"value": value[places], "low": low, "high": high}
+        bad_values.append(_rows_at(places, rows.select(IDENTITY), columns, metric=m.name))
     return {
         "counts": _counts(starts, _integers(rows["spec_version"]), counted),
         "rollups": pa.concat_tables(rollups),
         "anomalies": pa.concat_tables(anomalies),
         "bad_values": pa.concat_tables(bad_values),
-        "bad_readings": _rows_where(quarantined, rows.select(IDENTITY), {}),
+        "bad_readings": _rows_at(np.flatnonzero(quarantined), rows.select(IDENTITY), {}),
     }
 
 
@@ -145,29 +189,86 @@ def _copies(rows: pa.Table, values: Mapping[str, np.ndarray], moment: np.ndarray
     return found
 
 
-def _scores(value: np.ndarray, sample: np.ndarray, series: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """z of each value of the sample and the values at the limits; NaN where there is no score: a state, a counter, a
-    bad value, too few values, or all of them equal."""
+def _beyond(value: np.ndarray, places: np.ndarray, low: "float | np.ndarray", high: "float | np.ndarray") -> Found:
+    """All of these places; the score is how far from the nearer limit."""
+    x = value[places]
+    return Found(places, np.where(x < low, low - x, x - high), np.zeros_like(x) + low, np.zeros_like(x) + high)
+
+
+def _unseen(value: np.ndarray, sample: np.ndarray, series: np.ndarray, limits: Sequence[tuple[float, float]]) -> Found:
+    """`limits` of each series. A run of values beyond them is told at its first."""
+    if all(of_series == EVERYTHING for of_series in limits):
+        return NONE
+    low, high = np.array(limits)[series[sample]].T
+    beyond = (value[sample] < low) | (value[sample] > high)
+    begins = beyond & (np.diff(_numbered(series[sample], beyond), prepend=-1) != 0)
+    return _beyond(value, sample[begins], low[begins], high[begins])
+
+
+def _scores(value: np.ndarray, sample: np.ndarray, series: np.ndarray) -> Found:
+    """None has a score of too few values, or where all of them are equal."""
     of, x = series[sample], value[sample]
-    n = np.bincount(of, minlength=series[-1] + 1)
-    median = _medians(x, n)
-    deviation = np.abs(x - median[of])
-    mad, mean = _medians(deviation, n), np.bincount(of, deviation, len(n)) / n
-    sigma = np.where(mad > 0, mad * MAD_TO_SIGMA, np.where(mean > 0, mean * MEAN_DEVIATION_TO_SIGMA, np.nan))
-    z = np.full_like(value, np.nan)
-    z[sample] = (x - median[of]) / sigma[of]
-    return z, (median - Z_LIMIT * sigma)[series], (median + Z_LIMIT * sigma)[series]
+    median, sigma = _medians_and_deviations(x, np.bincount(of, minlength=series[-1] + 1))
+    z = (x - median[of]) / sigma[of]
+    beyond = np.abs(z) > Z_LIMIT
+    of = of[beyond]
+    return Found(sample[beyond], z[beyond], median[of] - Z_LIMIT * sigma[of], median[of] + Z_LIMIT * sigma[of])
 
 
-def _medians(x: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Of each run of `n` values, NaN of those too short. Sorting each run where it lies is 10 to 40 times faster than
-    one sort by run and value."""
-    ordered, first, found = x.copy(), np.cumsum(n) - n, np.full(len(n), np.nan)
+def _changes(m: Metric, value: np.ndarray, sample: np.ndarray, series: np.ndarray, event: np.ndarray) -> Found:
+    if m.change == np.inf:
+        return NONE
+    before, after = _neighbours(sample, series)
+    times = np.maximum(1.0, (event[after] - event[before]) / 1e6 / m.within)
+    rate = np.abs(value[after] - value[before]) / times
+    over = rate > m.change
+    was, room = value[before[over]], m.change * times[over]
+    return Found(after[over], rate[over], was - room, was + room)
+
+
+def _silences(m: Metric, heard: np.ndarray, series: np.ndarray, event: np.ndarray) -> Found:
+    if m.silent_after == np.inf:
+        return NONE
+    before, after = _neighbours(heard, series)
+    seconds = (event[after] - event[before]) / 1e6
+    over = seconds > m.silent_after
+    allowed = np.full(np.count_nonzero(over), m.silent_after)
+    return Found(after[over], seconds[over], np.zeros_like(allowed), allowed)
+
+
+def _neighbours(places: np.ndarray, series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each place and the next, where both are of one series."""
+    together = np.diff(series[places]) == 0
+    return places[:-1][together], places[1:][together]
+
+
+def _stuck(m: Metric, value: np.ndarray, sample: np.ndarray, series: np.ndarray, event: np.ndarray) -> Found:
+    if m.stuck_after == np.inf or not len(sample):
+        return NONE
+    run = _numbered(series[sample], value[sample])
+    first, at = np.flatnonzero(np.diff(run, prepend=-1)), event[sample]
+    n = np.diff(first, append=len(run))
+    since = (at - at[first][run]) / 1e6
+    late = (since > m.stuck_after) & (n[run] >= STUCK_VALUES)
+    told = np.flatnonzero(late & ~np.r_[False, late[:-1]])  # a run's first is never late
+    lasts = since[(first + n - 1)[run[told]]]
+    return Found(sample[told], lasts, value[sample[told]], value[sample[told]])
+
+
+def _medians_and_deviations(x: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each run of `n` values, NaN of those too short or all equal. Sorting each run where it lies is 10 to 40 times
+    faster than one sort by run and value."""
+    ordered, first = x.copy(), np.cumsum(n) - n
+    median, sigma = np.full(len(n), np.nan), np.full(len(n), np.nan)
     for i in np.flatnonzero(n >= MIN_VALUES).tolist():
         run = ordered[first[i] : first[i] + n[i]]
         run.sort()
-        found[i] = 0.5 * run[(n[i] - 1) // 2] + 0.5 * run[n[i] // 2]
-    return found
+        tail = max(1, int(TAIL * n[i]))
+        median[i] = 0.5 * run[(n[i] - 1) // 2] + 0.5 * run[n[i] // 2]
+        sigma[i] = (run[-1 - tail] - run[tail]) * TAILS_TO_SIGMA
+        if sigma[i] == 0:
+            sigma[i] = np.abs(run - median[i]).mean() * MEAN_DEVIATION_TO_SIGMA
+    return median, np.where(sigma > 0, sigma, np.nan)
 
 
 class _Buckets:
@@ -207,10 +308,10 @@ def _runs(reduce: np.ufunc, x: np.ndarray, first: np.ndarray) -> np.ndarray:
     return reduce.reduceat(x, first) if len(x) else x
 
 
-def _rows_where(mask: np.ndarray, rows: pa.Table, columns: Mapping[str, np.ndarray], **texts: str) -> pa.Table:
-    which = np.flatnonzero(mask)
-    same = {name: pa.repeat(text, len(which)) for name, text in texts.items()}
-    return _beside(rows.take(which), same | {name: column[which] for name, column in columns.items()})
+def _rows_at(places: np.ndarray, rows: pa.Table, columns: Mapping[str, np.ndarray], **texts: str) -> pa.Table:
+    """Those rows, beside columns of as many."""
+    same = {name: pa.repeat(text, len(places)) for name, text in texts.items()}
+    return _beside(rows.take(places), {**same, **columns})
 
 
 def _beside(table: pa.Table, columns: Mapping[str, "np.ndarray | pa.Array"]) -> pa.Table:

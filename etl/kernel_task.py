@@ -25,7 +25,11 @@ CHUNK_ROWS = 200_000
 
 
 def pieces(
-    metrics: Sequence[kernel.Metric], grain: str, schema: pa.Schema, files: Iterable[pa.RecordBatch]
+    metrics: Sequence[kernel.Metric],
+    grain: str,
+    schema: pa.Schema,
+    files: Iterable[pa.RecordBatch],
+    past: kernel.Past = kernel.NO_PAST,
 ) -> Iterator[pa.RecordBatch]:
     """`files` have content, version, share and shares: one in `shares` of a file's devices is this task's. All files of
     a partition must be there that it has a share of. Out come all tables of kernel.derive, cut into PIECEs."""
@@ -34,7 +38,7 @@ def pieces(
     if not tables:
         return
     for chunk in _chunks(pa.concat_tables(tables).unify_dictionaries()):
-        for name, derived in kernel.derive(chunk, metrics, grain).items():
+        for name, derived in kernel.derive(chunk, metrics, grain, past).items():
             table = _as_texts(derived)
             for start in range(0, max(table.num_rows, 1), PIECE_ROWS):
                 sink = pa.BufferOutputStream()

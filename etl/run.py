@@ -233,10 +233,12 @@ class Job:
         elif ready:
             from connections.spark import session
             from etl.derive import derive
+            from etl.history import past
 
             spec = self.catalog.type(batch.type)
+            before = past(self.warehouse, spec, ready)
             with session(self.settings, f"weir-etl-{batch.type}") as spark:
-                derived = derive(spark, self.lake, spec, ready)
+                derived = derive(spark, self.lake, spec, ready, before)
             for files in ready:
                 yield files, lambda files=files: load_readings(self.warehouse, spec, derived(files), run_id)
 

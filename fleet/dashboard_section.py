@@ -7,7 +7,7 @@ from fleet import panel
 from fleet import panel_sql as sql
 from fleet.catalog import System
 from fleet.channels import OWN_TYPE
-from fleet.metric_panel import GAP_CADENCES, title_of
+from fleet.metric_panel import title_of
 from fleet.panel import BAD_ABOVE_ZERO, GOOD, SEVERITY_COLOURS, Json, Section, override, steps
 from fleet.spec import DeviceType
 from fleet.units import UNITS
@@ -30,7 +30,7 @@ def metric_rows(types: Iterable[DeviceType]) -> str:
     """(type, metric, after what silence its devices are silent), for sql.HEARD."""
     rows = []
     for spec in types:
-        after = spec.stale_after or (None if spec.cadence == "event" else GAP_CADENCES * spec.cadence)
+        after = spec.silent_after
         silence = "NULL::interval" if after is None else f"INTERVAL '{after.total_seconds():g} seconds'"
         rows += [(sql.literal(spec.type), sql.literal(name), silence) for name in spec.metrics]
     return sql.values(rows)
@@ -105,6 +105,12 @@ def quality(system: System) -> Section:
                 "Values out of their range at the time they were measured, and messages that are no readings at the"
                 " time they came in.",
                 sql.BAD_DATA_BY_REASON.format(**_of_system(system)),
+                interval=COUNTED_BY,
+            ),
+            panel.bars_over_time(
+                f"Anomalies, by kind{', all systems' if is_own(system) else ''}",
+                "Values that the batch job flagged, at the time they were measured: docs/data-model.md says as what.",
+                sql.ANOMALIES.format(**_of_system(system)),
                 interval=COUNTED_BY,
             ),
             panel.table(

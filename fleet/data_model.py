@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from fleet.anomaly import KINDS
 from fleet.catalog import Catalog
 from fleet.channels import routes_of
 from fleet.contract import REASONS
@@ -34,6 +35,7 @@ def _lines(catalog: Catalog) -> Iterator[str]:
         yield f"- **{system.name}**: {names}; Kafka topic `{system.topic}`, {system.partitions} partitions"
     for spec in catalog:
         yield from _type(spec)
+    yield from _anomalies()
     yield from _alerts()
     yield from _reasons()
 
@@ -47,7 +49,8 @@ def _type(spec: DeviceType) -> Iterator[str]:
     yield "Devices register themselves." if spec.self_registration else "Devices are registered by an operator."
     yield ""
     yield from _table(
-        ("metric", "", "unit", "kind", "range", "outside it"), [_metric(n, m) for n, m in spec.metrics.items()]
+        ("metric", "", "unit", "kind", "range", "outside it", "also an anomaly"),
+        [_metric(n, m) for n, m in spec.metrics.items()],
     )
     subscriptions = [f"`{route.subscription}`" for route in routes_of(spec)]
     topics = [f"`{spec.topic}`", *(f"`{spec.system}.{m}`" for m in spec.adapter.feature_topics)]
@@ -68,7 +71,17 @@ def _type(spec: DeviceType) -> Iterator[str]:
 def _metric(name: str, metric: Metric) -> tuple[str, ...]:
     bounds = f"{metric.range.low:g} to {metric.range.high:g}" if metric.range else "any"
     symbol = UNITS[metric.unit].symbol or metric.unit
-    return (f"`{name}`", metric.title, symbol, metric.kind, bounds, OUTSIDE[metric.outside] if metric.range else "")
+    outside = OUTSIDE[metric.outside] if metric.range else ""
+    return (f"`{name}`", metric.title, symbol, metric.kind, bounds, outside, "; ".join(_limits(metric)))
+
+
+def _limits(metric: Metric) -> Iterator[str]:
+    if metric.max_change:
+        yield f"a change of more than {metric.max_change.by:g} in {_duration(metric.max_change.within)}"
+    if metric.stuck_after:
+        yield f"the same for longer than {_duration(metric.stuck_after)}"
+    if metric.history:
+        yield f"unlike the {_duration(metric.history)} before"
 
 
 def _rule(rule: Rule) -> tuple[str, ...]:
@@ -87,6 +100,16 @@ def _rule(rule: Rule) -> tuple[str, ...]:
 def _columns(spec: DeviceType) -> Iterator[str]:
     for name, kind in columns(spec).items():
         yield f"`{name}` {COLUMN_TYPES.get(kind, kind)}"
+
+
+def _anomalies() -> Iterator[str]:
+    yield from ("", "## Anomalies", "")
+    yield "The batch flags values in `anomalies`, with the limits that they broke; flagged values count in rollups,"
+    yield "quarantined ones do not. Each device and metric is looked at by itself, within one folder of the lake:"
+    yield "what happens across its borders is not seen, but that `unseen` looks at days before."
+    yield ""
+    kinds: list[tuple[str, ...]] = [(f"`{kind}`", text) for kind, text in KINDS.items()]
+    yield from _table(("kind", "what the value did, and its score"), kinds)
 
 
 def _alerts() -> Iterator[str]:

@@ -9,12 +9,10 @@ from fleet.channels import OWN_TYPE
 from fleet.duration import format_duration
 from fleet.limit import Interval, Limit, limits_of
 from fleet.panel import CHOSEN, FLEET, OUTSIDE, SEVERITY_COLOURS, UNCOLOURED, Json, Panel, override, steps, timeseries
-from fleet.spec import DeviceType, Metric
+from fleet.spec import SILENT_CADENCES, DeviceType, Metric
 from fleet.units import UNITS
 
 WORST_FIRST = (OUTSIDE, *SEVERITY_COLOURS.values())
-GAP_CADENCES = 3
-"""A line goes on over this many readings that did not come."""
 CHOSEN_DEVICE = override("device", displayName="$device", color={"mode": "fixed", "fixedColor": CHOSEN})
 
 
@@ -77,7 +75,7 @@ def gap_milliseconds(spec: DeviceType) -> int | bool:
     """Up to this silence a line goes on; over any for devices that report only changes."""
     if spec.cadence == "event":
         return True
-    return round(spec.cadence.total_seconds() * 1000 * GAP_CADENCES)
+    return round(spec.cadence.total_seconds() * 1000 * SILENT_CADENCES)
 
 
 def thresholds(limits: Sequence[Limit], metric: Metric) -> Json:

@@ -77,6 +77,9 @@ SELECT count(*) FILTER (WHERE what = 'value') AS "bad values", count(*) FILTER (
 BAD_DATA_BY_REASON = """\
 SELECT $__timeGroupAlias(at, $__interval, 0), replace(reason, '_', ' ') AS metric, count(*) AS count
   FROM quarantine WHERE {of_system} AND what <> 'reading' AND $__timeFilter(at) GROUP BY 1, 2 ORDER BY 1, 2"""
+ANOMALIES = """\
+SELECT $__timeGroupAlias(event_time, $__interval, 0), kind AS metric, count(*) AS anomalies
+  FROM anomalies WHERE {of_system} AND $__timeFilter(event_time) GROUP BY 1, 2 ORDER BY 1, 2"""
 BALANCE = """\
 SELECT (coalesce(sum(abs(rows_off_by) + values_off_by), 0) + count(*) FILTER (WHERE status = 'failed'))::bigint AS books
   FROM ledger_balance WHERE {of_system} AND starts_at BETWEEN $__timeFrom()::timestamptz - {folder} AND $__timeTo()"""

@@ -7,8 +7,9 @@ simulator's profile and the retention. Loading with file and line in errors is `
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
+from fleet.anomaly import LEAST_DAYS
 from fleet.duration import Duration, format_duration, parse_duration
 from fleet.errors import ConfigurationError
 from fleet.local_time import LocalTime
@@ -34,6 +35,11 @@ REJECTED = "rejected"
 HOME_DASHBOARD = "fleet"
 """Grafana's first page. The others are called as their systems."""
 MAX_VERSION = 1_000_000
+SILENT_CADENCES = 3
+"""So many readings that did not come are a silence, where a spec says nothing else."""
+LEAST_HISTORY = timedelta(days=LEAST_DAYS)
+FOLDER_SPANS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "month": timedelta(days=28)}
+"""What any folder of the lake spans at least."""
 
 
 class Range(Strict):
@@ -61,6 +67,29 @@ class Range(Strict):
         return other.low <= self.low and self.high <= other.high
 
 
+def _positive(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("a time longer than 0s")
+    return value
+
+
+Span = Annotated[Duration, AfterValidator(_positive)]
+
+
+class Change(Strict):
+    """What a value may change by within a time; over a longer time it may change in proportion."""
+
+    by: Number = Field(gt=0)
+    within: Span
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_mapping(cls, value: object) -> object:
+        if isinstance(value, Change | dict):
+            return value
+        raise ValueError("a change is {by: 5, within: 1m}")
+
+
 class Profile(Strict):
     """How a simulator makes one metric: `uniform` draws anew each time, `walk` moves by at most `step`, `binary` is
     1 for the share `p` of readings, `counter` grows by up to `step` a reading."""
@@ -78,6 +107,11 @@ class Metric(Strict):
     title: str = ""
     range: Range | None = None
     outside: Outside = "warn"
+    max_change: Change | None = None
+    stuck_after: Span | None = None
+    """The batch flags a gauge that changes by more, or says the same for longer, as an anomaly; neither is bad data."""
+    history: Span | None = None
+    """So does a value that lies beyond what the device said in so long before."""
     simulate: Profile | None = None
 
     @field_validator("unit")
@@ -91,6 +125,8 @@ class Metric(Strict):
     def _consistent(self) -> "Metric":
         if "outside" in self.model_fields_set and self.range is None:
             raise ValueError("outside says what happens beyond the range, and there is no range")
+        if self.kind != "gauge" and (self.max_change or self.stuck_after or self.history):
+            raise ValueError("max_change, stuck_after and history are for gauges: a state stays, a counter grows")
         profile = self.simulate
         if profile and profile.range and self.range and not profile.range.inside(self.range):
             raise ValueError("simulate.range must lie inside range: a simulator says only what the sensor could")
@@ -255,6 +291,11 @@ class RuledType(Strict):
         return self.kafka_topic or f"readings.{self.system}"
 
     @property
+    def silent_after(self) -> timedelta | None:
+        """Of a device, and of each of its metrics; None where only changes are reported."""
+        return self.stale_after or (None if self.cadence == "event" else SILENT_CADENCES * self.cadence)
+
+    @property
     def folder_grain(self) -> Literal["hour", "day", "month"]:
         """The span of one folder in the lake: about 10^3 to 10^5 readings of a device."""
         if self.cadence == "event" or self.cadence >= timedelta(hours=1):
@@ -263,7 +304,7 @@ class RuledType(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RuledType":
-        problems = [*self._names(), *self._adapter(), *self._files(), *self._rules()]
+        problems = [*self._names(), *self._metrics(), *self._adapter(), *self._files(), *self._rules()]
         if problems:
             # One message a line: `path: problem`, so that the loader can find each one's line.
             raise ValueError("\n".join(problems))
@@ -285,6 +326,24 @@ class RuledType(Strict):
             if rule.id in seen:
                 problems.append(f"alerts.{place}.id: rule id {rule.id!r} is used twice in this type")
             seen.add(rule.id)
+        return problems
+
+    def _metrics(self) -> list[str]:
+        """The batch looks for what is stuck within a folder of the lake, and keeps the past as rollups."""
+        span, problems = FOLDER_SPANS[self.folder_grain], []
+        for name, metric in self.metrics.items():
+            if metric.stuck_after is not None and metric.stuck_after >= span:
+                problems.append(
+                    f"metrics.{name}.stuck_after: {format_duration(metric.stuck_after)} is never seen: the batch looks"
+                    f" at one {self.folder_grain} at a time, as this cadence has it;"
+                    f" shorter than {format_duration(span)}"
+                )
+            if metric.history is not None and not LEAST_HISTORY <= metric.history <= self.retention.rollups:
+                problems.append(
+                    f"metrics.{name}.history: {format_duration(metric.history)} is not between"
+                    f" {format_duration(LEAST_HISTORY)}, of which less says too little, and what is kept,"
+                    f" {format_duration(self.retention.rollups)} (retention.rollups)"
+                )
         return problems
 
     def _adapter(self) -> list[str]:

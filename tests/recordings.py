@@ -7,3 +7,5 @@ from fleet.settings import Settings
 FOLDER = Settings.load().data_dir
 OCCUPANCY = FOLDER / "room-occupancy-estimation" / "Occupancy_Estimation.csv"
 needs_occupancy = pytest.mark.skipif(not OCCUPANCY.is_file(), reason=f"the occupancy recording is not at {OCCUPANCY}")
+NAB = FOLDER / "nab"
+needs_nab = pytest.mark.skipif(not NAB.is_dir(), reason=f"the benchmark's recording is not at {NAB}")

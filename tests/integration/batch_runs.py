@@ -15,6 +15,7 @@ system: plant
 cadence: 2s
 metrics:
   pressure: {unit: hectopascal, range: [0, 2000], outside: fail}
+  water: {unit: degC, max_change: {by: 5, within: 10s}, stuck_after: 10s, history: 28d}
 examples:
   good: [{payload: {device_id: b1, event_time: 1732985789000, values: {pressure: 900}}, values: {pressure: 900}}]
   bad: [{payload: {device_id: b1, event_time: 1732985789000, values: {pressure: high}}, reason: wrong_type}]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from fleet.anomaly import KINDS
 from fleet.catalog import Catalog
 
 END = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
@@ -41,6 +42,10 @@ INSERT INTO quarantine (at, partition, what, reason, detail, system, type, metri
                         kafka_partition, kafka_offset)
 SELECT at, 'p', 'value', 'out_of_range', '', '{system}', '{type}', 'm', 1, 1, 't', 0, 0
   FROM generate_series('{start}'::timestamptz, '{end}', '1 minute') at;
+
+INSERT INTO anomalies
+SELECT at, '{system}', '{type}', 'here', 'd1', 'm', kind, 1, 1, 0, 0, 1, 't', 0, 0
+  FROM generate_series('{start}'::timestamptz, '{end}', '1 minute') at, unnest(ARRAY{kinds}) kind;
 """
 
 # One alert that was over before the end, and one that is active; and what each device's said every minute.
@@ -73,7 +78,7 @@ def scripts(catalog: Catalog) -> Iterator[str]:
     for spec in catalog:
         assert spec.cadence != "event"
         of = {"system": spec.system, "type": spec.type, "devices": DEVICES[spec.type], "metrics": list(spec.metrics),
-              "cadence": spec.cadence.total_seconds(), **times}  # fmt: skip
+              "kinds": list(KINDS), "cadence": spec.cadence.total_seconds(), **times}  # fmt: skip
         yield OF_TYPE.format(**of)
         for rule in spec.alerts:
             yield OF_RULE.format(**of, rule=rule.id)

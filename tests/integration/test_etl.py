@@ -107,6 +107,52 @@ def test_every_row_and_value_goes_where_it_belongs(job: Job, lake: SmallLake) ->
     assert contents(job) == before
 
 
+def test_an_anomaly_is_stored_with_the_limits_it_broke(job: Job, lake: SmallLake) -> None:
+    water = [(0, 20.0), *((second, 30.0) for second in range(2, 16, 2)), (24, 31.0)]
+    readings = [{"device_id": "b1", **at(second), "water": celsius} for second, celsius in water]
+    lake.land(job.catalog.type("boiler"), readings)
+    assert run(job, "r1")[1]["anomalies"] == 3
+    stored = job.warehouse.rows("SELECT kind, event_time, value, score, low, high FROM anomalies ORDER BY event_time")
+    assert [tuple(row.values()) for row in stored] == [
+        ("rate", *at(2).values(), 30.0, 10.0, 15.0, 25.0),
+        ("stuck", *at(14).values(), 30.0, 12.0, 30.0, 30.0),
+        ("missing", *at(24).values(), 31.0, 10.0, 0.0, 6.0),
+    ]
+    (hour,) = job.warehouse.rows("SELECT count, anomalies FROM rollups WHERE grain = '1h'")
+    assert (hour["count"], hour["anomalies"]) == (9, 3)
+
+
+HOURS = """
+INSERT INTO rollups
+SELECT at, '1h', 'plant', 'boiler', 'site-1', :device, 'water', 9, 25, 20, CASE WHEN at = :begin THEN 99 ELSE 30 END,
+       1, 25, 0, 1
+  FROM generate_series(CAST(:begin AS timestamptz), :end, '1 hour') at"""
+
+
+def test_what_the_days_before_did_not_have_is_unseen(job: Job, lake: SmallLake) -> None:
+    """b1 said 20 to 30 in eight days, once 99; b2 only in three, and b3 today."""
+    day = T0.replace(hour=0)
+    with job.warehouse.transaction() as c:
+        for device, begin in (("b1", day - timedelta(days=8)), ("b2", day - timedelta(days=3)), ("b3", day)):
+            c.execute(text(HOURS), {"device": device, "begin": begin, "end": day + timedelta(hours=2)})
+    water = [29.0, 31.5, 32.0, 29.0, 31.5]
+    lake.land(
+        job.catalog.type("boiler"),
+        [
+            {"device_id": b, **at(2 * n), "water": celsius}
+            for b in ("b1", "b2", "b3")
+            for n, celsius in enumerate(water)
+        ],
+    )
+    run(job, "r1")
+    stored = "SELECT device_id, event_time, kind, value, score, low, high FROM anomalies ORDER BY event_time"
+    unseen = [("b1", *at(second).values(), "unseen", 31.5, 0.5, 19.0, 31.0) for second in (2, 8)]
+    assert [tuple(row.values()) for row in job.warehouse.rows(stored)] == unseen
+    before = contents(job)
+    run(job, "r2", force=True)  # what it stored of the day does not change what it finds
+    assert contents(job) == before
+
+
 def test_a_large_dead_letter_is_cut_in_the_warehouse_and_whole_in_the_lake(job: Job, lake: SmallLake) -> None:
     large = bytes(range(256)) * 1024
     lake.land_rejects([{"reason": "oversized", "payload": large}, {"reason": "bad_id"}])

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,10 +18,12 @@ from etl.kernel import Metric
 from fleet.lake_layout import Grain, floor
 
 METRICS = [
-    Metric("a", gauge=True, low=-10.0, high=10.0, quarantines=True),
-    Metric("b", gauge=True, low=-5.0, high=5.0, quarantines=False),
-    Metric("c", gauge=False, low=-math.inf, high=math.inf, quarantines=False),
+    Metric("a", gauge=True, low=-10.0, high=10.0, quarantines=True, change=6.0, within=30.0),
+    Metric("b", gauge=True, low=-5.0, high=5.0, quarantines=False, change=5.0, within=1.0, stuck_after=3.0),
+    Metric("c", gauge=False, low=-math.inf, high=math.inf, quarantines=False, silent_after=2.0),
 ]
+SEEN = {("b", "d"): (-2.0, 1.5), ("a", "e"): (0.0, 5.0)}
+"""Of some devices and metrics, on all days."""
 T0 = datetime(2026, 11, 22, 23, 58, tzinfo=UTC)
 SCHEMA = arrow_schema(
     {
@@ -43,6 +45,12 @@ def reading(offset: int, seconds: float = 0, **changes: Any) -> Row:
         "kafka_topic": "t", "kafka_partition": 0, "kafka_offset": offset, "kafka_timestamp": T0, "spec_version": 1,
     } | changes  # fmt: skip
     return row | {"carried": row.get("carried", [m.name for m in METRICS if m.name in changes])}
+
+
+def past_of(rows: list[Row], grain: Grain) -> kernel.Past:
+    days = {floor(floor(row["event_time"], grain), "day") for row in rows}
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return {(*who, (day - epoch) // timedelta(microseconds=1)): seen for who, seen in SEEN.items() for day in days}
 
 
 # In plain Python
@@ -94,7 +102,11 @@ def slowly(rows: list[Row], grain: Grain) -> dict[str, Any]:
         assert start == floor(start, grain)
     anomalies, buckets = [], defaultdict(list)
     for found in series.values():
-        limits = limits_of([v for _, m, v in found if m.gauge and not (m.quarantines and not m.low <= v <= m.high)])
+        good = [(row, v) for row, m, v in found if m.gauge and not (m.quarantines and not m.low <= v <= m.high)]
+        limits = limits_of([v for _, v in good])
+        of_runs = {id(row): said for row, *said in changed_and_stuck(found[0][1], good)}
+        seen_low, seen_high = SEEN.get((found[0][1].name, found[0][0]["device_id"]), (-math.inf, math.inf))
+        before, was_seen = None, True
         for row, m, value in found:
             outside, kinds = not m.low <= value <= m.high, []
             if outside:
@@ -105,6 +117,17 @@ def slowly(rows: list[Row], grain: Grain) -> dict[str, Any]:
                 if abs(z) > kernel.Z_LIMIT:
                     edge = kernel.Z_LIMIT * sigma
                     kinds.append(("zscore", z, median - edge, median + edge))
+            kinds += of_runs.get(id(row), [[]])[0]
+            silence = 0 if before is None else (row["event_time"] - before).total_seconds()
+            before = row["event_time"]
+            if silence > m.silent_after:
+                kinds.append(("missing", silence, 0, m.silent_after))
+            if m.gauge and not (outside and m.quarantines):
+                is_seen = seen_low <= value <= seen_high
+                if was_seen and not is_seen:
+                    distance = seen_low - value if value < seen_low else value - seen_high
+                    kinds.append(("unseen", distance, seen_low, seen_high))
+                was_seen = is_seen
             anomalies += [(row["kafka_partition"], row["kafka_offset"], m.name, value, *kind) for kind in kinds]
             if not (outside and m.quarantines):
                 minute = row["event_time"].replace(second=0, microsecond=0)
@@ -124,14 +147,41 @@ def slowly(rows: list[Row], grain: Grain) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def changed_and_stuck(m: Metric, good: list[tuple[Row, float]]) -> Iterator[tuple[Row, list[tuple]]]:
+    run: list[tuple[Row, float]] = []
+    before = None
+    lengths = {}
+    for row, value in good:
+        run = [*run, (row, value)] if run and run[-1][1] == value else [(row, value)]
+        for one, _ in run:
+            lengths[id(one)] = run
+    told = set()
+    for row, value in good:
+        kinds = []
+        if before is not None:
+            times = max(1.0, (row["event_time"] - before[0]["event_time"]).total_seconds() / m.within)
+            if abs(value - before[1]) / times > m.change:
+                edge = m.change * times
+                kinds.append(("rate", abs(value - before[1]) / times, before[1] - edge, before[1] + edge))
+        run = lengths[id(row)]
+        lasted = (row["event_time"] - run[0][0]["event_time"]).total_seconds()
+        if lasted > m.stuck_after and len(run) >= kernel.STUCK_VALUES and id(run[0][0]) not in told:
+            told.add(id(run[0][0]))
+            lasts = (run[-1][0]["event_time"] - run[0][0]["event_time"]).total_seconds()
+            kinds.append(("stuck", lasts, value, value))
+        yield row, kinds
+        before = row, value
+
+
 def limits_of(sample: list[float]) -> tuple[float, float] | None:
     """Median and sigma."""
     if len(sample) < kernel.MIN_VALUES:
         return None
+    tail = max(1, math.floor(len(sample) * 0.02))
+    most = sorted(sample)[tail:-tail]
+    sigma = (most[-1] - most[0]) / (2 * statistics.NormalDist().inv_cdf(0.98))
     median = statistics.median(sample)
-    deviations = [abs(v - median) for v in sample]
-    sigma = statistics.median(deviations) * kernel.MAD_TO_SIGMA
-    sigma = sigma or statistics.fmean(deviations) * kernel.MEAN_DEVIATION_TO_SIGMA
+    sigma = sigma or statistics.fmean(abs(v - median) for v in sample) * kernel.MEAN_DEVIATION_TO_SIGMA
     return (median, sigma) if sigma > 0 else None
 
 
@@ -197,7 +247,7 @@ def readings(draw: st.DrawFn) -> list[Row]:
         }
     )  # fmt: skip
     made = draw(st.lists(one, min_size=1, max_size=20))
-    # Half of them equal, or not far from it: both ways to a deviation.
+    # Some alike, some all equal: with a deviation and without.
     steady = st.sampled_from([[5.0, 5.0, 5.5], [1.0, 1.1, 0.9, 1.2, 0.8], [2.0]])
     for device in draw(st.lists(st.sampled_from("de"), max_size=2, unique=True)):
         levels = draw(steady)
@@ -213,7 +263,7 @@ def readings(draw: st.DrawFn) -> list[Row]:
 @given(readings(), st.sampled_from(["hour", "day", "month"]))
 @settings(max_examples=100)
 def test_as_computed_row_by_row(rows: list[Row], grain: Grain) -> None:
-    assert_equal(told(kernel.derive(table(rows), METRICS, grain)), slowly(rows, grain))
+    assert_equal(told(kernel.derive(table(rows), METRICS, grain, past_of(rows, grain))), slowly(rows, grain))
 
 
 def test_the_order_in_which_rows_come_changes_no_bit() -> None:
@@ -278,3 +328,37 @@ def test_equal_values_have_their_mean_and_deviate_by_nothing(value: float) -> No
     rows = [reading(i, i, c=value) for i in range(7)]
     for row in kernel.derive(table(rows), METRICS, "day")["rollups"].to_pylist():
         assert (row["count"], row["mean"], row["stddev"]) == (7, value, 0.0)
+
+
+def anomalies_of(rows: list[Row], kind: str) -> list[tuple[int, float]]:
+    """(Kafka offset, score)"""
+    found = told(kernel.derive(table(rows), METRICS, "day", past_of(rows, "day")))["anomalies"]
+    return [(offset, score) for _, offset, _, _, name, score, _, _ in found if name == kind]
+
+
+def test_a_gauge_may_change_more_over_a_longer_time() -> None:
+    """`a` by 6 within 30 s: by 6 at once, by 12 in a minute."""
+    rows = [reading(n, s, a=a) for n, (s, a) in enumerate([(0, 0.0), (1, 6.0), (2, -0.5), (62, 11.4 - 2), (63, 0.0)])]
+    assert anomalies_of(rows, "rate") == [(2, 6.5), (4, pytest.approx(9.4))]
+
+
+def test_what_stays_too_long_is_stuck_once_a_run() -> None:
+    """`b` for more than 3 s, in three values or more."""
+    steady = [(0, 1.0), (1, 1.0), (3, 1.0), (3.5, 1.0), (5, 1.0), (6, 2.0), (7, 1.0), (7.5, 1.0), (11, 1.0)]
+    rows = [reading(n, seconds, b=b) for n, (seconds, b) in enumerate(steady)]
+    assert anomalies_of(rows, "stuck") == [(3, 5.0), (8, 4.0)]
+    assert anomalies_of([reading(0, 0, b=1.0), reading(1, 60, b=1.0)], "stuck") == []
+
+
+def test_a_silence_is_told_at_its_end_and_of_each_metric() -> None:
+    """`c` for more than 2 s, in one partition; a bad value of `a` is heard too."""
+    seconds = [(0, 1.0), (2, 1.0), (4.5, None), (4.6, 1.0), (10, 1.0), (86_520, 1.0)]
+    rows = [reading(n, s, c=c) for n, (s, c) in enumerate(seconds)]
+    assert anomalies_of(rows, "missing") == [(3, 2.6), (4, pytest.approx(5.4))]
+
+
+def test_a_run_of_values_that_the_days_before_did_not_have_is_told_once() -> None:
+    """`b` of device d, from -2 to 1.5; of another device nothing is known."""
+    rows = [reading(n, n, b=b) for n, b in enumerate([0.0, 2.0, 3.0, 1.5, -2.5, 2.5])]
+    assert anomalies_of(rows, "unseen") == [(1, 0.5), (4, 0.5)]
+    assert anomalies_of([row | {"device_id": "other"} for row in rows], "unseen") == []
