@@ -1,6 +1,6 @@
 """One batch of partitions through Spark: its books, rollups, anomalies and quarantine, as Arrow tables by partition."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, inf
@@ -18,7 +18,7 @@ from fleet.ledger import GRAINS, MetricBooks, PartitionBooks
 from fleet.spec import DeviceType
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,18 @@ def _tables(
     spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Sequence[PartitionFiles]
 ) -> dict[str, pa.Table]:
     """Those of etl.kernel, of all partitions, in no order; none where there are no rows. One Spark action."""
+    found = in_kernel(spark, lake, spec, partitions, kernel.pieces, kernel.PIECE).toArrow()
+    pieces: dict[str, list[pa.Table]] = {}
+    for name, piece in zip(found["name"].to_pylist(), found["piece"], strict=True):
+        pieces.setdefault(name, []).append(pa.ipc.open_stream(piece.as_buffer()).read_all())
+    return {name: pa.concat_tables(parts) for name, parts in pieces.items()}
+
+
+def in_kernel(
+    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Sequence[PartitionFiles],
+    function: Callable[..., Any], gives: str,
+) -> "DataFrame":  # fmt: skip
+    """All rows of the partitions through a function of etl.kernel, which gives these columns (Spark's DDL)."""
     from pyspark import cloudpickle
     from pyspark.sql import functions as F
 
@@ -62,15 +74,8 @@ def _tables(
     grain = partitions[0].partition.grain
     tasks = ceil(sum(p.rows for p in partitions) / MAX_TASK_ROWS)
     rows = spark_frame(spark, lake, spec, partitions)
-    found = (
-        rows.repartition(tasks, "device_id", F.date_trunc(grain, "event_time"))
-        .mapInArrow(partial(kernel.pieces, metrics(spec), grain), kernel.PIECE)
-        .toArrow()
-    )
-    pieces: dict[str, list[pa.Table]] = {}
-    for name, piece in zip(found["name"].to_pylist(), found["piece"], strict=True):
-        pieces.setdefault(name, []).append(pa.ipc.open_stream(piece.as_buffer()).read_all())
-    return {name: pa.concat_tables(parts) for name, parts in pieces.items()}
+    in_tasks = rows.repartition(tasks, "device_id", F.date_trunc(grain, "event_time"))
+    return in_tasks.mapInArrow(partial(function, metrics(spec), grain), gives)
 
 
 def metrics(spec: DeviceType) -> list[kernel.Metric]:

@@ -43,6 +43,8 @@ PIECE = "name string, piece binary"
 """What `pieces` gives, as Spark's DDL: the name of a table, and rows of it as an Arrow stream."""
 PIECE_ROWS = 50_000
 """About 5 MB."""
+MINUTE = "site string, device_id string, metric string, bucket timestamp, mean double, min double, max double, last double"
+"""What `minutes` gives, as Spark's DDL."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,15 @@ def pieces(metrics: Sequence[Metric], grain: str, batches: Iterable[pa.RecordBat
                 stream.write_table(table.slice(start, PIECE_ROWS))
             piece = pa.array([sink.getvalue().to_pybytes()], pa.binary())
             yield pa.RecordBatch.from_arrays([pa.array([name]), piece], ["name", "piece"])
+
+
+def minutes(metrics: Sequence[Metric], grain: str, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """One Spark task: its rows in, their rollups of a minute out, the same that are in the warehouse."""
+    rows = [batch for batch in batches if batch.num_rows]
+    if rows:
+        found = derive(pa.Table.from_batches(rows), metrics, grain)["rollups"]
+        of_minute = found.filter(pc.equal(found["grain"], "1m"))
+        yield from of_minute.select(["site", "device_id", "metric", "bucket", "mean", "min", "max", "last"]).to_batches()
 
 
 def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, pa.Table]:

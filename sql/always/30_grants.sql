@@ -23,6 +23,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE
    TO weir_batch;
 GRANT SELECT, INSERT, UPDATE ON quarantine_replays TO weir_batch;
 GRANT SELECT, INSERT ON late_alerts TO weir_batch;
+GRANT SELECT, INSERT, UPDATE ON models TO weir_batch; -- what was trained stays
+GRANT SELECT, INSERT, DELETE ON predictions TO weir_batch;
 GRANT EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches TO weir_batch;
 
 -- The registry's commands and the bridge. They delete nothing.
