@@ -4,7 +4,7 @@
 
 1. The published protocol (Singh et al. 2018: 98.4 % accuracy, F1 0.953): rows of 30 s drawn at random into ten folds.
 2. The same rows and columns in order of time: trained on the older 70 %, asked for the newer 30 %.
-3. As Weir does it: minutes with trailing means, by Spark, in order of time; beside baselines, by how much, and how sure.
+3. As Weir does it: minutes with trailing means, by Spark, in order of time; beside baselines, and how sure.
 
 Writes benchmarks/results/occupancy.json.
 """

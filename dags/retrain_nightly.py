@@ -1,5 +1,5 @@
-"""Each model of `fleet/model.py` is trained on what is loaded, promoted if it is better, and its champion estimates. What
-each step does is in `etl/retrain.py`; `weir models retrain` and `weir models score` do the same."""
+"""Each model of `fleet/model.py` is trained on what is loaded, promoted if it is better, and its champion estimates.
+What each step does is in `etl/retrain.py`; `weir models retrain` and `weir models score` do the same."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,8 +1,8 @@
 """What a model is trained on and estimates from: a row for each minute of a site. Training and scoring share this.
 
 It is made from the lake, not from the table rollups: the lake keeps all of it, Spark reads it where it lies, and no
-password of the warehouse goes to Spark. Only partitions whose files are those that the ledger says were loaded count, so
-what failed validation is in no model; duplicates and bad values are taken out by the kernel that makes the rollups.
+password of the warehouse goes to Spark. Only partitions whose files are those that the ledger says were loaded count:
+what failed validation is in no model. Duplicates and bad values are taken out by the kernel that makes the rollups.
 """
 
 import hashlib
@@ -89,7 +89,9 @@ def read_minutes(
     """All minutes of the partitions. The first of them lack what was before: take `model.reach` more than is needed."""
     if not partitions:
         nothing = np.empty(0)
-        return Minutes(nothing.astype(object), nothing.astype("datetime64[us]"), nothing, np.empty((0, len(model.features))))
+        return Minutes(
+            nothing.astype(object), nothing.astype("datetime64[us]"), nothing, np.empty((0, len(model.features)))
+        )
     rolled = in_kernel(spark, lake, spec, partitions, kernel.minutes, kernel.MINUTE)
     return as_minutes(features(rolled, model).toArrow(), model)
 
@@ -117,7 +119,9 @@ def features(minutes: "DataFrame", model: Model) -> "DataFrame":
     ]
     # A minute of which nothing but the truth is known is none to estimate.
     known = F.coalesce(*(F.col(i.feature) for i in model.inputs)).isNotNull()
-    whole = joined.where(known).select("site", F.col("bucket").alias("at"), "truth", *(i.feature for i in model.inputs), *trailing)
+    whole = joined.where(known).select(
+        "site", F.col("bucket").alias("at"), "truth", *(i.feature for i in model.inputs), *trailing
+    )
     return whole.select("site", "at", "truth", *model.features).orderBy("at", "site")
 
 

@@ -43,7 +43,9 @@ PIECE = "name string, piece binary"
 """What `pieces` gives, as Spark's DDL: the name of a table, and rows of it as an Arrow stream."""
 PIECE_ROWS = 50_000
 """About 5 MB."""
-MINUTE = "site string, device_id string, metric string, bucket timestamp, mean double, min double, max double, last double"
+MINUTE = (
+    "site string, device_id string, metric string, bucket timestamp, mean double, min double, max double, last double"
+)
 """What `minutes` gives, as Spark's DDL."""
 
 
@@ -78,7 +80,9 @@ def minutes(metrics: Sequence[Metric], grain: str, batches: Iterable[pa.RecordBa
     if rows:
         found = derive(pa.Table.from_batches(rows), metrics, grain)["rollups"]
         of_minute = found.filter(pc.equal(found["grain"], "1m"))
-        yield from of_minute.select(["site", "device_id", "metric", "bucket", "mean", "min", "max", "last"]).to_batches()
+        yield from of_minute.select(
+            ["site", "device_id", "metric", "bucket", "mean", "min", "max", "last"]
+        ).to_batches()
 
 
 def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str) -> dict[str, pa.Table]:

@@ -33,7 +33,8 @@ def model_of(name: str) -> Model:
 def rows(warehouse: Warehouse, name: str | None = None) -> list[dict[str, Any]]:
     """Champions first, then the newest."""
     return warehouse.rows(
-        "SELECT * FROM models WHERE name = coalesce(CAST(:name AS text), name) ORDER BY name, champion DESC, trained_at DESC",
+        "SELECT * FROM models WHERE name = coalesce(CAST(:name AS text), name)"
+        " ORDER BY name, champion DESC, trained_at DESC",
         name=name,
     )
 
@@ -91,7 +92,8 @@ def roll_back(c: Connection, name: str) -> tuple[str, str]:
     before = c.execute(text("SELECT replaced FROM models WHERE model_id = :id"), {"id": present}).scalar()
     if before is None:
         raise ConfigurationError(
-            f"{present} is the first champion of {name}: there is none to go back to; `weir models promote ID` takes another"
+            f"{present} is the first champion of {name}: there is none to go back to;"
+            " `weir models promote ID` takes another"
         )
     _set_champion(c, name, before)
     return before, present

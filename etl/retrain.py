@@ -18,7 +18,7 @@ from etl.features import Array, Loaded, Minutes, loaded, read_minutes
 from etl.lake_index import read_index
 from etl.run import Job
 from etl.training import BASELINES, a_minute_ago, estimates, lacking, split, train
-from etl.window import Window
+from etl.window import OPEN, Window
 from fleet import model as definitions
 from fleet.errors import ConfigurationError, DataError
 from fleet.model import Model
@@ -90,8 +90,8 @@ def retrain(job: Job, name: str, now: datetime) -> Outcome:
 def _against(
     job: Job, model: Model, champion: Mapping[str, Any] | None, parts: training.Split, estimate: Array
 ) -> tuple[list[Comparison], str, str]:
-    """With the baselines and the champion; why there is none with the champion, as it estimates nothing any more; and why
-    nothing can be decided. Of the champion only minutes count that it was not trained on either."""
+    """With the baselines and the champion; why there is none with the champion, as it estimates nothing any more; and
+    why nothing can be decided. Of the champion only minutes count that it was not trained on either."""
     holdout = parts.holdout
     block = blocks_of(holdout.site, holdout.at)
     found = [compare(holdout.truth, estimate, of(parts), block, n) for n, of in BASELINES.items()]
@@ -100,7 +100,7 @@ def _against(
     try:
         theirs = ask(job, model, champion, holdout)
     except DataError as error:
-        return found, f"; the champion was not compared, it estimates nothing any more: {error}", ""
+        return found, f"; not compared with the champion, which estimates nothing any more: {error}", ""
     fresh = holdout.at > features.as_numpy(champion["trained_to"])
     part, against = holdout.where(fresh), f"the champion {champion['model_id']}"
     of_part = blocks_of(part.site, part.at)
@@ -110,7 +110,7 @@ def _against(
 
 
 def score_model(
-    job: Job, name: str, now: datetime, row: Mapping[str, Any] | None = None, window: Window = Window(None, None)
+    job: Job, name: str, now: datetime, row: Mapping[str, Any] | None = None, window: Window = OPEN
 ) -> Outcome:
     """What a model, the champion unless another is given, estimates of the loaded minutes goes to `predictions`: by
     default of those that it was not trained on. Again is the same rows."""
@@ -143,14 +143,19 @@ class Duel:
 def compare_models(job: Job, ours: Mapping[str, Any], theirs: Mapping[str, Any], now: datetime) -> Duel:
     """On the loaded minutes that neither was trained on. Raises DataError where these are too few."""
     if ours["name"] != theirs["name"]:
-        raise ConfigurationError(f"{ours['model_id']} is a model of {ours['name']}, {theirs['model_id']} of {theirs['name']}")
+        raise ConfigurationError(
+            f"{ours['model_id']} is a model of {ours['name']}, {theirs['model_id']} of {theirs['name']}"
+        )
     model, spec = _defined(job, ours["name"])
     start = max(row["trained_to"] for row in (ours, theirs)) + timedelta(minutes=1)
     _, minutes = _minutes(job, model, spec, Window(start, now))
     minutes = minutes.where(~np.isnan(minutes.truth))
     block = blocks_of(minutes.site, minutes.at)
-    if len(np.unique(block)) < MIN_BLOCKS:
-        raise DataError(f"{len(np.unique(block))} hours are loaded since {start:%Y-%m-%d %H:%M}, to which neither was trained; {MIN_BLOCKS} needed")
+    if (hours := len(np.unique(block))) < MIN_BLOCKS:
+        raise DataError(
+            f"{hours} hours with a known truth are loaded since {start:%Y-%m-%d %H:%M}, up to which one of them was"
+            f" trained: {MIN_BLOCKS} are needed"
+        )
     a, b = (ask(job, model, row, minutes) for row in (ours, theirs))
     comparison = compare(minutes.truth, a, b, block, theirs["model_id"])
     return Duel(comparison, score(minutes.truth, a), score(minutes.truth, b))

@@ -1,8 +1,8 @@
 """From minutes whose truth is known to an estimator, and what it has to beat. Pure, and the same minutes give the same
 estimator: seeds are fixed, rows are in order.
 
-Time order everywhere: the newest part is held out and decides; the estimator is chosen within the older part, by what each
-says of a stretch after being trained on what was before it.
+Time order everywhere: the newest part is held out and decides; the estimator is chosen within the older part, by what
+each says of a stretch after being trained on what was before it.
 """
 
 from collections.abc import Callable, Mapping
@@ -149,7 +149,7 @@ BASELINES: Mapping[str, Callable[[Split], Array]] = {
 
 
 def a_minute_ago(parts: Split) -> Array:
-    """The truth of the minute before. No baseline: whoever has it needs no estimate. It shows how slowly counts change."""
+    """The truth of the minute before. No baseline: who has it needs no estimate. It shows how slowly counts change."""
     found = parts.holdout.truth.copy()
     for site in np.unique(parts.holdout.site):
         own = np.flatnonzero(parts.holdout.site == site)

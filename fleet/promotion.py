@@ -1,10 +1,10 @@
 """Whether a model is better than another by more than noise: both are asked for the same minutes, whose truth neither
 has seen, and the difference of their scores is resampled in blocks. Pure.
 
-The score is F1, the mean over the counts that occur: a room is mostly empty, so that "nobody" is right four times in five
-and says nothing. Minutes are no independent draws: who is there stays, and what a model takes an hour for it takes the
-next minute for too. Resampled one by one they would make any difference look certain. Therefore whole blocks are drawn,
-and both models are scored on the same ones (a paired bootstrap).
+The score is F1, the mean over the counts that occur: a room is mostly empty, so that "nobody" is right four times in
+five and says nothing. Minutes are no independent draws: who is there stays, and a model that is wrong about a minute is
+wrong about the next. Resampled one by one they would make any difference look certain. Therefore whole blocks are
+drawn, and both models are scored on the same ones (a paired bootstrap).
 """
 
 from collections.abc import Iterable, Sequence
@@ -109,8 +109,8 @@ def _confusions(truth: np.ndarray, estimate: np.ndarray, counts: np.ndarray, blo
 
 
 def _f1(confusion: np.ndarray) -> np.ndarray:
-    """[…, truth, estimate] → […]: the mean over the counts that truly occur. 2·hits / (true + estimated) is the harmonic
-    mean of precision and recall."""
+    """[…, truth, estimate] → […]: the mean over the counts that truly occur. 2·hits / (true + estimated) is the
+    harmonic mean of precision and recall."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     true, estimated = confusion.sum(axis=-1), confusion.sum(axis=-2)
     each = 2 * hits / np.maximum(true + estimated, 1)

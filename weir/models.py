@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from connections.warehouse import Warehouse
     from etl.retrain import Outcome
 
-models = typer.Typer(no_args_is_help=True, help="Models that estimate from readings: trained nightly, promoted if better.")
+models = typer.Typer(
+    no_args_is_help=True, help="Models that estimate from readings: trained nightly, promoted if better."
+)
 
 Name = Annotated[str, typer.Argument(help="A model of fleet/model.py.")]
 ModelId = Annotated[str, typer.Argument(help="The model's id, or the beginning of it.")]
@@ -41,8 +43,8 @@ def list_(
         return
     head = ("model", "id", "", "algorithm", "trained", "on data to", "accuracy", "F1")
     shown = [
-        (row["name"], row["model_id"], "champion" if row["champion"] else "", row["algorithm"], _minute(row["trained_at"]),
-         _minute(row["trained_to"]), f"{row['accuracy']:.3f}", f"{row['f1']:.3f}")
+        (row["name"], row["model_id"], "champion" if row["champion"] else "", row["algorithm"],
+         _minute(row["trained_at"]), _minute(row["trained_to"]), f"{row['accuracy']:.3f}", f"{row['f1']:.3f}")
         for row in found
     ]  # fmt: skip
     typer.echo("\n".join(aligned([head, *shown])) if found else "no model was trained yet; `weir models retrain` does")
@@ -59,27 +61,25 @@ def show(model_id: ModelId, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(row, default=plain))
         return
     metrics = row["metrics"]
-    champion = f"champion since {_minute(row['promoted_at'])}" if row["champion"] else "not the champion"
-    if not row["champion"] and row["promoted_at"]:
-        champion += f", promoted {_minute(row['promoted_at'])}"
+    made_with = {
+        "code": row["code_version"], row["type"]: f"version {row['spec_version']}", "data": row["data_digest"],
+        "scikit-learn": row["libraries"]["scikit-learn"],
+    }  # fmt: skip
     lines = [
-        ("model", f"{row['name']} {row['model_id']}, {champion}"),
+        ("model", f"{row['name']} {row['model_id']}, {_standing(row)}"),
         ("verdict", row["verdict"]),
         ("algorithm", f"{row['algorithm']}; F1 within the training minutes: {_figures(metrics['candidates'])}"),
         ("trained", f"{_span(row, 'trained')}, {row['trained_on']:,} minutes"),
         ("held out", f"{_span(row, 'holdout')}, {metrics['holdout']['minutes']:,} minutes"),
         ("on these", _brief(metrics["holdout"])),
-        *((told["against"], f"{told['difference']:+.3f} F1 ({told['low']:+.3f} to {told['high']:+.3f}), {told['blocks']} hours")
-          for told in metrics["comparisons"]),
         *((name, _brief(told)) for name, told in metrics["baselines"].items()),
-        ("a minute ago", f"{_brief(metrics['a_minute_ago'])} (whoever has that truth needs no model)"),
+        ("a minute ago", f"{_brief(metrics['a_minute_ago'])} (who has that truth needs no model)"),
         ("parent", row["parent"] or "none"),
         ("replaced", row["replaced"] or "none"),
         ("artefact", path_of(row["name"], row["sha256"])),
-        ("made with", f"code {row['code_version']}, {row['type']} version {row['spec_version']}, data {row['data_digest']},"
-                      f" scikit-learn {row['libraries']['scikit-learn']}"),
+        ("made with", ", ".join(f"{what} {which}" for what, which in made_with.items())),
         ("features", ", ".join(row["features"])),
-    ]  # fmt: skip
+    ]
     typer.echo("\n".join(aligned(lines)))
     counts = metrics["holdout"]["counts"]
     typer.echo("\ntruth (down) and estimate (across), minutes")
@@ -136,7 +136,13 @@ def compare(ours: ModelId, theirs: ModelId, as_json: AsJson = False) -> None:
     told = duel.comparison
     scores = [(row["model_id"], _brief(asdict(of))) for row, of in zip(rows, (duel.ours, duel.theirs), strict=True)]
     typer.echo("\n".join(aligned(scores)))
-    word = "better by more than noise" if told.low > 0 else "worse by more than noise" if told.high < 0 else "no more than noise"
+    word = (
+        "better by more than noise"
+        if told.low > 0
+        else "worse by more than noise"
+        if told.high < 0
+        else "no more than noise"
+    )
     typer.echo(f"{told}: {word}, over {told.minutes:,} minutes in {told.blocks} hours")
 
 
@@ -177,6 +183,12 @@ def _warehouse() -> "Warehouse":
     from fleet.settings import Settings
 
     return Warehouse.of(Settings.load(role="operator"))
+
+
+def _standing(row: dict[str, Any]) -> str:
+    if row["champion"]:
+        return f"the champion since {_minute(row['promoted_at'])}"
+    return f"promoted {_minute(row['promoted_at'])}, no longer the champion" if row["promoted_at"] else "not promoted"
 
 
 def _tell(outcome: "Outcome", as_json: bool) -> None:

@@ -65,8 +65,8 @@ INSERT INTO models (model_id, name, system, type, sha256, algorithm, libraries, 
                     data_digest, trained_from, trained_to, trained_on, holdout_from, holdout_to, accuracy, f1, metrics,
                     verdict, champion, trained_at, promoted_at)
 SELECT 'm' || n, '{name}', '{system}', '{type}', 's' || n, 'a', '{{}}', '{{f}}', 'c', 1, 'd', '{start}',
-       '{start}'::timestamptz + INTERVAL '20 minutes', 20, '{start}'::timestamptz + INTERVAL '30 minutes', '{end}', 0.9, 0.8,
-       '{{}}', 'better', n = 2, '{start}'::timestamptz + n * INTERVAL '1 minute', '{start}'
+       '{start}'::timestamptz + INTERVAL '20 minutes', 20, '{start}'::timestamptz + INTERVAL '30 minutes', '{end}', 0.9,
+       0.8, '{{}}', 'better', n = 2, '{start}'::timestamptz + n * INTERVAL '1 minute', '{start}'
   FROM generate_series(1, 2) n;
 
 INSERT INTO predictions

@@ -1,8 +1,5 @@
 """A model's night on a real TimescaleDB and a real Spark: minutes, training, promotion, estimates, the way back."""
 
-import subprocess
-import sys
-import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, takewhile
@@ -22,16 +19,16 @@ from etl.features import Minutes, as_numpy, loaded, read_minutes
 from etl.lake_index import read_index
 from etl.retrain import compare_models, retrain, score_model
 from etl.run import Job, Request
-from etl.window import Window
+from etl.window import OPEN, Window
 from fleet.errors import ConfigurationError, DataError, Unavailable
 from fleet.model import HEAD_COUNT
 from fleet.reading import Reading, to_datetime, to_epoch_us
-from fleet.settings import CHECKOUT
 from simulators.occupancy_recording import OCCUPANCY as FORMAT
 from simulators.recording import Recording
 from simulators.room import room_readings
 from stack.credentials import owner_url
 from stack.stack import Stack
+from tests.command import command
 from tests.integration.small_lake import SmallLake
 from tests.recordings import OCCUPANCY, needs_occupancy
 
@@ -81,7 +78,10 @@ def land(job: Job, readings: Iterable[Reading], since: timedelta = timedelta(0))
     for moment, together in groupby(wanted, key=lambda r: r.event_time_us):
         of: dict[str, dict] = {}
         for reading in together:
-            row = of.setdefault(reading.device_id, {"device_id": reading.device_id, "site": reading.site, "event_time": to_datetime(moment)})
+            row = of.setdefault(
+                reading.device_id,
+                {"device_id": reading.device_id, "site": reading.site, "event_time": to_datetime(moment)},
+            )
             row.update(reading.values)
         rows += of.values()
     offsets = {}
@@ -96,7 +96,7 @@ def land(job: Job, readings: Iterable[Reading], since: timedelta = timedelta(0))
     job.finish(run_id)
 
 
-def minutes_of(job: Job, window: Window = Window(None, None)) -> Minutes:
+def minutes_of(job: Job, window: Window = OPEN) -> Minutes:
     ledger = {r["partition"]: r["files_digest"] for r in job.warehouse.rows("SELECT * FROM ledger")}
     spec = job.catalog.type("room_node")
     data = loaded(read_index(job.lake).partitions.values(), ledger, spec, window)
@@ -229,23 +229,23 @@ def test_a_model_is_trained_promoted_used_and_rolled_back(job: Job, capfd: pytes
 
 def commands(job: Job, first: str, second: str) -> None:
     """As an operator types them."""
-    settings = job.settings
-    environ = {
-        **os.environ, "WEIR_HOME": str(settings.home), "WEIR_LAKE_URI": settings.lake, "WEIR_JAVA_HOME": str(settings.java_home),
-        "WEIR_DB_URL": settings.db_url.get_secret_value(), "WEIR_TYPES_DIR": str(settings.types_dir),
-    }  # fmt: skip
+    weir = command(
+        WEIR_HOME=job.settings.home, WEIR_LAKE_URI=job.settings.lake, WEIR_TYPES_DIR=job.settings.types_dir,
+        WEIR_DB_URL=job.settings.db_url.get_secret_value(), WEIR_JAVA_HOME=str(job.settings.java_home),
+    )  # fmt: skip
 
-    def weir(*arguments: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "weir.main", "models", *arguments], cwd=CHECKOUT, env=environ, capture_output=True, text=True)  # fmt: skip
+    def told(*arguments: str, code: int = 0) -> str:
+        done = weir("models", *arguments, code=code)
         return done.stdout + done.stderr
 
-    listed = weir("list").splitlines()
+    listed = told("list").splitlines()
     assert [first in listed[1], "champion" in listed[1], second in listed[2]] == [True, True, True]
-    assert "better by more than noise" in weir("show", first[:6])
-    assert f"{second} is the champion of head_count; before: {first}" in weir("promote", second)
-    assert f"{first} is the champion of head_count again" in weir("rollback", NAME)
-    assert f"no model '{'f' * 14}'" in weir("show", "f" * 14)
-    assert "did you mean 'head_count'?" in weir("rollback", "head_cuont")
+    assert "better by more than noise" in told("show", first[:6])
+    assert f"{second} is the champion of head_count; before: {first}" in told("promote", second)
+    assert f"{first} is the champion of head_count again" in told("rollback", NAME)
+    assert "no more than noise" in told("compare", first, second)
+    assert f"no model '{'f' * 14}'" in told("show", "f" * 14, code=1)
+    assert "did you mean 'head_count'?" in told("rollback", "head_cuont", code=1)
 
 
 def harm(job: Job, row: dict) -> None:
@@ -256,7 +256,9 @@ def harm(job: Job, row: dict) -> None:
     with pytest.raises(DataError, match="is not what was stored"):
         score_model(job, NAME, now)
     job.lake.write(path_of(NAME, row["sha256"]), kept)
-    with pytest.raises(DataError, match="estimates from 's9_sound', which head_count no longer has; did you mean 's1_sound'"):
+    with pytest.raises(
+        DataError, match="estimates from 's9_sound', which head_count no longer has; did you mean 's1_sound'"
+    ):
         score_model(job, NAME, now, {**row, "features": [*row["features"][:-1], "s9_sound"]})
     with pytest.raises(DataError, match=r"was made with scikit-learn 0\.1"):
         score_model(job, NAME, now, {**row, "libraries": {"scikit-learn": "0.1"}})

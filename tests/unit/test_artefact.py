@@ -69,8 +69,12 @@ def test_an_artefact_that_is_not_what_was_stored_is_refused(
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        pytest.param(settled(skops.io.dumps(FunctionTransformer(np.load))), "not trusted: .*load", id="another function"),
-        pytest.param(settled(skops.io.dumps(KNeighborsClassifier().fit(X[:, :2], Y))), "not trusted", id="another type"),
+        pytest.param(
+            settled(skops.io.dumps(FunctionTransformer(np.load))), "not trusted: .*load", id="another function"
+        ),
+        pytest.param(
+            settled(skops.io.dumps(KNeighborsClassifier().fit(X[:, :2], Y))), "not trusted", id="another type"
+        ),
         pytest.param(b"\x80\x04.", "cannot be read", id="a pickle"),
         pytest.param(b"", "cannot be read", id="nothing"),
     ],
