@@ -59,13 +59,14 @@ def retrain(job: Job, name: str, now: datetime) -> Outcome:
             # Not judged again: whoever rolled back from it would find it promoted the next night.
             return Outcome(name, f"the same model as {model_id} of {known[0]['trained_at']:%Y-%m-%d %H:%M}", model_id)
         champion = models.champion(job.warehouse, name)
-        estimate = estimates(found.estimator, parts.holdout)
+        estimate = estimates(found.estimator, parts.holdout, found.columns)
         comparisons, gone, undecided = _against(job, model, champion, parts, estimate)
         better, why = (False, undecided) if undecided else verdict(comparisons)
         told = score(parts.holdout.truth, estimate)
         row = {
             "model_id": model_id, "name": name, "system": spec.system, "type": spec.type, "sha256": sha256,
-            "algorithm": found.algorithm, "libraries": {"scikit-learn": _library()}, "features": [*model.features],
+            "algorithm": found.algorithm, "libraries": {"scikit-learn": _library()},
+            "features": [model.features[i] for i in found.columns],
             "code_version": code_version(), "spec_version": spec.version, "data_digest": data.digest,
             "trained_from": _moment(parts.training.at[0]), "trained_to": _moment(parts.training.at[-1]),
             "trained_on": len(parts.training), "holdout_from": _moment(parts.holdout.at[0]),
@@ -164,8 +165,7 @@ def compare_models(job: Job, ours: Mapping[str, Any], theirs: Mapping[str, Any],
 def ask(job: Job, model: Model, row: Mapping[str, Any], minutes: Minutes) -> Array:
     """A stored model's estimates. Raises DataError where it can give none any more."""
     estimator = opened(job, model, row)
-    places = [model.features.index(name) for name in row["features"]]
-    return estimates(estimator, Minutes(minutes.site, minutes.at, minutes.truth, minutes.values[:, places]))
+    return estimates(estimator, minutes, [model.features.index(name) for name in row["features"]])
 
 
 def opened(job: Job, model: Model, row: Mapping[str, Any]) -> Any:

@@ -5,7 +5,7 @@ Time order everywhere: the newest part is held out and decides; the estimator is
 each says of a stretch after being trained on what was before it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ HOLDOUT = 0.3
 """Of the minutes with a known truth, the newest."""
 MIN_TRAINING = 500
 """Minutes: a working day. Of fewer a model knows one day's light and nothing else."""
+LEAST_KNOWN = 0.01
+"""Of a feature, the share of minutes in which it must be known to be learned from."""
 FOLDS = 3
 SEED = 7
 
@@ -77,6 +79,8 @@ def lacking(parts: Split) -> str:
 @dataclass(frozen=True)
 class Trained:
     estimator: Any
+    columns: Sequence[int]
+    """Of the minutes' values, those that it takes."""
     algorithm: str
     chosen_by: Mapping[str, float]
     """F1 of each candidate over the later stretches of the training minutes; NaN where it could not be trained."""
@@ -91,18 +95,23 @@ def train(training: Minutes) -> Trained:
         found = {name: _forward(estimator, training) for name, estimator in candidates().items()}
         # NaN is less than anything; of equals the first stays.
         best = max(found, key=lambda name: -1.0 if np.isnan(found[name]) else found[name])
-        estimator = candidates()[best]
-        estimator.fit(training.values, training.truth.astype(np.int64))
-    return Trained(estimator, best, found)
+        columns = _known(training.values)
+        estimator = candidates()[best].fit(training.values[:, columns], training.truth.astype(np.int64))
+    return Trained(estimator, columns, best, found)
 
 
-def estimates(estimator: Any, minutes: Minutes) -> Array:
+def estimates(estimator: Any, minutes: Minutes, columns: Sequence[int]) -> Array:
     from threadpoolctl import threadpool_limits
 
     if not len(minutes):
         return np.empty(0)
     with threadpool_limits(1):
-        return np.asarray(estimator.predict(minutes.values), np.float64)
+        return np.asarray(estimator.predict(minutes.values[:, columns]), np.float64)
+
+
+def _known(values: Array) -> list[int]:
+    """Columns with enough to learn from. The others are of a node that was silent; gradient boosting breaks on them."""
+    return [int(i) for i in np.flatnonzero((~np.isnan(values)).mean(axis=0) >= LEAST_KNOWN)]
 
 
 def _forward(estimator: Any, training: Minutes) -> float:
@@ -114,8 +123,9 @@ def _forward(estimator: Any, training: Minutes) -> float:
         y = training.truth[before].astype(np.int64)
         if len(np.unique(y)) < 2:
             continue
-        estimator.fit(training.values[before], y)
-        said.append(np.asarray(estimator.predict(training.values[stretch]), np.float64))
+        columns = _known(training.values[before])
+        estimator.fit(training.values[before][:, columns], y)
+        said.append(np.asarray(estimator.predict(training.values[stretch][:, columns]), np.float64))
         truth.append(training.truth[stretch])
     return score(np.concatenate(truth), np.concatenate(said)).f1 if truth else float("nan")
 

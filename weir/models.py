@@ -128,13 +128,13 @@ def compare(ours: ModelId, theirs: ModelId, as_json: AsJson = False) -> None:
     from weir.etl import open_job
 
     job = open_job()
-    rows = [stored.find(job.warehouse, model_id) for model_id in (ours, theirs)]
-    duel = compare_models(job, *rows, datetime.now(UTC))
+    left, right = (stored.find(job.warehouse, model_id) for model_id in (ours, theirs))
+    duel = compare_models(job, left, right, datetime.now(UTC))
     if as_json:
         typer.echo(json.dumps(asdict(duel)))
         return
     told = duel.comparison
-    scores = [(row["model_id"], _brief(asdict(of))) for row, of in zip(rows, (duel.ours, duel.theirs), strict=True)]
+    scores = [(row["model_id"], _brief(asdict(of))) for row, of in ((left, duel.ours), (right, duel.theirs))]
     typer.echo("\n".join(aligned(scores)))
     word = (
         "better by more than noise"
