@@ -83,15 +83,16 @@ def loaded(
     return Loaded(tuple(taken), len(candidates) - len(taken))
 
 
+def no_minutes(model: Model) -> Minutes:
+    nothing = np.empty(0)
+    return Minutes(nothing.astype(object), nothing.astype("M8[us]"), nothing, np.empty((0, len(model.features))))
+
+
 def read_minutes(
     spark: "SparkSession", lake: Lake, spec: DeviceType, model: Model, partitions: Sequence[PartitionFiles]
 ) -> Minutes:
-    """All minutes of the partitions. The first of them lack what was before: take `model.reach` more than is needed."""
-    if not partitions:
-        nothing = np.empty(0)
-        return Minutes(
-            nothing.astype(object), nothing.astype("datetime64[us]"), nothing, np.empty((0, len(model.features)))
-        )
+    """All minutes of the partitions, of which there is at least one. The first of them lack what was before: take
+    `model.reach` more than is needed."""
     rolled = in_kernel(spark, lake, spec, partitions, kernel.minutes, kernel.MINUTE)
     return as_minutes(features(rolled, model).toArrow(), model)
 

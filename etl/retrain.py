@@ -14,7 +14,7 @@ import numpy as np
 
 from connections.spark import session
 from etl import artefact, features, kernel, models, training
-from etl.features import Array, Loaded, Minutes, loaded, read_minutes
+from etl.features import Array, Loaded, Minutes, loaded, no_minutes, read_minutes
 from etl.lake_index import read_index
 from etl.run import Job
 from etl.training import BASELINES, a_minute_ago, estimates, lacking, split, train
@@ -208,6 +208,8 @@ def _minutes(job: Job, model: Model, spec: DeviceType, window: Window) -> tuple[
     digests = {row["partition"]: row["files_digest"] for row in ledger}
     wide = Window(window.start - model.reach if window.start else None, window.end)
     data = loaded(index.partitions.values(), digests, spec, wide)
+    if not data.partitions:
+        return data, no_minutes(model)
     with session(job.settings, f"weir-model-{model.name}") as spark:
         minutes = read_minutes(spark, job.lake, spec, model, data.partitions)
     return data, minutes.between(window.start, window.end)

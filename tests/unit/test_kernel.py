@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -307,6 +308,15 @@ def test_pieces_are_the_tables_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_task_without_rows_gives_nothing() -> None:
     assert read(kernel.pieces(METRICS, "day", [])) == {}
     assert read(kernel.pieces(METRICS, "day", [pa.RecordBatch.from_pylist([], SCHEMA)])) == {}
+
+
+def test_minutes_are_the_rollups_of_a_minute() -> None:
+    rows = table([*(reading(i, 31 * i, a=float(i)) for i in range(10)), reading(10, 5, a=2.0), reading(11, 5, a=2.0)])
+    found = pa.Table.from_batches(kernel.minutes(METRICS, "day", [*rows.to_batches(max_chunksize=4)]))
+    whole = kernel.derive(rows, METRICS, "day")["rollups"]
+    assert found.column_names == [column.split()[0] for column in kernel.MINUTE.split(", ")]
+    assert found == whole.filter(pa.compute.equal(whole["grain"], "1m")).select(found.column_names)
+    assert list(kernel.minutes(METRICS, "day", [])) == []
 
 
 def test_a_worker_needs_no_weir() -> None:
