@@ -49,14 +49,14 @@ def main() -> None:
     recording = Recording(Path(sys.argv[1]), OCCUPANCY, "room-1", 30_000_000)
     rows = [row.readings for row in recording.rows()]
     wide = np.array([[next(iter(reading.values.values())) for reading in row] for row in rows])
-    names = list(COLUMNS.values())
-    truth = wide[:, names.index(("edge", "occupancy"))]
-    inputs = np.delete(wide, names.index(("edge", "occupancy")), axis=1)
+    place = list(COLUMNS.values()).index(("edge", "occupancy"))
+    truth, inputs = wide[:, place], np.delete(wide, place, axis=1)
+    names = list(candidates())
     with threadpool_limits(1):
         found = {
             "rows": len(rows),
-            "at random": {name: at_random(name, inputs, truth) for name in candidates()},
-            "in order of time": {name: in_order(name, inputs, truth) for name in candidates()},
+            "at random": {name: at_random(name, inputs, truth) for name in names},
+            "in order of time": {name: in_order(name, inputs, truth) for name in names},
             "as weir": as_weir(rows),
         }
     print(json.dumps(found, indent=1))

@@ -23,7 +23,7 @@ from fleet import model as definitions
 from fleet.errors import ConfigurationError, DataError
 from fleet.model import Model
 from fleet.nearest import nearest
-from fleet.promotion import MIN_BLOCKS, Comparison, Score, blocks_of, compare, score, verdict
+from fleet.promotion import Comparison, Score, blocks_of, compare, score, undecidable, verdict
 from fleet.spec import DeviceType
 
 SCORED = timedelta(days=14)
@@ -105,8 +105,8 @@ def _against(
     fresh = holdout.at > features.as_numpy(champion["trained_to"])
     part, against = holdout.where(fresh), f"the champion {champion['model_id']}"
     of_part = blocks_of(part.site, part.at)
-    if (hours := len(np.unique(of_part))) < MIN_BLOCKS:
-        return found, "", f"undecided: {against} was trained on all but {hours} hours of what would decide"
+    if why := undecidable(part.truth, of_part):
+        return found, "", f"undecided: {against} was trained on most of what would decide, and left {why}"
     return [*found, compare(part.truth, estimate[fresh], theirs[fresh], of_part, against)], "", ""
 
 
@@ -152,11 +152,8 @@ def compare_models(job: Job, ours: Mapping[str, Any], theirs: Mapping[str, Any],
     _, minutes = _minutes(job, model, spec, Window(start, now))
     minutes = minutes.where(~np.isnan(minutes.truth))
     block = blocks_of(minutes.site, minutes.at)
-    if (hours := len(np.unique(block))) < MIN_BLOCKS:
-        raise DataError(
-            f"{hours} hours with a known truth are loaded since {start:%Y-%m-%d %H:%M}, up to which one of them was"
-            f" trained: {MIN_BLOCKS} are needed"
-        )
+    if why := undecidable(minutes.truth, block):
+        raise DataError(f"since {start:%Y-%m-%d %H:%M}, up to which one of them was trained, there are {why}")
     a, b = (ask(job, model, row, minutes) for row in (ours, theirs))
     comparison = compare(minutes.truth, a, b, block, theirs["model_id"])
     return Duel(comparison, score(minutes.truth, a), score(minutes.truth, b))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from etl.features import Array, Minutes
-from fleet.promotion import MIN_BLOCKS, blocks_of, score
+from fleet.promotion import blocks_of, score, undecidable
 
 HOLDOUT = 0.3
 """Of the minutes with a known truth, the newest."""
@@ -64,16 +64,14 @@ def split(minutes: Minutes) -> Split:
 
 def lacking(parts: Split) -> str:
     """Why nothing can be learned from it; empty where something can."""
-    have, blocks = len(parts.training), len(np.unique(blocks_of(parts.holdout.site, parts.holdout.at)))
-    if have < MIN_TRAINING or blocks < MIN_BLOCKS:
-        return (
-            f"not enough data: {have:,} minutes with a known truth to train on and {blocks} hours to try it on,"
-            f" {MIN_TRAINING:,} and {MIN_BLOCKS} needed"
-        )
+    have, holdout = len(parts.training), parts.holdout
+    if have < MIN_TRAINING:
+        return f"not enough data: {have:,} minutes with a known truth to train on, {MIN_TRAINING:,} needed"
     counts = np.unique(parts.training.truth)
     if len(counts) < 2:
         return f"nothing to learn: the truth is {counts[0]:g} in all {have:,} minutes to train on"
-    return ""
+    why = undecidable(holdout.truth, blocks_of(holdout.site, holdout.at))
+    return f"not enough data: {why}" if why else ""
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,11 @@ class Trained:
 def train(training: Minutes) -> Trained:
     from threadpoolctl import threadpool_limits
 
+    those = candidates()  # before the limit, which only libraries know that are loaded
     # One thread: sums do not depend on how work was shared out, and on a busy machine threads that spin for each other
     # took twenty times as long.
     with threadpool_limits(1):
-        found = {name: _forward(estimator, training) for name, estimator in candidates().items()}
+        found = {name: _forward(estimator, training) for name, estimator in those.items()}
         # NaN is less than anything; of equals the first stays.
         best = max(found, key=lambda name: -1.0 if np.isnan(found[name]) else found[name])
         columns = _known(training.values)

@@ -4,7 +4,9 @@ has seen, and the difference of their scores is resampled in blocks. Pure.
 The score is F1, the mean over the counts that occur: a room is mostly empty, so that "nobody" is right four times in
 five and says nothing. Minutes are no independent draws: who is there stays, and a model that is wrong about a minute is
 wrong about the next. Resampled one by one they would make any difference look certain. Therefore whole blocks are
-drawn, and both models are scored on the same ones (a paired bootstrap).
+drawn, and both models are scored on the same ones (a paired bootstrap); blocks in which something happened and those
+with the usual count alone are drawn apart, as many of each as there are. Else a resample in twenty would have nobody in
+it where few blocks have, and tell nothing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,8 +19,8 @@ BLOCK = timedelta(hours=1)
 """Longer than errors hang together: on the recording their autocorrelation is gone after some 20 minutes."""
 RESAMPLES = 4000
 CONFIDENCE = 0.95
-MIN_BLOCKS = 8
-"""Of fewer a resample says too little."""
+MIN_BLOCKS, MIN_EVENTFUL = 8, 4
+"""Of fewer a resample says too little. Eventful: with another count than the most frequent one."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,11 @@ def compare(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, block: np.n
     """The same arguments always give the same figures."""
     counts = _counts(truth, ours, theirs)
     of_ours, of_theirs = (_confusions(truth, estimate, counts, block) for estimate in (ours, theirs))
-    n = len(of_ours)
-    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
+    n, eventful, rng = len(of_ours), _eventful(truth, block), np.random.default_rng(0)
+    drawn = np.zeros((RESAMPLES, n), np.int64)
+    for those in (np.flatnonzero(eventful), np.flatnonzero(~eventful)):
+        if len(those):
+            drawn[:, those] = rng.multinomial(len(those), np.full(len(those), 1 / len(those)), RESAMPLES)
     differences = _f1(np.tensordot(drawn, of_ours, 1)) - _f1(np.tensordot(drawn, of_theirs, 1))
     low, high = np.quantile(differences, (1 - CONFIDENCE, CONFIDENCE))
     difference = _f1(of_ours.sum(axis=0)) - _f1(of_theirs.sum(axis=0))
@@ -95,6 +100,24 @@ def verdict(comparisons: Iterable[Comparison]) -> tuple[bool, str]:
     if failed:
         return False, "not better by more than noise: " + "; ".join(map(str, failed))
     return True, "better by more than noise: " + "; ".join(map(str, found))
+
+
+def undecidable(truth: np.ndarray, block: np.ndarray) -> str:
+    """Why these minutes decide nothing between two models; empty where they do."""
+    eventful = _eventful(truth, block)
+    if len(eventful) >= MIN_BLOCKS and eventful.sum() >= MIN_EVENTFUL:
+        return ""
+    return (
+        f"{len(eventful)} hours to try it on, {eventful.sum()} of them with other counts than the usual one,"
+        f" where {MIN_BLOCKS} and {MIN_EVENTFUL} are needed"
+    )
+
+
+def _eventful(truth: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """Of each block, whether any count of it is another than the most frequent one of all."""
+    counts, n = np.unique(truth, return_counts=True)
+    unusual = truth != counts[n.argmax()] if len(counts) else np.empty(0, bool)
+    return np.bincount(block, unusual, minlength=int(block.max(initial=-1)) + 1) > 0
 
 
 def _counts(*values: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
-from fleet.promotion import BLOCK, Comparison, blocks_of, compare, score, verdict
+from fleet.promotion import BLOCK, Comparison, blocks_of, compare, score, undecidable, verdict
 
 HOURS, MINUTES = 40, 60
 RNG = np.random.default_rng(3)
@@ -65,6 +65,21 @@ def test_a_model_that_is_right_where_the_other_is_not_is_paired() -> None:
     theirs = wrong(0.3, "hour", 8)
     repaired = np.where(BLOCKS % 2 == 0, TRUTH, theirs)
     assert compare(TRUTH, repaired, theirs, BLOCKS, "").low >= 0
+
+
+def test_few_eventful_hours_do_not_hide_a_difference() -> None:
+    """Drawn together with the calm ones, a resample in fifty would have none of these four, and more than that one."""
+    truth = np.where(BLOCKS < 4, 2.0, 0.0)
+    nobody = np.zeros(len(truth))
+    assert compare(truth, truth, nobody, BLOCKS, "").low > 0.4
+
+
+def test_what_decides_nothing_is_said() -> None:
+    truth = np.where(BLOCKS < 3, 2.0, 0.0)
+    assert undecidable(truth, BLOCKS).startswith("40 hours to try it on, 3 of them with other counts")
+    assert undecidable(TRUTH, BLOCKS) == ""
+    assert undecidable(TRUTH[:420], BLOCKS[:420]).startswith("7 hours")
+    assert undecidable(np.empty(0), np.empty(0, np.int64)).startswith("0 hours")
 
 
 def test_blocks_are_stretches_of_a_site() -> None:
