@@ -270,6 +270,10 @@ def harm(job: Job, row: dict) -> None:
         models.only_retrain(c, NAME)
         with pytest.raises(Unavailable, match="head_count is being trained by somebody else"):
             retrain(job, NAME, now)
+    job.lake.sweep([path_of(NAME, row["sha256"])])
+    land(job, until(simulated(job), ALL + timedelta(hours=12)), since=ALL + timedelta(hours=6))
+    third = retrain(job, NAME, now)
+    assert third.promoted and "not compared with the champion" in third.said and "is gone" in third.said
 
 
 @needs_occupancy
