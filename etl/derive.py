@@ -19,7 +19,7 @@ from fleet.ledger import GRAINS, MetricBooks, PartitionBooks
 from fleet.spec import DeviceType
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,20 @@ def _tables(
     spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Sequence[PartitionFiles], past: kernel.Past
 ) -> dict[str, pa.Table]:
     """Those of etl.kernel, of all partitions, in no order; none where there are no rows. One Spark action."""
+    found = in_kernel(
+        spark, lake, spec, partitions, partial(kernel_task.pieces, past=past), kernel_task.PIECE
+    ).toArrow()
+    pieces: dict[str, list[pa.Table]] = {}
+    for name, piece in zip(found["name"].to_pylist(), found["piece"], strict=True):
+        pieces.setdefault(name, []).append(pa.ipc.open_stream(piece.as_buffer()).read_all())
+    return {name: pa.concat_tables(parts) for name, parts in pieces.items()}
+
+
+def in_kernel(
+    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Sequence[PartitionFiles],
+    function: Callable[..., Any], gives: str,
+) -> "DataFrame":  # fmt: skip
+    """All rows of the partitions through a function of etl.kernel_task, which gives these columns (Spark's DDL)."""
     from pyspark import cloudpickle
     from pyspark.sql import functions as F
 
@@ -100,20 +114,15 @@ def _tables(
     cloudpickle.register_pickle_by_value(kernel_task)
     wanted = parts(partitions)
     grain = partitions[0].partition.grain
-    task = partial(kernel_task.pieces, metrics(spec), grain, arrow_schema(columns(spec)), past=past)
-    found = (
+    task = partial(function, metrics(spec), grain, arrow_schema(columns(spec)))
+    return (
         file_frame(spark, lake, dict.fromkeys(part.file for part in wanted))
         .withColumn("file", F.regexp_extract("path", PATH, 0))
         .join(F.broadcast(spark.createDataFrame(pa.Table.from_pylist([asdict(part) for part in wanted]))), "file")
         .repartitionById(max(part.task for part in wanted) + 1, F.col("task").cast("int"))
         .select("content", "version", "share", "shares")
-        .mapInArrow(task, kernel_task.PIECE)
-        .toArrow()
+        .mapInArrow(task, gives)
     )
-    pieces: dict[str, list[pa.Table]] = {}
-    for name, piece in zip(found["name"].to_pylist(), found["piece"], strict=True):
-        pieces.setdefault(name, []).append(pa.ipc.open_stream(piece.as_buffer()).read_all())
-    return {name: pa.concat_tables(parts) for name, parts in pieces.items()}
 
 
 def metrics(spec: DeviceType) -> list[kernel.Metric]:

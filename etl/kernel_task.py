@@ -10,6 +10,7 @@ from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from etl import kernel
@@ -18,6 +19,10 @@ PIECE = "name string, piece binary"
 """What `pieces` gives, as Spark's DDL: the name of a table, and rows of it as an Arrow stream."""
 PIECE_ROWS = 50_000
 """About 5 MB."""
+MINUTE = (
+    "site string, device_id string, metric string, bucket timestamp, mean double, min double, max double, last double"
+)
+"""What `minutes` gives, as Spark's DDL."""
 TEXTS = ["device_id", "site", "kafka_topic"]
 """Read as dictionaries: a number a row."""
 CHUNK_ROWS = 200_000
@@ -31,13 +36,8 @@ def pieces(
     files: Iterable[pa.RecordBatch],
     past: kernel.Past = kernel.NO_PAST,
 ) -> Iterator[pa.RecordBatch]:
-    """`files` have content, version, share and shares: one in `shares` of a file's devices is this task's. All files of
-    a partition must be there that it has a share of. Out come all tables of kernel.derive, cut into PIECEs."""
-    read = (_read(file, schema) for batch in files for file in batch.to_pylist())
-    tables = [table for table in read if table.num_rows]
-    if not tables:
-        return
-    for chunk in _chunks(pa.concat_tables(tables).unify_dictionaries()):
+    """All tables of kernel.derive, cut into PIECEs. `files` as `_rows` takes them."""
+    for chunk in _rows(schema, files):
         for name, derived in kernel.derive(chunk, metrics, grain, past).items():
             table = _as_texts(derived)
             for start in range(0, max(table.num_rows, 1), PIECE_ROWS):
@@ -46,6 +46,25 @@ def pieces(
                     stream.write_table(table.slice(start, PIECE_ROWS))
                 piece = pa.array([sink.getvalue().to_pybytes()], pa.binary())
                 yield pa.RecordBatch.from_arrays([pa.array([name]), piece], ["name", "piece"])
+
+
+def minutes(
+    metrics: Sequence[kernel.Metric], grain: str, schema: pa.Schema, files: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """The rollups of a minute, the same that are in the warehouse. `files` as `_rows` takes them."""
+    names = [column.split()[0] for column in MINUTE.split(", ")]
+    for chunk in _rows(schema, files):
+        found = kernel.derive(chunk, metrics, grain)["rollups"]
+        yield from _as_texts(found.filter(pc.equal(found["grain"], "1m")).select(names)).to_batches()
+
+
+def _rows(schema: pa.Schema, files: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """What the kernel takes at once, with all of a device. `files` have content, version, share and shares: one in
+    `shares` of a file's devices is this task's. All files of a partition must be there that it has a share of."""
+    read = (_read(file, schema) for batch in files for file in batch.to_pylist())
+    tables = [table for table in read if table.num_rows]
+    if tables:
+        yield from _chunks(pa.concat_tables(tables).unify_dictionaries())
 
 
 def _read(file: Mapping[str, Any], schema: pa.Schema) -> pa.Table:

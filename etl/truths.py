@@ -10,7 +10,7 @@ from etl.window import micros
 from fleet.backtest import Truth
 from fleet.errors import ConfigurationError
 from fleet.ruleset import RuleSet
-from fleet.spec import DeviceType
+from fleet.spec import SILENT_CADENCES, DeviceType
 
 MEASURED = ("stuck", "spike", "out_of_range")
 """Faults of a simulator that change what a metric says …"""
@@ -18,8 +18,6 @@ SEEN = ("valid", "value warned")
 """… where the verdict on the message lets rules see it."""
 SILENCE = "dropout"
 """The one that keeps messages from coming. All others leave what the device says true."""
-GAP_CADENCES = 3
-"""As many may lie between two touched messages of one interval: others carry other metrics, or are lost."""
 
 EXAMPLE = '{"device": "7", "begin": "2026-11-22T03:00:00Z", "end": "2026-11-22T03:05:00Z"}'
 
@@ -93,7 +91,8 @@ def _of_faults(faults: Iterable[dict[str, Any]], spec: DeviceType, rules: Collec
 
 
 def _goes_on(last: _Touched, one: _Touched, cadence_us: int) -> bool:
-    return last[:2] == one[:2] and one.at_us - last.at_us <= GAP_CADENCES * cadence_us
+    # As many may lie between two touched messages of one interval: others carry other metrics, or are lost.
+    return last[:2] == one[:2] and one.at_us - last.at_us <= SILENT_CADENCES * cadence_us
 
 
 def _touched(fault: dict[str, Any]) -> _Touched | None:

@@ -18,6 +18,9 @@ class Window(NamedTuple):
         return (self.end is None or partition.start < self.end) and (self.start is None or partition.end > self.start)
 
 
+OPEN = Window(None, None)
+
+
 def parse_window(start: str | None, end: str | None, now: datetime) -> Window:
     """Raises ConfigurationError where a text is no time, or the window is empty."""
     window = Window(moment(start, "from", now), moment(end, "to", now))

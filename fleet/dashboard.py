@@ -10,6 +10,7 @@ from fleet import panel_sql as sql
 from fleet.catalog import Catalog, System
 from fleet.duration import format_duration
 from fleet.metric_panel import metric_panel
+from fleet.model import MODELS
 from fleet.overview import side_by_side
 from fleet.panel import SCHEMA_VERSION, SEVERITY_COLOURS, TAG, WAREHOUSE, Json, Section, placed, target
 from fleet.spec import HOME_DASHBOARD
@@ -55,6 +56,7 @@ def of_system(system: System) -> Json:
         [
             section.now(system),
             *metrics,
+            *(section.model(model) for model in MODELS.values() if model.type in {spec.type for spec in system.types}),
             section.alerts(system),
             section.quality(system),
             section.books(system),

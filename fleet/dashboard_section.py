@@ -8,13 +8,16 @@ from fleet import panel_sql as sql
 from fleet.catalog import System
 from fleet.channels import OWN_TYPE
 from fleet.metric_panel import title_of
-from fleet.panel import BAD_ABOVE_ZERO, GOOD, SEVERITY_COLOURS, Json, Section, override, steps
+from fleet.model import Model
+from fleet.panel import BAD_ABOVE_ZERO, CHOSEN, FLEET, GOOD, SEVERITY_COLOURS, Json, Section, override, steps
 from fleet.spec import DeviceType
 from fleet.units import UNITS
 
 COUNTED_BY = "1m"
 FOLDERS = {"hour": "INTERVAL '1 hour'", "day": "INTERVAL '1 day'", "month": "INTERVAL '31 days'"}
 """How long before the range a partition may begin that reaches into it."""
+ESTIMATES_APART = 3 * 60_000
+"""Milliseconds: over a longer silence the line does not go on."""
 WARNING = steps(GOOD, (1, SEVERITY_COLOURS["warning"]))
 SECONDS = {"unit": "s", "decimals": 0}
 STATUSES = panel.coloured_texts({"loaded": GOOD, "succeeded": GOOD, "running": "blue", "failed": panel.BAD})
@@ -94,6 +97,46 @@ def alerts(system: System) -> Section:
         description = "How many alerts of each rule began in this range."
         panels.append(panel.bars("Number of alerts, by kind", description, told, names="alert"))
     return Section("Alerts", panels)
+
+
+def model(of: Model) -> Section:
+    """What it estimates beside the truth, and how well each of its kind does."""
+    share = {"unit": "percentunit", "decimals": 1}
+    return Section(
+        f"Model: {of.title.lower()}",
+        [
+            panel.timeseries(
+                f"{of.title}: estimate and truth",
+                "What the model estimates of each minute, and what was counted, where somebody counted. Estimates come"
+                " with the nightly run.",
+                sql.ESTIMATES.format(model=of.name),
+                interval="1m",
+                min=0,
+                decimals=0,
+                noValue="no estimates in this range",
+                overrides=[
+                    override("truth", color={"mode": "fixed", "fixedColor": FLEET}),
+                    override("estimate", color={"mode": "fixed", "fixedColor": CHOSEN}),
+                ],
+                custom__lineInterpolation="stepAfter",
+                custom__spanNulls=ESTIMATES_APART,
+            ),
+            panel.table(
+                f"{of.title}: models",
+                "The champion and those before and beside it: how well each did on the minutes held out from its"
+                " training, and on the minutes of this range that it was not trained on.",
+                sql.MODELS.format(model=of.name),
+                overrides=[
+                    override("held out: accuracy", **share),
+                    override("held out: F1", decimals=3),
+                    override("since: accuracy", noValue="-", **share),
+                    override("since: off by", noValue="-", decimals=3),
+                ],
+                nothing="no model was trained yet",
+            ),
+        ],
+        per_row=1,
+    )
 
 
 def quality(system: System) -> Section:

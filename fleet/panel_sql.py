@@ -128,6 +128,27 @@ SELECT severity, title, starts_at AS started, resolved_at AS resolved,
    AND (resolved_at IS NULL OR resolved_at >= $__timeFrom())
  ORDER BY starts_at DESC LIMIT 50"""
 
+# What was estimated last of each minute: after another champion, of the same minute by both, the newer one.
+ESTIMATES = """\
+SELECT $__timeGroupAlias(at, $__interval, NULL), avg(truth) AS truth, avg(value) AS estimate
+  FROM (SELECT DISTINCT ON (site, device_id, at) at, truth, value FROM predictions
+         WHERE name = '{model}' AND site IN ($site) AND $__timeFilter(at)
+         ORDER BY site, device_id, at, scored_at DESC) newest
+ GROUP BY 1 ORDER BY 1"""
+# `since` is of minutes in the range that the model was not trained on.
+MODELS = """\
+SELECT model_id AS model, CASE WHEN champion THEN 'champion' ELSE '' END AS state, algorithm, trained_at AS trained,
+       trained_to AS "on data to", accuracy AS "held out: accuracy", f1 AS "held out: F1",
+       since.minutes AS "since: minutes", since.accuracy AS "since: accuracy", since.error AS "since: off by", verdict
+  FROM models
+ CROSS JOIN LATERAL (
+         SELECT count(*) AS minutes, avg((value = truth)::int)::double precision AS accuracy,
+                avg(abs(value - truth)) AS error
+           FROM predictions p
+          WHERE p.model_id = models.model_id AND p.at > models.trained_to AND truth IS NOT NULL
+            AND site IN ($site) AND $__timeFilter(at)) since
+ WHERE name = '{model}' AND trained_at <= $__timeTo() ORDER BY models.champion DESC, trained_at DESC LIMIT 20"""
+
 # One row a system: each of the four parts is counted by itself.
 SYSTEMS = """\
 SELECT system, devices, silent, per_minute AS "values a minute", coalesce(critical, 0) AS critical,

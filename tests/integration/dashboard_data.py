@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from fleet.anomaly import KINDS
 from fleet.catalog import Catalog
+from fleet.model import MODELS
 
 END = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 START = END - timedelta(minutes=90)
@@ -63,6 +64,21 @@ SELECT '{type}{rule}' || at || n, 'a', 1, '{system}', '{type}', '{rule}', 'd' ||
   FROM generate_series('{start}'::timestamptz, '{end}', '1 minute') at, generate_series(1, {devices}) n;
 """
 
+# A champion and one before it, which both estimated the last hour.
+OF_MODEL = """
+INSERT INTO models (model_id, name, system, type, sha256, algorithm, libraries, features, code_version, spec_version,
+                    data_digest, trained_from, trained_to, trained_on, holdout_from, holdout_to, accuracy, f1, metrics,
+                    verdict, champion, trained_at, promoted_at)
+SELECT 'm' || n, '{name}', '{system}', '{type}', 's' || n, 'a', '{{}}', '{{f}}', 'c', 1, 'd', '{start}',
+       '{start}'::timestamptz + INTERVAL '20 minutes', 20, '{start}'::timestamptz + INTERVAL '30 minutes', '{end}', 0.9,
+       0.8, '{{}}', 'better', n = 2, '{start}'::timestamptz + n * INTERVAL '1 minute', '{start}'
+  FROM generate_series(1, 2) n;
+
+INSERT INTO predictions
+SELECT at, 'm' || n, '{name}', '{system}', '{type}', 'here', '', n, 2, at + n * INTERVAL '1 minute'
+  FROM generate_series('{end}'::timestamptz - INTERVAL '1 hour', '{end}', '1 minute') at, generate_series(1, 2) n;
+"""
+
 ONCE = """
 INSERT INTO etl_runs VALUES ('r', 'succeeded', '{{}}', '{{}}', '{{a,b}}', '{{}}', '{end}', '{end}');
 INSERT INTO ledger_topics VALUES ('t', 0, 0, 5, 7, 5, 0, 0, 0, 0, '{end}');
@@ -82,5 +98,8 @@ def scripts(catalog: Catalog) -> Iterator[str]:
         yield OF_TYPE.format(**of)
         for rule in spec.alerts:
             yield OF_RULE.format(**of, rule=rule.id)
+        for model in MODELS.values():
+            if model.type == spec.type:
+                yield OF_MODEL.format(**of, name=model.name)
     yield ONCE.format(**times)
     yield "ANALYZE"

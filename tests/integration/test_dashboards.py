@@ -116,3 +116,16 @@ def test_a_counter_shows_what_was_added(reader: Connection, catalog: Catalog, ho
     assert whole - 1300 < sum(of["d2"]) < whole - 600 - 1
     assert max(of["d2"]) <= max(of["d3"])
     assert min(of["d1"]) >= 0
+
+
+def test_a_minute_shows_what_was_estimated_last(reader: Connection, catalog: Catalog) -> None:
+    """Both champions estimated it: the newer one counts. What each was not trained on tells how good it is."""
+    of = {q.where: q for q in queries("occupancy", dashboards(catalog)["occupancy"])}
+    shown, chosen = Range(END - timedelta(hours=1), END), {"site": ["here"], "device": "d1"}
+    found = answer(reader, of["occupancy: Head count: estimate and truth"], shown, chosen)
+    assert {tuple(row[1:]) for row in found.rows if row[1] is not None} == {(2, 2)}
+    table = answer(reader, of["occupancy: Head count: models"], shown, chosen)
+    seen = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [(r["model"], r["state"], r["since: accuracy"], r["since: off by"]) for r in seen] == [
+        ("m2", "champion", 1, 0), ("m1", "", 0, 1)
+    ]  # fmt: skip

@@ -118,6 +118,16 @@ def test_a_file_of_another_version_lacks_a_metric_and_has_one_besides() -> None:
     assert rows(task([sink.getvalue()], version=7)) == whole(readings, version=7)
 
 
+def test_minutes_are_the_rollups_of_a_minute() -> None:
+    files = pa.RecordBatch.from_pylist([{"content": parquet(READINGS), "version": 1, "share": 0, "shares": 1}])
+    found = pa.Table.from_batches(kernel_task.minutes(METRICS, "day", IN_FILES, [files])).to_pylist()
+    wanted = [row for row in whole(READINGS)["rollups"] if row["grain"] == "1m"]
+    key = lambda row: (row["metric"], row["bucket"], row["device_id"])  # noqa: E731
+    assert sorted(found, key=key) == [{name: row[name] for name in found[0]} for row in sorted(wanted, key=key)]
+    assert [*found[0]] == [column.split()[0] for column in kernel_task.MINUTE.split(", ")]
+    assert list(kernel_task.minutes(METRICS, "day", IN_FILES, [])) == []
+
+
 def test_a_task_without_rows_gives_nothing() -> None:
     assert read(task([])) == {}
     assert read(task([parquet([])])) == {}
