@@ -1,22 +1,13 @@
 """Files of readings that were dropped in the inbox go where readings go. What it does is in `etl/inbox.py`; `weir inbox
 take` does the same."""
 
-from datetime import UTC, datetime, timedelta
-
 from airflow.sdk import dag
 
 from plugins.inbox_tasks import take
+from plugins.sensor_tasks import ONE_AT_A_TIME
 
 
-@dag(
-    schedule="*/5 * * * *",
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
-    max_active_runs=1,
-    dagrun_timeout=timedelta(hours=6),
-    tags=["weir"],
-    doc_md=__doc__,
-)
+@dag(schedule="*/5 * * * *", doc_md=__doc__, **ONE_AT_A_TIME)
 def file_inbox() -> None:
     take()
 

@@ -1,23 +1,16 @@
 """What was quarantined and is good by today's specs and registry goes where it belongs. What each step does is in
 `etl/replay.py` and `etl/run.py`; `weir quarantine replay` does the same."""
 
-from datetime import UTC, datetime, timedelta
-
 from airflow.sdk import Param, dag, task_group
 
 from plugins.replay_tasks import discover, landed, late_alerts, replay
-from plugins.sensor_tasks import RANGE, load, reconcile, systems, validate
+from plugins.sensor_tasks import ONE_AT_A_TIME, RANGE, load, reconcile, systems, validate
 
 EVERY = {"type": ["null", "string"]}
 
 
 @dag(
     schedule=None,
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
-    max_active_runs=1,
-    dagrun_timeout=timedelta(hours=6),
-    tags=["weir"],
     doc_md=__doc__,
     params={
         "system": Param("all", enum=["all", *systems()], description="What of which system"),
@@ -28,6 +21,7 @@ EVERY = {"type": ["null", "string"]}
         "from": Param(None, **EVERY, description=f"Only what is from then on: {RANGE}"),
         "to": Param(None, **EVERY, description=f"Only what is before then: {RANGE}"),
     },
+    **ONE_AT_A_TIME,
 )
 def quarantine_replay() -> None:
     @task_group

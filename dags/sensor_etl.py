@@ -1,19 +1,12 @@
 """Landed readings → validated tables. What each step does is in `etl/run.py`; `weir etl run` does the same."""
 
-from datetime import UTC, datetime, timedelta
-
 from airflow.sdk import Param, dag, task_group
 
-from plugins.sensor_tasks import RANGE, discover, load, reconcile, schedule, systems, validate
+from plugins.sensor_tasks import ONE_AT_A_TIME, RANGE, discover, load, reconcile, schedule, systems, validate
 
 
 @dag(
     schedule=schedule(),
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
-    max_active_runs=1,
-    dagrun_timeout=timedelta(hours=6),
-    tags=["weir"],
     doc_md=__doc__,
     params={
         "system": Param("all", enum=["all", *systems()], description="Which system's readings"),
@@ -21,6 +14,7 @@ from plugins.sensor_tasks import RANGE, discover, load, reconcile, schedule, sys
         "to": Param(None, type=["null", "string"], description=f"Only partitions before then: {RANGE}"),
         "force": Param(False, type="boolean", description="Also partitions that did not change"),
     },
+    **ONE_AT_A_TIME,
 )
 def sensor_etl() -> None:
     @task_group

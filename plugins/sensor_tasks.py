@@ -33,6 +33,14 @@ ATTEMPTS: dict[str, Any] = {
         ]
     ),
 }
+ONE_AT_A_TIME: dict[str, Any] = {
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "catchup": False,
+    "max_active_runs": 1,
+    "dagrun_timeout": timedelta(hours=6),
+    "tags": ["weir"],
+}
+"""Options of every DAG: its runs take turns, and none is made for what was before."""
 RANGE = "2026-11-22, 2026-11-22T03:00, or -2h for two hours ago; UTC"
 """How a trigger form takes a moment."""
 
