@@ -261,7 +261,7 @@ def harm(job: Job, row: dict) -> None:
         score_model(job, NAME, now)
     job.lake.write(path_of(NAME, row["sha256"]), kept)
     with pytest.raises(
-        DataError, match="estimates from 's9_sound', which head_count no longer has; did you mean 's._sound'"
+        DataError, match=r"estimates from 's9_sound', which head_count no longer has; did you mean 's._sound'"
     ):
         score_model(job, NAME, now, {**row, "features": [*row["features"][:-1], "s9_sound"]})
     with pytest.raises(DataError, match=r"was made with scikit-learn 0\.1"):
