@@ -96,6 +96,8 @@ def _against(
     holdout = parts.holdout
     block = blocks_of(holdout.site, holdout.at)
     found = [compare(holdout.truth, estimate, of(parts), block, n) for n, of in BASELINES.items()]
+    if why := undecidable(holdout.truth, block):
+        return found, "", f"undecided, as not enough is held out: {why}"
     if champion is None:
         return found, "", ""
     try:
@@ -113,12 +115,13 @@ def _against(
 def score_model(
     job: Job, name: str, now: datetime, row: Mapping[str, Any] | None = None, window: Window = OPEN
 ) -> Outcome:
-    """What a model, the champion unless another is given, estimates of the loaded minutes goes to `predictions`: by
-    default of those that it was not trained on. Again is the same rows."""
+    """What a model estimates of the loaded minutes goes to `predictions`, by default of those that it was not trained
+    on: the champion, or the newest candidate while there is none, unless another is given. Again is the same rows."""
     model, spec = _defined(job, name)
-    row = row or models.champion(job.warehouse, name)
     if row is None:
-        return Outcome(name, "no champion yet: nothing to estimate with")
+        row = next(iter(models.rows(job.warehouse, name)), None)
+    if row is None:
+        return Outcome(name, "no model yet: nothing to estimate with")
     start = window.start or max(row["holdout_from"], now - SCORED)
     end = window.end or now
     data, minutes = _minutes(job, model, spec, Window(start, end))
@@ -131,7 +134,8 @@ def score_model(
     if known.any():
         told = score(minutes.truth[known], value[known])
         figures |= {"accuracy": told.accuracy, "f1": told.f1}
-    return Outcome(name, f"{row['model_id']} estimated {len(minutes):,} minutes", row["model_id"], False, figures)
+    who = "the champion" if row["champion"] else "a candidate"
+    return Outcome(name, f"{who} {row['model_id']} estimated {len(minutes):,} minutes", row["model_id"], False, figures)
 
 
 @dataclass(frozen=True)

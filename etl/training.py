@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from etl.features import Array, Minutes
-from fleet.promotion import blocks_of, score, undecidable
+from fleet.promotion import score
 
 HOLDOUT = 0.3
 """Of the minutes with a known truth, the newest."""
@@ -64,14 +64,13 @@ def split(minutes: Minutes) -> Split:
 
 def lacking(parts: Split) -> str:
     """Why nothing can be learned from it; empty where something can."""
-    have, holdout = len(parts.training), parts.holdout
+    have = len(parts.training)
     if have < MIN_TRAINING:
         return f"not enough data: {have:,} minutes with a known truth to train on, {MIN_TRAINING:,} needed"
     counts = np.unique(parts.training.truth)
     if len(counts) < 2:
         return f"nothing to learn: the truth is {counts[0]:g} in all {have:,} minutes to train on"
-    why = undecidable(holdout.truth, blocks_of(holdout.site, holdout.at))
-    return f"not enough data: {why}" if why else ""
+    return ""
 
 
 @dataclass(frozen=True)

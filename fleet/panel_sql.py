@@ -138,7 +138,7 @@ SELECT $__timeGroupAlias(at, $__interval, NULL), avg(truth) AS truth, avg(value)
 # `since` is of minutes in the range that the model was not trained on.
 MODELS = """\
 SELECT model_id AS model, CASE WHEN champion THEN 'champion' ELSE '' END AS state, algorithm, trained_at AS trained,
-       trained_to AS "on data to", accuracy AS "held out: accuracy", f1 AS "held out: F1",
+       trained_to AS "on data to", models.accuracy AS "held out: accuracy", f1 AS "held out: F1",
        since.minutes AS "since: minutes", since.accuracy AS "since: accuracy", since.error AS "since: off by", verdict
   FROM models
  CROSS JOIN LATERAL (

@@ -26,7 +26,7 @@ def retrain(name: str) -> dict[str, Any]:
 
 @task(**ATTEMPTS, pool="spark", map_index_template=NAMED, trigger_rule="all_done")
 def score(name: str) -> dict[str, Any]:
-    """The champion estimates what it was not trained on; also when nothing new could be trained."""
+    """The champion estimates what it was not trained on, also when nothing new could be trained."""
     from dataclasses import asdict
 
     from etl.retrain import score_model

@@ -143,7 +143,7 @@ def compare(ours: ModelId, theirs: ModelId, as_json: AsJson = False) -> None:
         if told.high < 0
         else "no more than noise"
     )
-    typer.echo(f"{told}: {word}, over {told.minutes:,} minutes in {told.blocks} hours")
+    typer.echo(f"{told}: {word}, over {told.minutes:,} minutes in {told.blocks} stretches")
 
 
 @models.command()

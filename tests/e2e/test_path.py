@@ -260,7 +260,7 @@ def test_the_nightly_retrain_says_that_there_is_too_little(operator: Settings, w
     run_id = etl(operator, "retrain_nightly")
     with Airflow.of(operator) as airflow:
         logs = [airflow.log_tail("retrain_nightly", run_id, task) for task in airflow.tasks("retrain_nightly", run_id)]
-    assert any("not enough data" in log for log in logs) and any("no champion yet" in log for log in logs)
+    assert any("not enough data" in log for log in logs) and any("no model yet" in log for log in logs)
     assert "no model was trained yet" in weir("models", "list").stdout
 
 

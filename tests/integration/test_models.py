@@ -174,7 +174,7 @@ def test_features_know_nothing_of_later(job: Job) -> None:
 def test_too_little_is_no_failure(job: Job) -> None:
     now = START + timedelta(days=1)
     assert "not enough data: 0 minutes" in retrain(job, NAME, now).said
-    assert score_model(job, NAME, now).said == "no champion yet: nothing to estimate with"
+    assert score_model(job, NAME, now).said == "no model yet: nothing to estimate with"
     land(job, until(simulated(job), timedelta(hours=2)))
     outcome = retrain(job, NAME, now)
     assert "not enough data: 84 minutes" in outcome.said and outcome.model_id is None
@@ -216,7 +216,7 @@ def test_a_model_is_trained_promoted_used_and_rolled_back(job: Job, capfd: pytes
     assert models.champion(job.warehouse, NAME)["model_id"] == first.model_id
 
     duel = compare_models(job, *(models.find(job.warehouse, o.model_id) for o in (first, second)), now)
-    assert duel.comparison.low < 0 < duel.comparison.high
+    assert duel.comparison.low <= 0 <= duel.comparison.high
     with pytest.raises(ConfigurationError, match="the first champion of head_count"), job.warehouse.transaction() as c:
         models.roll_back(c, NAME)
     with job.warehouse.transaction() as c:
@@ -261,7 +261,7 @@ def harm(job: Job, row: dict) -> None:
         score_model(job, NAME, now)
     job.lake.write(path_of(NAME, row["sha256"]), kept)
     with pytest.raises(
-        DataError, match="estimates from 's9_sound', which head_count no longer has; did you mean 's1_sound'"
+        DataError, match=r"estimates from 's9_sound', which head_count no longer has; did you mean 's._sound'"
     ):
         score_model(job, NAME, now, {**row, "features": [*row["features"][:-1], "s9_sound"]})
     with pytest.raises(DataError, match=r"was made with scikit-learn 0\.1"):
@@ -278,16 +278,16 @@ def harm(job: Job, row: dict) -> None:
 
 @needs_occupancy
 def test_the_recording(job: Job) -> None:
-    """The real room, its newest days held out: see docs/models.md."""
+    """The real room, its newest days held out. Too few of their hours have people in them to decide anything: a
+    candidate, which estimates as long as there is no champion. See docs/models.md."""
     readings, span = recorded()
     land(job, readings)
     now = START + span
     outcome = retrain(job, NAME, now)
     (row,) = models.rows(job.warehouse)
-    print(outcome.said, row["metrics"])
     assert row["accuracy"] > 0.85
     assert row["f1"] > row["metrics"]["baselines"]["the most frequent count"]["f1"]
-    assert outcome.promoted == row["champion"] == all(c["low"] > 0 for c in row["metrics"]["comparisons"])
-    scored = score_model(job, NAME, now, row)
+    assert outcome.said.startswith(f"{row['model_id']} is not promoted: undecided, as not enough is held out")
+    scored = score_model(job, NAME, now, window=Window(row["holdout_from"], None))
     assert scored.figures["with truth"] == len(predictions(job)) == row["metrics"]["holdout"]["minutes"]
     assert scored.figures["accuracy"] == pytest.approx(row["accuracy"])

@@ -76,16 +76,16 @@ def test_few_eventful_hours_do_not_hide_a_difference() -> None:
 
 def test_what_decides_nothing_is_said() -> None:
     truth = np.where(BLOCKS < 3, 2.0, 0.0)
-    assert undecidable(truth, BLOCKS).startswith("40 hours to try it on, 3 of them with other counts")
+    assert undecidable(truth, BLOCKS).startswith("40 stretches of 2h, 3 of them with other counts")
     assert undecidable(TRUTH, BLOCKS) == ""
-    assert undecidable(TRUTH[:420], BLOCKS[:420]).startswith("7 hours")
-    assert undecidable(np.empty(0), np.empty(0, np.int64)).startswith("0 hours")
+    assert undecidable(TRUTH[:420], BLOCKS[:420]).startswith("7 stretches")
+    assert undecidable(np.empty(0), np.empty(0, np.int64)).startswith("0 stretches")
 
 
 def test_blocks_are_stretches_of_a_site() -> None:
     at = np.array([datetime(2026, 11, 22, 3) + minutes * timedelta(minutes=1) for minutes in (0, 59, 60, 0, 59, 60)])
     found = blocks_of(np.array(["a", "a", "a", "b", "b", "b"], object), at.astype("datetime64[us]"))
-    assert timedelta(hours=1) == BLOCK
+    assert timedelta(hours=2) == BLOCK
     assert found.tolist() == [0, 0, 1, 2, 2, 3]
     assert blocks_of(np.empty(0, object), np.empty(0, "datetime64[us]")).tolist() == []
 

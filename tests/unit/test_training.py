@@ -49,12 +49,6 @@ def test_minutes_that_nobody_counted_are_in_neither_part() -> None:
         pytest.param(np.full(3000, np.nan), "not enough data: 0 minutes", id="no truth at all"),
         pytest.param(room(1), "not enough data", id="one"),
         pytest.param(room(700), "not enough data: 489 minutes with a known truth to train on", id="too few to train"),
-        pytest.param(room(1200), "6 hours to try it on", id="too few hours to try it"),
-        pytest.param(
-            np.where(np.arange(3000) < 2100, room(3000), 0.0),
-            "15 hours to try it on, 0 of them with other counts than the usual one, where 8 and 4 are needed",
-            id="nobody came in the hours to try it",
-        ),
         pytest.param(np.zeros(3000), "nothing to learn: the truth is 0 in all 2,100 minutes", id="a single count"),
         pytest.param(room(3000), "", id="enough"),
     ],
