@@ -37,6 +37,7 @@ class LogReader:
         self._settings, self._topic = settings, topic
         self._consumer: Any = kafka.consumer(settings, "weir-replay", isolation_level="read_committed")
         try:
+            self._batches = Batches(self._consumer)
             self.partitions = [place.partition for place in kafka.partitions(self._consumer, [topic])]
         except BaseException:
             self.close()
@@ -56,9 +57,9 @@ class LogReader:
         try:
             self._consumer.assign([place])
             self._consumer.seek(place, log.begin)
-            batches, deadline = Batches(self._consumer), time.monotonic() + STALLED_SECONDS
+            deadline = time.monotonic() + STALLED_SECONDS
             while self._consumer.position(place) < log.end:
-                for records in batches.poll(timeout_ms=POLL_MS):
+                for records in self._batches.poll(timeout_ms=POLL_MS):
                     if not take(records):
                         return
                     deadline = time.monotonic() + STALLED_SECONDS
