@@ -46,8 +46,7 @@ class LogReader:
     def log(self, partition: int) -> Log:
         place = TopicPartition(self._topic, partition)
         try:
-            begin = self._consumer.beginning_offsets([place])[place]
-            return Log(self._topic, partition, begin, self._consumer.end_offsets([place])[place])
+            return Log(self._topic, partition, *kafka.extents(self._consumer, [place])[place])
         except KafkaError as error:
             raise kafka.unavailable(self._settings, error) from error
 
@@ -87,7 +86,10 @@ def committed(settings: Settings, group: str, topic: str) -> dict[int, int | Non
     """Partition → the next offset of the group, None where it has none. Raises Unavailable, Refused."""
     consumer = kafka.consumer(settings, "weir-committed", group)
     try:
-        return {place.partition: consumer.committed(place) for place in kafka.partitions(consumer, [topic])}
+        return {
+            place.partition: consumer.committed(place, timeout_ms=kafka.ANSWER_MS)
+            for place in kafka.partitions(consumer, [topic])
+        }
     except KafkaError as error:
         raise kafka.unavailable(settings, error) from error
     finally:
