@@ -63,7 +63,7 @@ class Ran:
         return command(WEIR_HOME=self.stack.layout.home, WEIR_TYPES_DIR=types, WEIR_LAKE_URI=f"file://{lake}")
 
     def parity(self, lake: Path, *more: str, code: int = 0, types: Path = TYPES, **times: datetime) -> dict[str, Any]:
-        times = {"from": self.begin} | times
+        times = {"from": self.begin, "to": datetime.now(UTC)} | times
         span = [word for name, time in times.items() for word in (f"--{name}", time.isoformat())]
         said = self.weir(lake, types)("rules", "parity", "--system", SYSTEM, *span, *more, "--json", code=code)
         (found,) = json.loads(said.stdout)["systems"]
@@ -310,7 +310,8 @@ def told(ran: Ran) -> dict[str, list[Transition]]:
 
 def test_what_is_told_to_people(ran: Ran, lake: Path, owner: Warehouse) -> None:
     lose_file(lake)
-    said = ran.weir(lake)("rules", "parity", "--system", SYSTEM, "--from", ran.begin.isoformat()).stdout
+    span = ("--from", ran.begin.isoformat(), "--to", datetime.now(UTC).isoformat())
+    said = ran.weir(lake)("rules", "parity", "--system", SYSTEM, *span).stdout
     assert re.search(rf"^{SYSTEM}: parity \d\d\.\d\d % from 20", said)
     assert "missing_file: a file that a manifest names is not in the lake, or damaged" in said
     nothing = ran.weir(lake)("rules", "parity", "--system", SYSTEM).stdout
