@@ -37,6 +37,7 @@ class LogReader:
         self._settings, self._topic = settings, topic
         self._consumer: Any = kafka.consumer(settings, "weir-replay", isolation_level="read_committed")
         try:
+            self._batches = Batches(self._consumer)
             self.partitions = [place.partition for place in kafka.partitions(self._consumer, [topic])]
         except BaseException:
             self.close()
@@ -55,9 +56,9 @@ class LogReader:
         try:
             self._consumer.assign([place])
             self._consumer.seek(place, log.begin)
-            batches, deadline = Batches(self._consumer), time.monotonic() + STALLED_SECONDS
+            deadline = time.monotonic() + STALLED_SECONDS
             while self._consumer.position(place) < log.end:
-                for records in batches.poll(timeout_ms=POLL_MS):
+                for records in self._batches.poll(timeout_ms=POLL_MS):
                     if not take(records):
                         return
                     deadline = time.monotonic() + STALLED_SECONDS
@@ -85,7 +86,10 @@ def committed(settings: Settings, group: str, topic: str) -> dict[int, int | Non
     """Partition → the next offset of the group, None where it has none. Raises Unavailable, Refused."""
     consumer = kafka.consumer(settings, "weir-committed", group)
     try:
-        return {place.partition: consumer.committed(place) for place in kafka.partitions(consumer, [topic])}
+        return {
+            place.partition: consumer.committed(place, timeout_ms=kafka.ANSWER_MS)
+            for place in kafka.partitions(consumer, [topic])
+        }
     except KafkaError as error:
         raise kafka.unavailable(settings, error) from error
     finally:

@@ -15,7 +15,7 @@ EVERY = {"type": ["null", "string"]}
     params={
         "system": Param("all", enum=["all", *systems()], description="Which system's alerts"),
         "from": Param(None, **EVERY, description=f"Instead of yesterday, from then on: {RANGE}"),
-        "to": Param(None, **EVERY, description=f"And before then, or now: {RANGE}"),
+        "to": Param(None, **EVERY, description=f"And before then, or two minutes ago: {RANGE}"),
     },
     **ONE_AT_A_TIME,
 )

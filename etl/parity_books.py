@@ -19,6 +19,8 @@ from fleet.reading import to_datetime
 MOST = 10_000
 """Differences that are written of one type and Kafka partition; their number is always whole."""
 KEPT = timedelta(days=366)
+SETTLED = timedelta(minutes=2)
+"""Before now: what was appended since may not have been said, or not have landed yet."""
 
 COUNTS = (
     "system", "type", "kafka_partition", "starts_at", "ends_at", "first_offset", "end_offset", "begun", "readings",
@@ -31,13 +33,13 @@ DIFFERENCES = (
 
 
 def span_of(start: str | None, to: str | None, now: datetime) -> Window:
-    """All of yesterday where neither is given. Raises ConfigurationError."""
+    """All of yesterday where neither is given; with `start` alone up to what is settled. Raises ConfigurationError."""
     if start is None and to is None:
         today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         return Window(today - timedelta(days=1), today)
     if start is None:
         raise ConfigurationError("to without from: parity is of a span")
-    return parse_window(start, to or "now", now)
+    return parse_window(start, (now - SETTLED).isoformat() if to in (None, "now") else to, now)
 
 
 def audited(job: Job, system: str, window: Window) -> list[PartitionParity]:

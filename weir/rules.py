@@ -101,7 +101,9 @@ def parity(
     start: Annotated[
         str | None, typer.Option("--from", help="2026-11-22, -1h (ago); UTC. Without it: all of yesterday.")
     ] = None,
-    to: Annotated[str | None, typer.Option(help="As --from, or now; the first moment to leave out.")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="As --from; the first moment to leave out. Without it: 2m ago.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
     """Whether what was published is what the rules say of the landed log. Exit 1 where a difference is unexplained.
