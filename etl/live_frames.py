@@ -22,10 +22,11 @@ WATERMARK = "spark.watermarkDelayMs"
 NUMBER = r"(BIGINT|FLOAT|DOUBLE|DECIMAL\(\d+, ?\d+\))"
 VALUE = rf"`?[a-z][a-z0-9_]*`?: ({NUMBER}|VOID)"
 FORM = (
-    rf"\AOBJECT<device_id: STRING, device_type: STRING, event_time: {NUMBER}, (seq: (BIGINT|VOID), )?site: STRING,"
-    rf" values: OBJECT<{VALUE}(, {VALUE})*>, version: BIGINT>\z"
+    rf"\AOBJECT<end: BIGINT, record: OBJECT<device_id: STRING, device_type: STRING, event_time: {NUMBER},"
+    rf" (seq: (BIGINT|VOID), )?site: STRING, values: OBJECT<{VALUE}(, {VALUE})*>, version: BIGINT>>\z"
 )
-"""A canonical reading, as Spark describes a JSON document's types: these keys, no others, and numbers as numbers."""
+"""A canonical reading, as Spark describes a JSON document's types: these keys, no others, and numbers as numbers. Spark
+reads a document and passes over what comes after it; so that nothing does, the record stands inside another one."""
 RECORD = (
     "device_id string, device_type string, site string, event_time double, seq bigint, version int,"
     " values map<string, double>"
@@ -43,7 +44,7 @@ def readings(records: "DataFrame", system: System) -> "DataFrame":
     mark = F.get(F.filter("headers", lambda header: header["key"] == MARK_HEADER), F.lit(0))["value"]
     is_reading = mark.isNull() | mark.isin(bytearray(b"reading"), bytearray(RETURNED))
     text = F.col("value").cast("string")
-    form = F.schema_of_variant(F.try_parse_json(text))
+    form = F.schema_of_variant(F.try_parse_json(F.concat(F.lit('{"record":'), text, F.lit(',"end":0}'))))
     # What is not of the form is not parsed: of one half of it something might come.
     read = F.from_json(F.when(is_reading & form.rlike(FORM), text), RECORD)
     parsed = records.select("partition", "offset", "timestamp", is_reading.alias("is_reading"), read.alias("read"))
@@ -75,6 +76,7 @@ def _allowed(system: System) -> "Column":
     appended_us = F.unix_micros("timestamp")
     return (
         known
+        & F.forall(F.map_values("values"), lambda value: value.isNull() | (F.abs(value) < F.lit(float("inf"))))
         & F.col("device_id").rlike(level)
         & F.col("site").rlike(level)
         & F.col("time_us").between(EARLIEST_US, LATEST_US - 1)

@@ -34,6 +34,7 @@ ROLE = "stream"
 FIRST_SPAN = timedelta(hours=1)
 """What a first start takes in, before now."""
 LOOK_SECONDS = 0.5
+STARTING = "starting"
 PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 COUNTS = ("records", "readings", "unreadable", "duplicate", "late")
 
@@ -112,7 +113,7 @@ class Stream:
 
     def __init__(self, spark: "SparkSession", settings: Settings, system: System, stop: threading.Event):
         self.settings, self.system = settings, system
-        self.problem = "starting"
+        self.problem = STARTING
         """Why nothing is written now; empty when all is well."""
         self.totals = dict.fromkeys(COUNTS, 0)
         self._spark, self._stop = spark, stop
@@ -131,6 +132,8 @@ class Stream:
             if now >= self._again_at:
                 self._begin(now)
         elif self._query.isActive:
+            if self.problem == STARTING and self._query.lastProgress is not None:
+                self.problem = ""
             self._count(self._query)
         else:
             self._ended(self._query, now)
@@ -151,7 +154,7 @@ class Stream:
             lost = lost_offsets(self.system, progress, checkpoint, self._reach())
             if lost:
                 self._table.lose(lost)
-            self._query = self._start(progress.begins_at)
+            self._query, self.problem = self._start(progress.begins_at), STARTING
         except WeirError as error:
             self._failed(str(error), now)
 

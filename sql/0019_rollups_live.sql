@@ -36,4 +36,4 @@ CREATE TABLE stream_progress (
 );
 
 -- It is made anew, with a column more, by sql/always.
-DROP FUNCTION expire_type(text, timestamptz, timestamptz);
+DROP FUNCTION IF EXISTS expire_type(text, timestamptz, timestamptz);

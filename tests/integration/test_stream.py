@@ -160,7 +160,7 @@ def progress(warehouse: Warehouse) -> dict[str, Any]:
     )
 
 
-def test_killed_cut_off_and_with_a_new_spec_it_equals_the_batch(
+def test_killed_cut_off_and_with_a_new_spec_it_is_of_one_opinion_with_the_batch(
     settings_for: Callable[[str], Settings], stack: Stack, types: Path, warehouse: Warehouse, tmp_path: Path
 ) -> None:
     now_us = time.time_ns() // 1000
