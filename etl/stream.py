@@ -124,6 +124,8 @@ class Stream:
         self._checkpoint, self._counted = "", -1
         self._held = ExitStack()
         self._outdated = False
+        self._refused: WeirError | None = None
+        """What ended a query from our side: Spark tells of it as a Python traceback inside a Java one."""
         self._failures, self._again_at = 0, 0.0
 
     def look(self, now: float) -> None:
@@ -203,10 +205,10 @@ class Stream:
             raise Outdated
         system = F.lit(self.system.name).alias("system")
         rows = [row.row for row in frame.select(F.to_json(F.struct(system, "*")).alias("row")).collect()]
-        checkpoint = read_checkpoint(self._folder)
         failures = 0
         while True:
             try:
+                checkpoint = read_checkpoint(self._folder)
                 self._table.write(checkpoint.id if checkpoint else "", batch, iter(rows))
                 break
             except Unavailable as error:
@@ -217,6 +219,9 @@ class Stream:
                 if self._stop.wait(_pause(failures)):
                     raise
                 failures += 1
+            except WeirError as error:
+                self._refused = error
+                raise
         self._failures, self.problem = 0, ""
 
     def _specs_changed(self) -> bool:
@@ -244,7 +249,8 @@ class Stream:
             self._outdated = False
             log.info("system=%s its specs have changed", self.system.name)
             return
-        why = next(iter(str(query.exception()).strip().splitlines()), "it ended")
+        why = str(self._refused or query.exception() or "it ended").strip().splitlines()[0]
+        self._refused = None
         self._failed(why, now)
 
     def _failed(self, why: str, now: float) -> None:
@@ -301,6 +307,8 @@ class Streams:
         self.streams: list[Stream] = []
 
     def run(self, spark: "SparkSession", stop: threading.Event) -> None:
+        # What a batch raises ends its query, which says it; this would say it as a traceback.
+        logging.getLogger("py4j").setLevel(logging.CRITICAL)
         for key, value in QUERIES.items():
             spark.conf.set(key, value)
         self.streams = [Stream(spark, self.settings, system, stop) for system in self.systems]
