@@ -7,7 +7,7 @@ tells them apart.
 import socket
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import AuthorizationError, KafkaError
@@ -222,9 +222,28 @@ def access_problems(settings: Settings, operation: str, topics: Iterable[str]) -
     return problems
 
 
+ANSWER_MS = 5_000
+"""How long a question about offsets waits for Kafka; kafka-python would wait for 30 s."""
+
+
+class Extent(NamedTuple):
+    """Where a partition's log begins, and the offset that the next record will get."""
+
+    begin: int
+    end: int
+
+
+def extents(client: KafkaConsumer, places: Iterable[TopicPartition]) -> dict[TopicPartition, Extent]:
+    """Raises KafkaError."""
+    asked = list(places)
+    begins = client.beginning_offsets(asked, timeout_ms=ANSWER_MS)
+    ends = client.end_offsets(asked, timeout_ms=ANSWER_MS)
+    return {place: Extent(begins[place], ends[place]) for place in asked}
+
+
 def end_offsets(client: KafkaConsumer, topics: Iterable[str]) -> dict[TopicPartition, int]:
-    """(topic, partition) → offset that the next record will get."""
-    return dict(client.end_offsets(partitions(client, topics)))
+    """Raises KafkaError, Refused."""
+    return dict(client.end_offsets(partitions(client, topics), timeout_ms=ANSWER_MS))
 
 
 def partitions(client: KafkaConsumer, topics: Iterable[str]) -> list[TopicPartition]:

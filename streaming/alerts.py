@@ -223,8 +223,9 @@ class Alerts:
     def _restored(self, member: Member, place: TopicPartition) -> Shard | str:
         """Or why there is none, which a person has to know. Raises Unavailable, KafkaError."""
         name = f"{place.topic}-{place.partition}"
-        committed, begin, end = member.extent(place)
+        committed = member.committed(place)
         with self._watchdog:
+            begin, end = kafka.extents(member.consumer, [place])[place]
             snapshots, problems = self._reader.read(
                 TopicPartition(state_topic(self.systems[place.topic]), place.partition)
             )

@@ -24,10 +24,6 @@ HEARTBEAT_MS = 1_000
 """By its answer a member learns that another came or went; moving a partition takes two."""
 MAX_BATCHES = 1
 """In one poll, of about 8,192 records."""
-ANSWER_MS = 5_000
-"""How long a question about offsets waits for Kafka."""
-
-
 Result = TypeVar("Result")
 
 log = logging.getLogger("weir.group")
@@ -40,14 +36,6 @@ class Polled(NamedTuple):
     lost: set[TopicPartition]
     gained: set[TopicPartition]
     records: dict[TopicPartition, list[Record]]
-
-
-class Extent(NamedTuple):
-    """Offsets of a partition: what the group has committed, if anything, and where the log begins and ends."""
-
-    committed: int | None
-    begin: int
-    end: int
 
 
 class Member:
@@ -94,22 +82,21 @@ class Member:
 
     def is_settled(self) -> bool:
         """This member knows of no rebalance under way. While one is, the broker holds the question to join and answers
-        nothing else on the coordinator's connection: whoever asks for `extent` then neither polls nor joins."""
+        nothing else on the coordinator's connection: whoever asks for `committed` then neither polls nor joins."""
         coordinator = self.consumer._coordinator
         return coordinator.generation_if_stable() is not None and not coordinator.need_rejoin()
 
-    def extent(self, place: TopicPartition) -> Extent:
-        """Raises Unavailable, KafkaError."""
+    def committed(self, place: TopicPartition) -> int | None:
+        """What the group has committed, if anything. Raises Unavailable, KafkaError."""
         # kafka-python 3.0.12 keeps a question that was given up, and has its answer, however old, for the next one.
         self.consumer._coordinator._offset_fetch_futures.pop(frozenset([place]), None)
         with self._watchdog:
             try:
-                committed = self.consumer.committed(place, timeout_ms=ANSWER_MS)
+                found = self.consumer.committed(place, timeout_ms=kafka.ANSWER_MS)
             except KafkaTimeoutError:
-                raise Unavailable(f"Kafka did not say within {ANSWER_MS // 1000} s what is committed") from None
-            begins = self.consumer.beginning_offsets([place], timeout_ms=ANSWER_MS)
-            ends = self.consumer.end_offsets([place], timeout_ms=ANSWER_MS)
-        return Extent(committed, begins[place], ends[place])
+                seconds = kafka.ANSWER_MS // 1000
+                raise Unavailable(f"Kafka did not say within {seconds} s what is committed") from None
+        return None if found is None else int(found)
 
     def moved(self) -> tuple[set[TopicPartition], set[TopicPartition]]:
         """(lost, gained) since the last call; a partition in both was lost first."""

@@ -172,7 +172,7 @@ class Landing:
         gap = (buffer.next_offset, offset)
         if self._gaps.get(place) == gap:
             try:
-                kept = consumer.beginning_offsets([place])[place] if place.topic == TRANSITIONS else offset
+                kept = kafka.extents(consumer, [place])[place].begin if place.topic == TRANSITIONS else offset
             except KafkaError as error:
                 log.error("%s-%d: where does it begin? %r", *place, error)
             else:
@@ -190,8 +190,7 @@ class Landing:
         self._drop(place)
         try:
             last = self.lake.last_manifest(*place)
-            begin = consumer.beginning_offsets([place])[place]
-            end = consumer.end_offsets([place])[place]
+            begin, end = kafka.extents(consumer, [place])[place]
         except (Unavailable, KafkaError, DataError) as error:
             self._put_off(consumer, place, str(error))
             return

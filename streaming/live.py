@@ -250,21 +250,19 @@ class Live:
     def _locate(self, consumer: Any) -> None:
         """Positions from the table, for all that is ours."""
         try:
-            places = sorted(self._waiting)
-            begins, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
-            for place in places:
-                at = position(self.warehouse, place, begins[place])
-                if at < begins[place]:
-                    log.error("%s-%d offsets %d to %d are gone from Kafka", *place, at, begins[place] - 1)
-                if at > ends[place]:
+            for place, (begin, end) in kafka.extents(consumer, sorted(self._waiting)).items():
+                at = position(self.warehouse, place, begin)
+                if at < begin:
+                    log.error("%s-%d offsets %d to %d are gone from Kafka", *place, at, begin - 1)
+                if at > end:
                     self._backoff.failed(
                         f"{place.topic}-{place.partition}: the table live_offsets says {at}, Kafka's log ends at"
-                        f" {ends[place]}: the topic was made anew; delete that row of live_offsets"
+                        f" {end}: the topic was made anew; delete that row of live_offsets"
                     )
                     return
                 self._positions[place] = at
                 seek(consumer, place, at)
-                log.info("partition=%s-%d from=%d end=%d", *place, at, ends[place])
+                log.info("partition=%s-%d from=%d end=%d", *place, at, end)
         except (Unavailable, KafkaError) as error:
             self._backoff.failed(str(error))
             return

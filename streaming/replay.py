@@ -160,8 +160,7 @@ class LogReader:
     def log(self, partition: int) -> Log:
         place = TopicPartition(self._topic, partition)
         try:
-            begin = self._consumer.beginning_offsets([place])[place]
-            return Log(self._topic, partition, begin, self._consumer.end_offsets([place])[place])
+            return Log(self._topic, partition, *kafka.extents(self._consumer, [place])[place])
         except KafkaError as error:
             raise kafka.unavailable(self._settings, error) from error
 

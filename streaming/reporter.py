@@ -106,7 +106,8 @@ class Reporter:
         values = dict(figures.states)
         if (positions := figures.positions) is not None:
             known = bool(positions) and None not in positions.values()
-            values["lag"] = lag(positions, consumer.end_offsets(list(positions))) if known else None
+            ends = consumer.end_offsets(list(positions), timeout_ms=kafka.ANSWER_MS) if known else {}
+            values["lag"] = lag(positions, ends) if known else None
         for count, total in {"restarts": 0, **figures.counts}.items():
             gained = total - self._told.get(count, 0)
             if count in PER_SECOND:

@@ -13,7 +13,6 @@ from fleet.snapshot_chunks import Snapshot, assemble, chunks
 
 POLL_MS = 200
 READ_SECONDS = 20
-POSITION_MS = END_MS = 3_000
 
 
 def write(producer: Any, place: TopicPartition, snapshot: Snapshot) -> int:
@@ -42,10 +41,10 @@ class SnapshotReader:
         try:
             self._consumer.assign([place])
             self._consumer.seek_to_beginning(place)
-            end = self._consumer.end_offsets([place], timeout_ms=END_MS)[place]
+            end = self._consumer.end_offsets([place], timeout_ms=kafka.ANSWER_MS)[place]
             found: list[tuple[bytes | None, bytes | None]] = []
             deadline = time.monotonic() + READ_SECONDS
-            while (self._consumer.position(place, timeout_ms=POSITION_MS) or 0) < end:  # None: not known by then
+            while (self._consumer.position(place, timeout_ms=kafka.ANSWER_MS) or 0) < end:  # None: not known by then
                 if time.monotonic() > deadline:
                     raise Unavailable(f"{place.topic}-{place.partition} was not read in {READ_SECONDS} s")
                 for records in self._consumer.poll(timeout_ms=POLL_MS).values():

@@ -60,9 +60,9 @@ class TransitionLog:
         """From where the tables end. Raises Unavailable, KafkaError."""
         places = kafka.partitions(consumer, [TRANSITIONS])
         consumer.assign(places)
-        for place in places:
-            at = self._position(place, consumer.beginning_offsets([place])[place])
-            if at > (end := consumer.end_offsets([place])[place]):
+        for place, (begin, end) in kafka.extents(consumer, places).items():
+            at = self._position(place, begin)
+            if at > end:
                 raise Unavailable(
                     f"{place.topic}-{place.partition}: the table {self.table} says {at}, Kafka's log ends at {end}:"
                     f" the topic was made anew; delete that row of {self.table}"

@@ -16,7 +16,6 @@ from connections.kafka_batches import GOAL
 from fleet.errors import Refused, Unavailable
 from fleet.settings import Settings
 from stack.stack import Stack
-from streaming import group
 from streaming.group import Member
 from tests.integration.processes import wait_for
 
@@ -165,16 +164,16 @@ def test_a_question_that_was_given_up_is_asked_anew(
     try:
         wait_for(lambda: asker.poll(100) and asker.is_settled(), 20, "it does not join")
         asker.consumer.commit({place: OffsetAndMetadata(1, "", -1)})
-        monkeypatch.setattr(group, "ANSWER_MS", 500)
+        monkeypatch.setattr(kafka, "ANSWER_MS", 500)
         os.kill(pid, signal.SIGSTOP)
         try:
             with pytest.raises(Unavailable, match="did not say"):
-                asker.extent(place)
+                asker.committed(place)
         finally:
             os.kill(pid, signal.SIGCONT)
-        monkeypatch.setattr(group, "ANSWER_MS", 10_000)
+        monkeypatch.setattr(kafka, "ANSWER_MS", 10_000)
         asker.consumer.commit({place: OffsetAndMetadata(2, "", -1)})
-        assert asker.extent(place).committed == 2
+        assert asker.committed(place) == 2
     finally:
         asker.close()
 

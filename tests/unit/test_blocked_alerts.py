@@ -9,7 +9,6 @@ from kafka import TopicPartition
 from fleet.errors import Unavailable
 from fleet.settings import CHECKOUT, Settings
 from streaming.alerts import Alerts
-from streaming.group import Extent
 from streaming.reporter import Reporter
 from tests.unit.test_reporter import CATALOG, Kafka
 
@@ -26,10 +25,16 @@ class Log:
     def is_settled(self) -> bool:
         return self.settled
 
-    def extent(self, place: TopicPartition) -> Extent:
+    def committed(self, place: TopicPartition) -> int:
         if place in self.silent:
             raise Unavailable("no answer")
-        return Extent(50, 20 if place == GONE else 0, 60)
+        return 50
+
+    def beginning_offsets(self, places: list[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
+        return {place: 20 if place == GONE else 0 for place in places}
+
+    def end_offsets(self, places: list[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, 60)
 
     def seek(self, *_: object) -> None:
         pass

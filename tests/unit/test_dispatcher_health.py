@@ -83,7 +83,7 @@ def test_what_was_in_the_log_at_the_start_is_read(monkeypatch: pytest.MonkeyPatc
     place = TopicPartition(TRANSITIONS, 0)
     consumer = SimpleNamespace(
         assign=lambda places: None, seek=lambda place, at: None, position=lambda place: position,
-        beginning_offsets=lambda places: {place: 0}, end_offsets=lambda places: {place: 42},
+        beginning_offsets=lambda places, timeout_ms: {place: 0}, end_offsets=lambda places, timeout_ms: {place: 42},
     )  # fmt: skip
     monkeypatch.setattr("streaming.transitions.kafka.partitions", lambda consumer, topics: [place])
     log = TransitionLog(SETTINGS, None, "dispatch_offsets", logging.getLogger())  # type: ignore[arg-type]

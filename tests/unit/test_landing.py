@@ -487,10 +487,10 @@ class Consumer:
     def __init__(self, end: int = 1000):
         self.begin, self.end, self.paused, self.at = 0, end, set(), -1
 
-    def beginning_offsets(self, places: list[Any]) -> dict[Any, int]:
+    def beginning_offsets(self, places: list[Any], timeout_ms: int) -> dict[Any, int]:
         return dict.fromkeys(places, self.begin)
 
-    def end_offsets(self, places: list[Any]) -> dict[Any, int]:
+    def end_offsets(self, places: list[Any], timeout_ms: int) -> dict[Any, int]:
         return dict.fromkeys(places, self.end)
 
     def seek(self, place: Any, offset: int) -> None:

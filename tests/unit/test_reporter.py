@@ -24,7 +24,7 @@ class Kafka:
         self.is_away = False
         self.sent: list[tuple[str, bytes, bytes]] = []
 
-    def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+    def end_offsets(self, places: list[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
         return {place: self.ends[place] for place in places}
 
     def send(self, topic: str, value: bytes, key: bytes) -> "Kafka":
