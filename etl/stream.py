@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kafka.errors import KafkaError
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from connections import kafka
@@ -160,17 +161,18 @@ class Stream:
         except WeirError as error:
             self._failed(str(error), now)
 
-    def _reach(self) -> dict[int, tuple[int, int]]:
-        """Of the topic: partition → first and next offset. Raises Unavailable, Refused."""
+    def _reach(self) -> Mapping[int, tuple[int, int]]:
+        """Of the topic, by partition. Raises Unavailable, Refused."""
         topic = self.system.topic
         kafka.check_access(self.settings, kafka.READ, [topic])
         client = kafka.consumer(self.settings, ROLE)
         try:
-            places = kafka.partitions(client, [topic])
-            first, ends = client.beginning_offsets(places), client.end_offsets(places)
+            found = kafka.extents(client, kafka.partitions(client, [topic]))
+        except KafkaError as error:
+            raise kafka.unavailable(self.settings, error) from error
         finally:
             client.close()
-        return {place.partition: (first[place], ends[place]) for place in places}
+        return {place.partition: extent for place, extent in found.items()}
 
     def _start(self, begins_at: datetime) -> "StreamingQuery":
         # A clock may be ahead by so much: no reading of a bucket was appended before.
