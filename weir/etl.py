@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from etl.discover import Batch
     from etl.run import Job, Request
 
-etl = typer.Typer(no_args_is_help=True, help="The batch job without Airflow: the same steps in one process.")
+etl = typer.Typer(no_args_is_help=True, help="The batch job without Airflow, and the streaming one.")
 
 System = Annotated[str, typer.Option(help="A system of fleet/types, or all.")]
 From = Annotated[str | None, typer.Option("--from", help="2026-11-22, 2026-11-22T03:00, -1h (ago); UTC.")]
