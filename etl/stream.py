@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 ROLE = "stream"
 FIRST_SPAN = timedelta(hours=1)
 """What a first start takes in, before now."""
+MAX_BEHIND = 500_000
+"""Records, in one batch: their stores take 160 MB of the heap. Batches with a limit would read partitions unevenly far,
+and make the readings of those behind late."""
 LOOK_SECONDS = 0.5
 STARTING = "starting"
 PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -88,7 +91,7 @@ def lost_offsets(
         raise ConfigurationError(
             f"{system.name}: its checkpoint is of topic {others[0]!r}, the spec says {system.topic!r}; {anew}"
         )
-    lost = 0
+    lost = behind = 0
     for place, offset in checkpoint.offsets.get(system.topic, {}).items():
         first, end = reach.get(place, (0, 0))
         if offset > end:
@@ -99,6 +102,11 @@ def lost_offsets(
         if offset < first:
             log.error("%s-%d offsets %d to %d are gone from Kafka", system.topic, place, offset, first - 1)
             lost += first - offset
+        behind += end - max(offset, first)
+    if behind > MAX_BEHIND:
+        raise ConfigurationError(
+            f"{system.name}: it is {behind:,} records behind; at most {MAX_BEHIND:,} fit into a batch's memory; {anew}"
+        )
     return lost
 
 

@@ -16,7 +16,7 @@ from stack.programs import everything
 
 WEATHER = load_catalog(CHECKOUT / "fleet" / "types").system("weather")
 AT = datetime(2026, 11, 22, 3, tzinfo=UTC)
-REACH = {0: (100, 200), 1: (0, 50)}
+REACH = {0: (100, 200), 1: (0, 50), 3: (0, 600_000)}
 
 
 def checkpoint(id="c1", begun=7, committed=7, topic="sensor", **offsets):
@@ -53,6 +53,7 @@ REFUSED = {
         checkpoint(p1=51),
         "sensor-1, which ends at 50: the topic was made",
     ),
+    "too far behind": (Progress(AT, "c1", 7), checkpoint(p3=0), "600,050 records behind; at most 500,000"),
     "of more partitions": (Progress(AT, "c1", 7), checkpoint(p2=9), "sensor-2, which ends at 0"),
 }
 
