@@ -130,7 +130,7 @@ class Stream:
         self._table = LiveTable(Warehouse.of(settings), system.name)
         self._files = read_files(settings.types_dir)
         self._query: StreamingQuery | None = None
-        self._checkpoint, self._counted = "", -1
+        self._counted = -1
         self._held = ExitStack()
         self._outdated = False
         self._refused: WeirError | None = None
@@ -166,6 +166,7 @@ class Stream:
             if lost:
                 self._table.lose(lost)
             self._query, self.problem = self._start(progress.begins_at), STARTING
+            self._counted = -1  # after a reset, batches are counted from 0 again
         except WeirError as error:
             self._failed(str(error), now)
 
@@ -281,7 +282,7 @@ class Stream:
             counts = counts_of(observed, progress["stateOperators"])
             try:
                 self._table.count(batch, counts)
-            except Unavailable:
+            except WeirError:
                 return  # at the next look
             self._counted = batch
             for name, number in counts.items():
