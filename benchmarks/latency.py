@@ -33,6 +33,7 @@ from kafka import TopicPartition
 
 from connections import kafka
 from connections.mqtt_publisher import BulkPublisher
+from connections.spark_kafka import kafka_options
 from fleet.channels import TRANSITIONS
 from fleet.settings import Settings
 from fleet.transition import decode_transition
@@ -225,15 +226,8 @@ class Peer:
         client = kafka.admin(admin)
         client.create_topics({OUTPUT: {"num_partitions": 4, "replication_factor": 1, "configs": {}}})
         client.close()
-        password = stack.secrets["KAFKA_ADMIN"]
-        login = "org.apache.kafka.common.security.scram.ScramLoginModule"
         asked = {
-            "topic": TOPIC, "output": OUTPUT, "folder": str(folder / "checkpoint"),
-            "client": {
-                "kafka.bootstrap.servers": batch.kafka_bootstrap, "kafka.security.protocol": batch.kafka_protocol,
-                "kafka.sasl.mechanism": batch.kafka_mechanism,
-                "kafka.sasl.jaas.config": f'{login} required username="admin" password="{password}";',
-            },
+            "topic": TOPIC, "output": OUTPUT, "folder": str(folder / "checkpoint"), "client": kafka_options(admin),
         }  # fmt: skip
         environment = {**os.environ, "WEIR_ENV_FILE": str(batch.env_file), "WEIR_SPARK_REMOTE": ""}
         self._process = subprocess.Popen(

@@ -8,9 +8,10 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -45,10 +46,13 @@ OWN_PROCESS = {
 
 
 @contextlib.contextmanager
-def session(settings: Settings, application: str = "weir") -> Iterator["SparkSession"]:
-    """A session to use in the block. Raises Unavailable where no Spark answers, ConfigurationError without Java."""
+def session(
+    settings: Settings, application: str = "weir", driver: Mapping[str, str] = MappingProxyType({})
+) -> Iterator["SparkSession"]:
+    """A session to use in the block. `driver`: what one of our own is started with beside the
+    rest. Raises Unavailable where no Spark answers, ConfigurationError without Java."""
     remote = settings.spark_remote.get_secret_value()
-    spark = _connect(remote) if remote else _start(settings, application)
+    spark = _connect(remote) if remote else _start(settings, application, driver)
     from pyspark.errors import PySparkException
 
     # These copy each failed query with the JVM's stack, 20 KB of JSON, to stderr; the exception has it all.
@@ -117,7 +121,7 @@ def _reach(remote: str) -> "SparkSession":
     return spark
 
 
-def _start(settings: Settings, application: str) -> "SparkSession":
+def _start(settings: Settings, application: str, driver: Mapping[str, str]) -> "SparkSession":
     # The JVM and Spark's workers take these from the environment; without the second, workers run whatever python3
     # stands first in PATH, which has no pyarrow.
     java_home = str(_java_home(settings))
@@ -128,7 +132,7 @@ def _start(settings: Settings, application: str) -> "SparkSession":
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.master(settings.spark_master).appName(application)
-    for key, value in OWN_PROCESS.items():
+    for key, value in {**OWN_PROCESS, **driver}.items():
         if settings.spark_master.startswith("local") or not key.startswith(("spark.driver.host", "spark.driver.bind")):
             builder = builder.config(key, value)
     if settings.spark_master.startswith("local"):

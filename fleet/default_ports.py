@@ -17,5 +17,6 @@ DEFAULT_PORTS = {
     "inbox": 29110,
     "inbox_smtp": 29111,
     "grafana": 23000,
+    "stream_metrics": 29107,
 }
 """In the order in which they follow WEIR_PORT_BASE."""

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from fleet.default_ports import DEFAULT_PORTS
 from fleet.errors import ConfigurationError
@@ -18,6 +18,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PREFIX = "WEIR_"
 SERVICES = ("bridge", "landing", "live", "alerts", "history", "dispatcher")
 """Weir's own long-running processes; each has a role, a port and settings of its name."""
+OPT_IN = ("stream",)
+"""As those, and started where they are asked for alone."""
 
 
 class Settings(BaseModel):
@@ -109,6 +111,7 @@ class Settings(BaseModel):
     port_inbox: int = DEFAULT_PORTS["inbox"]
     port_inbox_smtp: int = DEFAULT_PORTS["inbox_smtp"]
     port_grafana: int = DEFAULT_PORTS["grafana"]
+    port_stream_metrics: int = DEFAULT_PORTS["stream_metrics"]
 
     bridge_max_in_flight: int = 2000
     """Readings between the MQTT broker and Kafka's confirmation, per topic worker."""
@@ -119,6 +122,10 @@ class Settings(BaseModel):
     landing_max_seconds: float = 60.0
     live_max_seconds: float = 1.0
     alerts_snapshot_seconds: float = 30.0
+    stream_systems: str = ""
+    """Systems with rollups of the running minute, by a Spark job that costs memory: `weather,home`; empty: none."""
+    stream_trigger_seconds: float = Field(default=10.0, gt=0)
+    """How often it writes."""
     bind: str = "127.0.0.1"
     """The address on which a service and the inbox listen."""
     bridge_metrics_port: int = 0
@@ -128,6 +135,7 @@ class Settings(BaseModel):
     alerts_metrics_port: int = 0
     history_metrics_port: int = 0
     dispatcher_metrics_port: int = 0
+    stream_metrics_port: int = 0
     service_instance: str = "1"
     """Tells two workers of one service apart; each needs its own."""
 

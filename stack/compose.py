@@ -15,7 +15,7 @@ from pathlib import Path
 from fleet.catalog import load_catalog
 from fleet.dashboard import FOLDER as DASHBOARDS
 from fleet.errors import Unavailable, WeirError
-from fleet.settings import SERVICES, Settings
+from fleet.settings import OPT_IN, SERVICES, Settings
 from stack import configuration, grafana, kafka, programs, provision, readiness
 from stack.cache import CHECKOUT
 from stack.credentials import admin_url, ensure_secrets, env_file, environments, owner_url, write_private
@@ -50,7 +50,7 @@ OPERATORS = ("operator", "registry", "simulator", "batch", "dispatcher")
 """Whose env files the service `weir` has, in which a person's commands run."""
 OWNERS: Mapping[str, int] = {
     **{name: image.user for name, image in OFFICIAL.items()},
-    **dict.fromkeys(("spark", "airflow", *SERVICES, "inbox", "weir"), WEIR_USER),
+    **dict.fromkeys(("spark", "airflow", *SERVICES, *OPT_IN, "inbox", "weir"), WEIR_USER),
 }
 """Configuration volume → the user who may read it."""
 
@@ -135,7 +135,8 @@ def files(
             return configuration.files(programs.AIRFLOW[0], {"secrets": secrets}) | starts | {"batch.env": env["batch"]}
     public, private = certificate
     told = {"inbox": {"inbox.pem": public, "inbox.key": private}, "dispatcher": {"inbox.pem": public}}
-    start = script(programs.service(name, layout, {}), environ)
+    program = programs.stream(layout, {}) if name == "stream" else programs.service(name, layout, {})
+    start = script(program, environ)
     return {f"{name}.env": env[name], f"{name}.sh": start, **told.get(name, {})}
 
 

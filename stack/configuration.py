@@ -11,7 +11,7 @@ from typing import Any
 import bcrypt
 
 from fleet.errors import ConfigurationError
-from fleet.settings import SERVICES, Settings, read_env_file
+from fleet.settings import OPT_IN, SERVICES, Settings, read_env_file
 from stack import grafana
 from stack.cache import CHECKOUT
 from stack.certificate import self_signed
@@ -29,7 +29,7 @@ _DECIDED_HERE = (
     "WEIR_ENV_FILE", "WEIR_HOME", "WEIR_ROLE", "WEIR_PORT_", "WEIR_DB_URL", "WEIR_KAFKA_", "WEIR_MQTT_",
     "WEIR_AIRFLOW_", "WEIR_GRAFANA_", "WEIR_ALERTMANAGER_", "WEIR_INBOX_", "WEIR_SPARK_REMOTE", "WEIR_SPARK_JARS",
     "WEIR_JAVA_HOME",
-    *(f"WEIR_{service.upper()}_METRICS_PORT" for service in SERVICES),
+    *(f"WEIR_{service.upper()}_METRICS_PORT" for service in (*SERVICES, *OPT_IN)),
 )  # fmt: skip
 
 

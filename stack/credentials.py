@@ -9,22 +9,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from fleet.settings import PREFIX, SERVICES, read_env_file
+from fleet.settings import OPT_IN, PREFIX, SERVICES, read_env_file
 from stack.layout import Layout
 from stack.places import HERE, Places
 from stack.ports import LOOPBACK, Ports
 
-ROLES = ("operator", "registry", "bridge", "landing", "live", "alerts", "history", "dispatcher", "batch", "simulator")
+ROLES = (
+    "operator", "registry", "bridge", "landing", "live", "alerts", "history", "dispatcher", "batch", "stream",
+    "simulator",
+)  # fmt: skip
 MQTT_ROLES = ("operator", "bridge", "simulator", "dispatcher")
 ASK_ALERTMANAGER = ("operator", "dispatcher")
 DB_ROLE = {
     "operator": "weir_operator", "registry": "weir_registry", "bridge": "weir_registry", "live": "weir_live",
-    "history": "weir_history", "dispatcher": "weir_dispatcher", "batch": "weir_batch",
+    "history": "weir_history", "dispatcher": "weir_dispatcher", "batch": "weir_batch", "stream": "weir_stream",
 }  # fmt: skip
 """Role → its login in the warehouse. The owner, `weir`, is for migrations alone."""
 DB_LOGINS = (
-    "weir", "weir_live", "weir_history", "weir_dispatcher", "weir_batch", "weir_registry", "weir_operator",
-    "weir_reader", "weir_airflow",
+    "weir", "weir_live", "weir_history", "weir_dispatcher", "weir_batch", "weir_stream", "weir_registry",
+    "weir_operator", "weir_reader", "weir_airflow",
 )  # fmt: skip
 SERVER_KEYS = (
     "KAFKA_BROKER", "KAFKA_ADMIN", "KAFKA_CONTROLLER", "DB_SUPERUSER", "AIRFLOW_ADMIN", "AIRFLOW_BATCH",
@@ -138,7 +141,7 @@ def role_settings(
     if role in DB_ROLE:
         login = DB_ROLE[role]
         values["WEIR_DB_URL"] = login_url(login, known, ports, places=places)
-    if role in SERVICES:
+    if role in (*SERVICES, *OPT_IN):
         values[f"WEIR_{role.upper()}_METRICS_PORT"] = str(getattr(ports, f"{role}_metrics"))
     if places.bind != LOOPBACK:
         values["WEIR_BIND"] = places.bind
@@ -152,6 +155,7 @@ def role_settings(
         values |= inbox_settings(layout, ports, known, places)
     if role == "batch":
         values["WEIR_SPARK_REMOTE"] = f"sc://localhost:{ports.spark}/;token={known['SPARK_TOKEN']}"
+    if role in ("batch", "stream"):
         values |= java
     if role == "operator":
         values |= {

@@ -31,6 +31,7 @@ class Ports:
     inbox: int
     inbox_smtp: int
     grafana: int
+    stream_metrics: int
 
     @classmethod
     def from_base(cls, base: int) -> "Ports":

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fleet.settings import SERVICES
+from fleet.settings import OPT_IN, SERVICES
 from stack.layout import Layout
 from stack.places import HERE, Places
 from stack.ports import LOOPBACK, Ports
@@ -21,10 +21,10 @@ SPARK_SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 SERVERS = ("mosquitto", "kafka", "postgres", "alertmanager")
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor")
 ALL = (*SERVERS, "spark", *AIRFLOW, *SERVICES, "inbox")
-OPTIONAL: Mapping[str, str] = {"grafana": "GRAFANA_HOME"}
-"""What Weir does not bring along: program → the variable that names the folder where it is unpacked."""
+OPTIONAL: Mapping[str, str] = {"grafana": "GRAFANA_HOME", "stream": "WEIR_STREAM_SYSTEMS"}
+"""What is started where it is asked for: program → the variable that says where it is unpacked, or what it is to do."""
 KNOWN = (*ALL, *OPTIONAL)
-READ_TYPES = ("airflow-scheduler", "airflow-dag-processor", *SERVICES)
+READ_TYPES = ("airflow-scheduler", "airflow-dag-processor", *SERVICES, *OPT_IN)
 """What reads the device types once, when it starts."""
 
 GROUP_MEMBERS = ("landing", "live", "alerts")
@@ -41,6 +41,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "history": ("kafka", "postgres"),
     "grafana": ("postgres",),
     "dispatcher": ("kafka", "postgres"),
+    "stream": ("kafka", "postgres"),
 }
 """Program → servers that have to be up and provisioned (topics, users, migrations) before it starts."""
 
@@ -55,7 +56,7 @@ PORT_OF: Mapping[str, tuple[str, ...]] = {
     "spark": ("spark",),
     "alertmanager": ("alertmanager",),
     "inbox": ("inbox", "inbox_smtp"),
-    **{service: (f"{service}_metrics",) for service in SERVICES},
+    **{service: (f"{service}_metrics",) for service in (*SERVICES, *OPT_IN)},
     "grafana": ("grafana",),
 }
 
@@ -154,6 +155,12 @@ def alertmanager(layout: Layout, prefix: Prefix, ports: Ports, places: Places = 
 def service(name: str, layout: Layout, passed: Mapping[str, str]) -> Program:
     environment = {**passed, "WEIR_ENV_FILE": str(layout.env_file(name)), "WEIR_HOME": str(layout.home)}
     return Program(name, (BIN / "weir", "service", name), layout.home, environment)
+
+
+def stream(layout: Layout, passed: Mapping[str, str]) -> Program:
+    """Its JVM goes when it does: told to stop as well, it would go in the middle of what is still to be written."""
+    command = (BIN / "weir", "etl", "stream")
+    return replace(service("stream", layout, passed), command=command, stop_group=False, stop_seconds=30)
 
 
 def on_this_machine(spark_master: str) -> bool:

@@ -33,6 +33,7 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
         rights += [Right("registry", operation, "topic", topic) for operation in ("write", "describe")]
         rights += [Right("live", operation, "topic", topic) for operation in ("read", "describe")]
         rights += [Right("alerts", operation, "topic", topic) for operation in ("read", "describe")]
+        rights += [Right("stream", operation, "topic", topic) for operation in ("read", "describe")]
         # What the quarantine gives back.
         rights += [Right("batch", operation, "topic", topic) for operation in ("write", "describe")]
     for topic in own:  # each service reports of itself; the bridge may write it already
@@ -49,7 +50,7 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
     rights += [Right("alerts", operation, "transactional_id", "alerts*") for operation in ("write", "describe")]
     for user in ("history", "dispatcher"):
         rights += [Right(user, operation, "topic", TRANSITIONS) for operation in ("read", "describe")]
-    for user in ("landing", "live", "alerts", "batch", "operator"):
+    for user in ("landing", "live", "alerts", "stream", "batch", "operator"):
         rights.append(Right(user, "read", "group", f"{user}*"))
     for user in ("batch", "operator"):
         rights += [Right(user, operation, "topic", "*") for operation in ("read", "describe")]

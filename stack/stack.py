@@ -94,6 +94,8 @@ class Stack:
                 program = programs.spark(self.layout, self.prefix, self.settings("batch").spark_master)
             case "grafana":
                 program = grafana.program(self.layout, self.environ, self.secrets)
+            case "stream":
+                program = programs.stream(self.layout, configuration.passed_settings(self.environ))
             case _ if name in programs.AIRFLOW:
                 environment = configuration.airflow_environment(self.layout, self.ports, self.secrets, self.environ)
                 program = programs.airflow(name, self.layout, self.ports, environment)

@@ -8,12 +8,13 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import SecretStr
 
 if TYPE_CHECKING:
     from etl.discover import Batch
     from etl.run import Job, Request
 
-etl = typer.Typer(no_args_is_help=True, help="The batch job without Airflow: the same steps in one process.")
+etl = typer.Typer(no_args_is_help=True, help="The batch job without Airflow, and the streaming one.")
 
 System = Annotated[str, typer.Option(help="A system of fleet/types, or all.")]
 From = Annotated[str | None, typer.Option("--from", help="2026-11-22, 2026-11-22T03:00, -1h (ago); UTC.")]
@@ -109,6 +110,38 @@ def expire() -> None:
     job = open_job()
     for type_name, deleted in remove(job.warehouse, job.catalog, datetime.now(UTC)).items():
         typer.echo(f"{type_name}: {lines(deleted)}")
+
+
+@etl.command()
+def stream(
+    system: Annotated[list[str] | None, typer.Option(help="Only this one; else those of WEIR_STREAM_SYSTEMS.")] = None,
+    trigger_seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="How often it writes; else WEIR_STREAM_TRIGGER_SECONDS.")
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Forget its rows and its place in Kafka, and end.")] = False,
+) -> None:
+    """Rollups of the running minute, from Kafka into the table rollups_live, by Structured Streaming."""
+    from connections.spark import session
+    from etl import stream as job
+    from fleet.settings import Settings
+    from streaming.service import Health, log_lines, stop_on_signals
+
+    settings = Settings.load(role=job.ROLE)
+    if trigger_seconds:
+        settings = settings.model_copy(update={"stream_trigger_seconds": trigger_seconds})
+    log_lines(settings.log_level)
+    streams = job.Streams(settings, system or settings.stream_systems.replace(",", " ").split())
+    if reset:
+        for one in streams.systems:
+            job.reset(settings, one.name)
+            typer.echo(f"{one.name}: nothing is left; the next start begins an hour before it")
+        return
+    health = Health(settings.stream_metrics_port, streams.problem, settings.bind)
+    health.registry.register(streams)
+    own = settings.model_copy(update={"spark_remote": SecretStr(""), "spark_master": job.MASTER})
+    with session(own, "weir-stream", job.DRIVER) as spark:
+        streams.run(spark, stop_on_signals())
+    health.close()
 
 
 def lines(figures: dict[str, Any], indent: str = "") -> str:

@@ -3,11 +3,14 @@
 
 CREATE OR REPLACE FUNCTION expire_type(
     of_type text, readings_before timestamptz, rollups_before timestamptz,
-    OUT readings_deleted bigint, OUT rollups_deleted bigint, OUT anomalies_deleted bigint, OUT quarantine_deleted bigint
+    OUT readings_deleted bigint, OUT rollups_live_deleted bigint, OUT rollups_deleted bigint, OUT anomalies_deleted bigint,
+    OUT quarantine_deleted bigint
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     DELETE FROM readings WHERE type = of_type AND event_time < readings_before;
     GET DIAGNOSTICS readings_deleted = ROW_COUNT;
+    DELETE FROM rollups_live WHERE type = of_type AND bucket < readings_before;
+    GET DIAGNOSTICS rollups_live_deleted = ROW_COUNT;
     DELETE FROM rollups WHERE type = of_type AND bucket < rollups_before;
     GET DIAGNOSTICS rollups_deleted = ROW_COUNT;
     DELETE FROM anomalies WHERE type = of_type AND event_time < rollups_before;
@@ -45,6 +48,7 @@ DECLARE
     dropped bigint;
 BEGIN
     SELECT (SELECT count(*) FROM drop_chunks('readings', older_than => readings_before))
+         + (SELECT count(*) FROM drop_chunks('rollups_live', older_than => readings_before))
          + (SELECT count(*) FROM drop_chunks('rollups', older_than => rollups_before))
          + (SELECT count(*) FROM drop_chunks('anomalies', older_than => rollups_before))
          + (SELECT count(*) FROM drop_chunks('quarantine', older_than => rollups_before))

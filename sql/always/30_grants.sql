@@ -1,10 +1,12 @@
 -- One writer for each table. The roles are made by whoever runs the server; see stack/ and docker/.
-REVOKE ALL ON ALL TABLES IN SCHEMA public FROM weir_live, weir_history, weir_dispatcher, weir_batch, weir_registry, weir_operator, weir_reader;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM weir_live, weir_history, weir_dispatcher, weir_batch, weir_registry, weir_stream, weir_operator, weir_reader;
 REVOKE EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO weir_live, weir_history, weir_dispatcher, weir_batch, weir_registry, weir_operator, weir_reader;
+GRANT USAGE ON SCHEMA public TO weir_live, weir_history, weir_dispatcher, weir_batch, weir_registry, weir_stream, weir_operator, weir_reader;
 
 GRANT SELECT, INSERT ON readings TO weir_live;
 GRANT SELECT, INSERT, UPDATE, DELETE ON live_offsets TO weir_live;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON rollups_live, stream_progress TO weir_stream;
 
 GRANT SELECT, INSERT ON alert_transitions TO weir_history;
 GRANT SELECT, INSERT, UPDATE ON alerts, history_offsets TO weir_history;

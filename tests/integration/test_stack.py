@@ -89,8 +89,8 @@ def test_kafka_refuses_strangers(settings_for):
     [
         ("bridge", READINGS, True), ("bridge", REJECTED, True), ("simulator", READINGS, True),
         ("simulator", REJECTED, False), ("landing", READINGS, False), ("live", READINGS, False),
-        ("batch", READINGS, True), ("operator", READINGS, False), ("registry", READINGS, True),
-        ("registry", REJECTED, False),
+        ("stream", READINGS, False), ("batch", READINGS, True), ("operator", READINGS, False),
+        ("registry", READINGS, True), ("registry", REJECTED, False),
     ],
 )  # fmt: skip
 def test_who_may_write_to_kafka(settings_for, role, topic, allowed):
@@ -128,6 +128,9 @@ def test_database_refuses_strangers(settings_for):
         ("operator", "delete from readings", False),
         ("live", "insert into readings select * from readings where false", True),
         ("live", "delete from rollups", False),
+        ("stream", "delete from rollups_live where false", True),
+        ("stream", "select count(*) from rollups", False),
+        ("batch", "delete from rollups_live where false", False),
         ("batch", "delete from rollups where false", True),
         ("batch", "delete from readings", False),
         ("batch", "drop table rollups", False),

@@ -219,6 +219,7 @@ OWN_SECRETS = {
     "alerts": {"KAFKA_ALERTS"},
     "live": {"KAFKA_LIVE", "DB_WEIR_LIVE"},
     "history": {"KAFKA_HISTORY", "DB_WEIR_HISTORY"},
+    "stream": {"KAFKA_STREAM", "DB_WEIR_STREAM"},
     "bridge": {"KAFKA_BRIDGE", "MQTT_BRIDGE", "DB_WEIR_REGISTRY"},
 }
 
@@ -320,6 +321,7 @@ def table():
     made = [programs.kafka(layout, prefix), programs.mosquitto(layout, prefix), programs.postgres(layout, prefix, ())]
     made += [programs.alertmanager(layout, prefix, ports), programs.spark(layout, prefix, "local[2]")]
     made += [programs.airflow(name, layout, ports, {}) for name in programs.AIRFLOW]
+    made.append(programs.stream(layout, {}))
     return [*made, *(programs.service(name, layout, {}) for name in (*SERVICES, "inbox"))]
 
 

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from fleet.settings import Settings, read_env_file
+from fleet.settings import OPT_IN, Settings, read_env_file
 from stack import kafka
 from stack.credentials import (
     ROLES,
@@ -71,7 +71,7 @@ def test_env_files_load_and_hold_only_the_own_role(layout):
         assert settings.kafka_user == role
         assert settings.kafka_password.get_secret_value() == secrets[f"KAFKA_{role.upper()}"]
         assert settings.lake == "file:///lake"
-        for service in SERVICES:
+        for service in (*SERVICES, *OPT_IN):
             own = getattr(PORTS, f"{service}_metrics") if role == service else 0
             assert getattr(settings, f"{service}_metrics_port") == own
         text = path.read_text()
@@ -84,6 +84,10 @@ def test_env_files_load_and_hold_only_the_own_role(layout):
     assert "WEIR_DB_URL" not in read_env_file(layout.env_file("landing"))
     assert "://weir_registry:" in read_env_file(layout.env_file("bridge"))["WEIR_DB_URL"]
     assert "WEIR_SPARK_REMOTE" not in read_env_file(layout.env_file("live"))
+    stream = read_env_file(layout.env_file("stream"))
+    assert "WEIR_SPARK_REMOTE" not in stream  # a driver of its own
+    assert stream["WEIR_JAVA_HOME"] == "/j"
+    assert "://weir_stream:" in stream["WEIR_DB_URL"]
 
 
 def test_the_inbox_and_who_sends_to_it_know_the_same_and_no_more(layout):
