@@ -63,9 +63,9 @@ def session(
             spark.conf.set(key, value)
         yield spark
     except PySparkException as error:
-        if not _server_gone(error):
+        if not is_gone(error):
             raise
-        raise Unavailable(f"Spark Connect at {address(settings)} went away: {_first_line(error)}") from error
+        raise Unavailable(f"Spark Connect at {address(settings)} went away: {first_line(error)}") from error
     finally:
         # A driver of our own takes 10 s to start and is kept for the next block; it ends with this process.
         if remote:
@@ -78,14 +78,14 @@ def address(settings: Settings) -> str:
     return remote.partition("/;")[0] if remote else settings.spark_master
 
 
-def _server_gone(error: Exception) -> bool:
-    """By gRPC status, or because a server that was started anew does not know our session."""
+def is_gone(error: Exception) -> bool:
+    """Whether the server is: by gRPC status, or because a server that was started anew does not know our session."""
     status = getattr(error, "getGrpcStatusCode", lambda: None)()
     condition = getattr(error, "getCondition", lambda: None)() or ""
     return getattr(status, "name", "") == "UNAVAILABLE" or condition.startswith("INVALID_HANDLE")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
@@ -108,7 +108,7 @@ def _connect(remote: str) -> "SparkSession":
     except PySparkException as error:
         place = remote.partition("/;")[0]
         raise Unavailable(
-            f"no Spark Connect at {place} (is it up, and is WEIR_SPARK_REMOTE's token right?): {_first_line(error)}"
+            f"no Spark Connect at {place} (is it up, and is WEIR_SPARK_REMOTE's token right?): {first_line(error)}"
         ) from error
     return spark
 

@@ -4,7 +4,7 @@ What each step does is in `etl/retrain.py`; `weir models retrain` and `weir mode
 from airflow.sdk import dag, task_group
 
 from fleet.model import MODELS
-from plugins.model_tasks import retrain, score
+from plugins.model_tasks import end, retrain, score
 from plugins.sensor_tasks import ONE_AT_A_TIME
 
 
@@ -12,7 +12,9 @@ from plugins.sensor_tasks import ONE_AT_A_TIME
 def retrain_nightly() -> None:
     @task_group
     def model(name):  # type: ignore[no-untyped-def]
-        retrain(name) >> score(name)
+        trained, estimated = retrain(name), score(name)
+        trained >> estimated >> (last := end())
+        trained >> last
 
     model.expand(name=list(MODELS))
 

@@ -53,9 +53,18 @@ def curated(spec: DeviceType, folder: Path = FOLDER) -> list[dict[str, Any]]:
     return [msgspec.to_builtins(expectation) for expectation in suite.expectations]
 
 
+ABOUT_VALUES = frozenset({
+    "expect_column_value_lengths_to_be_between", "expect_column_values_to_be_between",
+    "expect_column_values_to_be_in_set", "expect_column_values_to_be_null", "expect_column_values_to_match_regex",
+    "expect_column_values_to_not_be_in_set", "expect_column_values_to_not_be_null",
+    "expect_column_values_to_not_match_regex", "expect_column_pair_values_a_to_be_greater_than_b",
+    "expect_column_pair_values_to_be_equal", "expect_column_pair_values_to_be_in_set",
+})  # fmt: skip
+
+
 def is_about_values(expectation: Mapping[str, Any]) -> bool:
     """About each value by itself: as true of several partitions together as of each."""
-    return "_values_" in expectation["type"] and "mostly" not in expectation["kwargs"]
+    return expectation["type"] in ABOUT_VALUES and "mostly" not in expectation["kwargs"]
 
 
 def _columns(expectation: Expectation) -> list[Any]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connections.lake import Lake, arrow_schema
+from connections.spark import first_line, is_gone
 from etl import kernel, kernel_task
 from etl.lake_frames import VERSION, file_frame
 from etl.lake_index import PartitionFiles
@@ -49,13 +50,28 @@ def derive(
 ) -> Callable[[PartitionFiles], Derived]:
     """What is returned gives that of each partition, or raises DataError for it alone. They are of one type; all of
     them are computed in one go. `past`: etl.history."""
+    from pyspark.errors import PySparkException
+
     wanted = list(partitions)
-    tables = _tables(spark, lake, spec, wanted, past)
+    try:
+        tables = _tables(spark, lake, spec, wanted, past)
+    except PySparkException as error:
+        if is_gone(error):
+            raise
+        # A file that went bad since it was validated: its partition alone is to fail.
+        if len(wanted) == 1:
+            return partial(_fail, f"Spark cannot compute it: {first_line(error)}")
+        alone = {p.partition.key: derive(spark, lake, spec, [p], past) for p in wanted}
+        return lambda p: alone[p.partition.key](p)
     counts = {row["starts_at"]: row for row in _summed(tables["counts"])} if tables else {}
     strangers = set(counts) - {p.partition.start for p in wanted}
     if strangers:
         raise DataError(f"{spec.type}: files hold readings of {min(strangers).isoformat()}, which is another partition")
     return lambda p: _of_partition(p, spec, counts.get(p.partition.start), tables)
+
+
+def _fail(why: str, files: PartitionFiles) -> Derived:
+    raise DataError(f"{files.partition.key}: {why}")
 
 
 @dataclass(frozen=True)
@@ -69,13 +85,17 @@ class Part:
     shares: int
 
 
+MAX_SHARES = 8
+"""Of one partition: each share reads all of it."""
+
+
 def parts(partitions: Iterable[PartitionFiles], most_rows: int = MAX_TASK_ROWS) -> list[Part]:
     """Who reads what: small partitions share a task, the devices of a large one are divided among several, each of
     which reads all files of the partition: a tenth of its work."""
     found: list[Part] = []
     task, held = 0, 0
     for partition in partitions:
-        shares = max(1, ceil(partition.rows / most_rows))
+        shares = min(MAX_SHARES, max(1, ceil(partition.rows / most_rows)))
         if held and held + partition.rows > most_rows:
             task, held = task + 1, 0
         for share in range(shares):

@@ -21,9 +21,9 @@ from sqlalchemy import text
 
 from connections import kafka
 from connections.kafka import MAX_RECORD_BYTES
-from etl.inbox_folder import REFUSED, TAKEN, Dropped, Folder, is_settled, opened, state
+from etl.inbox_folder import REFUSED, TAKEN, Dropped, Folder, is_settled, opened, plain, state
 from etl.inbox_rows import Row, rows
-from etl.replay import in_service
+from etl.replay import requalifier
 from etl.run import Job
 from fleet.channels import MARK_HEADER, OWN_TYPE, REJECTED, RETURNED, readings_topics
 from fleet.contract import Reject
@@ -98,21 +98,31 @@ class Taker:
         except PermissionError:
             yield self._stays(dropped, Refusal("no_permission", "it may not be moved; its folder is not ours to write"))
             return
+        except OSError as error:
+            yield self._stays(dropped, Refusal("unreadable", f"it cannot be moved: {error.strerror}"))
+            return
         if claimed is not None:
             yield self.take(claimed)
 
     def pass_over(self, loose: Dropped) -> Outcome:
+        if loose.path.is_symlink():
+            return self._stays(loose, Refusal("symlink", "a symbolic link is not followed; make a folder of its own"))
         said = f"nobody knows of what type it is; drop it in a folder called as that{self.types('')}"
         return self._stays(loose, Refusal("no_folder", said))
 
     def take(self, claimed: Dropped) -> Outcome:
+        if claimed.type == OWN_TYPE:
+            return self._refuse(claimed, Refusal("unknown_type", "Weir's services speak for themselves"))
         if claimed.type not in self._job.catalog.types:
             said = f"no device type {claimed.type!r}{self.types(claimed.type)}"
             return self._refuse(claimed, Refusal("unknown_type", said))
-        with opened(claimed.path) as file:
-            if not isinstance(file, Refusal):
-                return self._take(claimed, file)
-        if file.outcome == "no_permission":
+        try:
+            with opened(claimed.path) as file:
+                if not isinstance(file, Refusal):
+                    return self._take(claimed, file)
+        except OSError as error:  # the next file may be well
+            file = Refusal("unreadable", str(error.strerror))
+        if file.outcome in ("no_permission", "unreadable"):
             self._folder.give_back(claimed)
             return self._stays(claimed, file)
         return self._refuse(claimed, file)
@@ -168,9 +178,7 @@ class Taker:
 
     def _judged_by(self) -> Requalifier:
         if self._judge is None:
-            found = self._job.warehouse.rows("SELECT type, device_id, site FROM devices")
-            sites = {(row["type"], row["device_id"]): row["site"] for row in found}
-            self._judge = Requalifier(self._job.catalog, in_service(self._job.warehouse), sites)
+            self._judge = requalifier(self._job)
         return self._judge
 
     def _writes(self) -> Any:
@@ -246,8 +254,8 @@ class Taker:
                     " CASE WHEN :outcome <> 'taking' THEN now() END) RETURNING id"
                 ),
                 {
-                    "type": file.type, "name": _plain(file.name), "bytes": size, "sha256": sha256, "outcome": outcome,
-                    "detail": _plain(detail), "run_id": self._run_id,
+                    "type": file.type, "name": file.name, "bytes": size, "sha256": sha256, "outcome": outcome,
+                    "detail": plain(detail), "run_id": self._run_id,
                 },
             ).scalar_one()
         )  # fmt: skip
@@ -261,7 +269,7 @@ class Taker:
                 ),
                 {
                     **dict.fromkeys(("rows", "readings", "old", "rejected"), 0), **counts, "outcome": outcome,
-                    "detail": _plain(detail), "run_id": self._run_id, "number": number,
+                    "detail": plain(detail), "run_id": self._run_id, "number": number,
                 },
             )  # fmt: skip
 
@@ -278,8 +286,3 @@ def _sum(file: BinaryIO) -> str:
     while piece := file.read(READ_BYTES):
         found.update(piece)
     return found.hexdigest()
-
-
-def _plain(name: str) -> str:
-    """A name may be bytes that are no text, and a cell may have any character."""
-    return name.encode("utf-8", "backslashreplace").decode().replace("\0", "\ufffd")

@@ -33,6 +33,8 @@ LONGEST_NAME = 240
 
 
 class Dropped(NamedTuple):
+    """`type` and `name` to be shown and written down; what they are in the file system is the path's."""
+
     type: str
     name: str
     path: Path
@@ -72,11 +74,11 @@ class Folder:
 
     def _files(self, folder: Path) -> list[Dropped]:
         try:
-            types = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".") and entry.is_dir()]
+            types = [e for e in sorted(folder.iterdir()) if not e.name.startswith(".") and _is_folder(e)]
         except FileNotFoundError:
             return []
         return [
-            Dropped(type_.name, entry.name, entry)
+            Dropped(plain(type_.name), plain(entry.name), entry)
             for type_ in types
             for entry in sorted(type_.iterdir())
             if not entry.name.startswith(".") and not entry.name.endswith(UNFINISHED)
@@ -84,12 +86,12 @@ class Folder:
 
     def loose(self) -> list[Dropped]:
         """What lies beside the types' folders."""
-        found = (e for e in sorted(self.path.iterdir()) if not e.name.startswith(".") and not e.is_dir())
-        return [Dropped("", entry.name, entry) for entry in found]
+        found = (e for e in sorted(self.path.iterdir()) if not e.name.startswith(".") and not _is_folder(e))
+        return [Dropped("", plain(entry.name), entry) for entry in found]
 
     def claim(self, dropped: Dropped) -> Dropped | None:
-        """None where it is gone, or one of its name is claimed still. Raises PermissionError."""
-        path = self.path / CLAIMED / dropped.type / dropped.name
+        """None where it is gone, or one of its name is claimed still. Raises OSError."""
+        path = self.path / CLAIMED / dropped.path.parent.name / dropped.path.name
         path.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(path):
             return None
@@ -101,16 +103,29 @@ class Folder:
 
     def give_back(self, claimed: Dropped) -> None:
         """To where it was dropped. Where another of its name lies there by now it stays claimed, and is next."""
-        path = self.path / claimed.type / claimed.name
+        path = self.path / claimed.path.parent.name / claimed.path.name
         if not os.path.lexists(path):
             claimed.path.rename(path)
 
     def put(self, claimed: Dropped, where: str, number: int) -> None:
         """`number`: of its row in inbox_files, so that two of one name have room."""
-        name = os.fsdecode(os.fsencode(claimed.name)[-LONGEST_NAME:])
-        path = self.path / where / claimed.type / f"{number:06d}-{name}"
+        name = os.fsdecode(os.fsencode(claimed.path.name)[-LONGEST_NAME:])
+        path = self.path / where / claimed.path.parent.name / f"{number:06d}-{name}"
         path.parent.mkdir(parents=True, exist_ok=True)
         claimed.path.rename(path)
+
+
+NO_FILE = Refusal("no_file", "neither a file nor a folder")
+
+
+def _is_folder(path: Path) -> bool:
+    """One that lies here: who follows a link moves away what lies elsewhere."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def plain(name: str) -> str:
+    """A name may be bytes that are no text, and a cell may have any character."""
+    return name.encode("utf-8", "backslashreplace").decode().replace("\0", "\ufffd")
 
 
 def is_settled(path: Path) -> bool:
@@ -132,9 +147,12 @@ def opened(path: Path) -> Iterator[BinaryIO | Refusal]:
         yield Refusal("no_permission", f"who takes it (uid {os.getuid()}) may not read it; chmod it")
         return
     except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise Unavailable(f"{path}: {error.strerror}") from error
-        yield Refusal("symlink", "a symbolic link is not followed; drop the file itself")
+        if error.errno == errno.ELOOP:
+            yield Refusal("symlink", "a symbolic link is not followed; drop the file itself")
+        elif error.errno == errno.ENXIO:  # a socket
+            yield NO_FILE
+        else:
+            yield Refusal("unreadable", str(error.strerror))
         return
     mode = os.fstat(number).st_mode
     if stat.S_ISREG(mode):
@@ -145,7 +163,7 @@ def opened(path: Path) -> Iterator[BinaryIO | Refusal]:
     if stat.S_ISDIR(mode):
         yield Refusal("directory", "a folder within a type's folder; drop the files themselves")
     else:
-        yield Refusal("no_file", "neither a file nor a folder")
+        yield NO_FILE
 
 
 def state(file: BinaryIO) -> tuple[int, int]:

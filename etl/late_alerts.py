@@ -52,9 +52,15 @@ def write_late_alerts(job: Job, replay_id: str, partitions: Iterable[str] = ()) 
     and of the values of `partitions` that are still held back there and are good now. Doing it again changes nothing.
     Raises Unavailable, DataError."""
     index, keys = read_index(job.lake), sorted(partitions)
+    damaged: list[str] = []
     for type_name, back in _came_back(job, keys).items():
         if (spec := job.catalog.types.get(type_name)) is not None:
-            _examine(job, index, spec, back, replay_id, keys)
+            try:
+                _examine(job, index, spec, back, replay_id, keys)
+            except DataError as error:  # the other types are well
+                damaged.append(f"{type_name}: {error}")
+    if damaged:
+        raise DataError("\n".join(damaged))
     (row,) = job.warehouse.rows("SELECT count(*) AS n FROM late_alerts WHERE replay_id = :id", id=replay_id)
     return int(row["n"])
 

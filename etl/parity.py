@@ -85,7 +85,7 @@ def audit(job: Job, system_name: str, window: Window, warm_up: timedelta = WARM_
         of_partition, damaged = published(job.lake, system.name, spans, begin_ms)
         return [
             _Audit(job, system, landed[number], reader, span, begin_ms - warm_up // timedelta(milliseconds=1)).run(
-                of_partition.get(number, []), Circumstances(committed=came_to.get(number) or 0, damaged=damaged)
+                of_partition.get(number, []), Circumstances(committed=came_to.get(number), damaged=damaged)
             )
             for number, span in spans.items()
         ]

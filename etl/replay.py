@@ -67,7 +67,7 @@ def replay(job: Job, asked: Filter, replay_id: str, dry_run: bool = False) -> Re
         )
     found = Replay()
     _values(job, asked, found)
-    judge = Requalifier(job.catalog, in_service(job.warehouse))
+    judge = requalifier(job)
     letters = _letters(job, asked)
     producer = None
     if not dry_run:
@@ -99,9 +99,15 @@ def has_landed(job: Job, ends: Mapping[str, int]) -> bool:
     return True
 
 
-def in_service(warehouse: Warehouse) -> dict[tuple[str, str], bool]:
-    rows = warehouse.rows("SELECT type, device_id, retired_at IS NULL AS serves FROM devices")
-    return {(row["type"], row["device_id"]): row["serves"] for row in rows}
+def requalifier(job: Job) -> Requalifier:
+    """By today's specs and registry."""
+    rows = job.warehouse.rows("SELECT type, device_id, site, retired_at IS NULL AS serves FROM devices")
+    of_device = {(row["type"], row["device_id"]): row for row in rows}
+    return Requalifier(
+        job.catalog,
+        {device: row["serves"] for device, row in of_device.items()},
+        {device: row["site"] for device, row in of_device.items()},
+    )
 
 
 def _values(job: Job, asked: Filter, found: Replay) -> None:

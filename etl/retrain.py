@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from connections.spark import session
-from etl import artefact, features, kernel, models, training
+from etl import artefact, derive, features, kernel, kernel_task, models, training
 from etl.features import Array, Loaded, Minutes, loaded, no_minutes, read_minutes
 from etl.lake_index import read_index
 from etl.run import Job
 from etl.training import BASELINES, a_minute_ago, estimates, lacking, split, train
 from etl.window import OPEN, Window
 from fleet import model as definitions
+from fleet import promotion
 from fleet.errors import ConfigurationError, DataError
 from fleet.model import Model
 from fleet.nearest import nearest
@@ -187,7 +188,7 @@ def opened(job: Job, model: Model, row: Mapping[str, Any]) -> Any:
 
 def code_version() -> str:
     """Of what makes features and trains: changes with it, and with nothing else."""
-    parts = (definitions, kernel, features, training)
+    parts = (definitions, kernel, kernel_task, derive, features, training, promotion)
     text = b"".join(Path(str(part.__file__)).read_bytes() for part in parts)
     return hashlib.sha256(text).hexdigest()[: models.ID_LENGTH]
 

@@ -7,12 +7,13 @@ written in one transaction with its number. So a batch that is done again, after
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 from prometheus_client.core import CounterMetricFamily, Metric
 
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming import StreamingQuery
 
 ROLE = "stream"
-FIRST_SPAN = timedelta(hours=1)
-"""What a first start takes in, before now."""
+FIRST_SPAN, LEAST_SPAN = timedelta(hours=1), timedelta(minutes=2)
+"""What a first start takes in, before now; and at least, where more would be too much."""
 MAX_BEHIND = 500_000
 """Records, in one batch: their stores take 160 MB of the heap. Batches with a limit would read partitions unevenly far,
 and make the readings of those behind late."""
 LOOK_SECONDS = 0.5
+MAX_FUTURE = timedelta(microseconds=MAX_FUTURE_US)
 STARTING = "starting"
 PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 COUNTS = ("records", "readings", "unreadable", "duplicate", "late")
@@ -110,6 +112,15 @@ def lost_offsets(
     return lost
 
 
+def first_span(appended_since: Callable[[timedelta], int]) -> timedelta:
+    """How far back a first start begins: FIRST_SPAN, or half of it, and so on, where more has come since than fits into
+    a batch's memory."""
+    span = FIRST_SPAN
+    while span > LEAST_SPAN and appended_since(span) > MAX_BEHIND:
+        span /= 2
+    return span
+
+
 def reset(settings: Settings, system: str) -> None:
     """Forgets all that the job has of a system. Raises ConfigurationError while one runs."""
     with held(folder(settings, system)):
@@ -159,8 +170,9 @@ class Stream:
     def _begin(self, now: float) -> None:
         try:
             self._held.enter_context(held(self._folder))
-            begins_at = (datetime.now(UTC) - FIRST_SPAN).replace(second=0, microsecond=0)
-            progress = self._table.progress(begins_at)
+            now_utc = datetime.now(UTC)
+            span = first_span(lambda span: self._appended_since(now_utc - span - MAX_FUTURE))
+            progress = self._table.progress((now_utc - span).replace(second=0, microsecond=0))
             checkpoint = read_checkpoint(self._folder)
             lost = lost_offsets(self.system, progress, checkpoint, self._reach())
             if lost:
@@ -172,20 +184,31 @@ class Stream:
 
     def _reach(self) -> Mapping[int, tuple[int, int]]:
         """Of the topic, by partition. Raises Unavailable, Refused."""
-        topic = self.system.topic
-        kafka.check_access(self.settings, kafka.READ, [topic])
+        kafka.check_access(self.settings, kafka.READ, [self.system.topic])
+        with self._places() as (client, places):
+            return {place.partition: extent for place, extent in kafka.extents(client, places).items()}
+
+    def _appended_since(self, moment: datetime) -> int:
+        """Records of the topic. Raises Unavailable, Refused."""
+        at_ms = int(moment.timestamp() * 1000)
+        with self._places() as (client, places):
+            first = client.offsets_for_times(dict.fromkeys(places, at_ms), timeout_ms=kafka.ANSWER_MS)
+            extents = kafka.extents(client, places)
+        return sum(extents[place].end - found.offset for place, found in first.items() if found is not None)
+
+    @contextmanager
+    def _places(self) -> Iterator[tuple[Any, list[TopicPartition]]]:
         client = kafka.consumer(self.settings, ROLE)
         try:
-            found = kafka.extents(client, kafka.partitions(client, [topic]))
+            yield client, kafka.partitions(client, [self.system.topic])
         except KafkaError as error:
             raise kafka.unavailable(self.settings, error) from error
         finally:
             client.close()
-        return {place.partition: extent for place, extent in found.items()}
 
     def _start(self, begins_at: datetime) -> "StreamingQuery":
         # A clock may be ahead by so much: no reading of a bucket was appended before.
-        since_ms = int(begins_at.timestamp() * 1000) - MAX_FUTURE_US // 1000
+        since_ms = int((begins_at - MAX_FUTURE).timestamp() * 1000)
         source = {
             "subscribe": self.system.topic,
             "includeHeaders": "true",

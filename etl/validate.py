@@ -84,7 +84,7 @@ def validate(
 def _pieces(
     lake: Lake, spec: DeviceType, partitions: Iterable[PartitionFiles], outcome: Outcome, joined: bool
 ) -> Iterator[Piece]:
-    """Partitions, if wanted joined, up to MAX_PIECE_ROWS; a larger one is cut at its files. A partition whose files are
+    """Partitions joined up to MAX_PIECE_ROWS, a larger one cut at its files; or each as it is. One whose files are
     broken is left out and noted in the outcome."""
     piece = Piece([], [])
     for partition in partitions:
@@ -95,7 +95,7 @@ def _pieces(
         before = Piece(list(piece.tables), list(piece.partitions))
         try:
             for table in arrow_tables(lake, spec, partition):
-                if piece.tables and piece.rows + table.num_rows > MAX_PIECE_ROWS:
+                if joined and piece.tables and piece.rows + table.num_rows > MAX_PIECE_ROWS:
                     yield piece
                     piece, before = Piece([], []), Piece([], [])
                 piece.tables.append(table)

@@ -33,10 +33,10 @@ class Requalified(NamedTuple):
 
 
 class Requalifier:
-    def __init__(self, catalog: Catalog, in_service: InService, sites: Mapping[tuple[str, str], str] | None = None):
+    def __init__(self, catalog: Catalog, in_service: InService, sites: Mapping[tuple[str, str], str]):
         """`sites`: where devices stand by the registry; rows of files need not say."""
         self.catalog = catalog
-        self._sites = sites or {}
+        self._sites = sites
         self._newcomers: set[tuple[str, str]] = set()
         self.form_of = cache(lambda type_name: FileForm(catalog.type(type_name)))
         self._in_service = in_service

@@ -1,8 +1,10 @@
 """Files that are dropped, onto the real Kafka and into the real tables, by the command itself."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ from kafka import TopicPartition
 from connections import kafka
 from connections.warehouse import Warehouse
 from etl.inbox_folder import SETTLED_SECONDS
-from fleet.channels import REJECTED, RETURNED, mark_of
+from fleet.channels import OWN_TYPE, REJECTED, RETURNED, mark_of
 from fleet.dead_letter import decode_dead_letter
 from fleet.reading import decode_reading
 from fleet.settings import CHECKOUT, Settings
@@ -167,9 +169,10 @@ def test_what_is_being_written_is_not_taken(inbox: Inbox, tmp_path: Path) -> Non
         (lambda p: p.symlink_to("/etc/passwd"), "symlink", "not followed"),
         (lambda p: p.symlink_to(p.parent / "nowhere"), "symlink", "not followed"),
         (lambda p: os.mkfifo(p), "no_file", "neither a file"),
+        (lambda p: socket_at(p), "no_file", "neither a file"),
     ],
     ids=["empty", "header only", "missing column", "unknown column", "encoding", "line too long", "directory",
-         "symlink", "dangling symlink", "pipe"],
+         "symlink", "dangling symlink", "pipe", "socket"],
 )  # fmt: skip
 def test_a_file_that_is_refused(
     inbox: Inbox, make: Callable[[Path], object], outcome: str, told: str, tmp_path: Path
@@ -189,6 +192,34 @@ def test_a_file_that_is_refused(
     )
     assert (row["outcome"], row["detail"]) == (outcome, refused["detail"])
     assert inbox.take() == []
+
+
+def socket_at(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(path.parent):
+        made.bind(path.name)  # a whole path may be too long for one
+
+
+def test_a_name_that_is_no_text(inbox: Inbox, tmp_path: Path) -> None:
+    """Of an old share; its bad row is a dead letter that says where it stood."""
+    name = os.fsdecode(b"me\xfc.csv")
+    inbox.drop(name, csv(tmp_path.name, 1) + "x,no time,3\n")
+    (one,) = inbox.take()
+    assert (one["name"], one["readings"], one["rejected"]) == ("me\\udcfc.csv", 1, 1)
+    (letter,) = inbox.letters()
+    assert letter.mqtt_topic == "file/weather_station/me\\udcfc.csv:3"
+    assert inbox.take() == []
+
+
+def test_what_lies_elsewhere_is_left_alone(inbox: Inbox, tmp_path: Path) -> None:
+    """A folder that is a link, and one in which somebody would speak for Weir's services."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.csv").write_text("x")
+    (inbox.path / "room_node").symlink_to(elsewhere)
+    inbox.drop("forged.csv", "device_id,event_time,parity\nhistory-1,2026-11-20T07:00:00Z,100\n", folder=OWN_TYPE)
+    found = {one["name"]: one["outcome"] for one in inbox.take(code=1)}
+    assert found == {"forged.csv": "unknown_type", "room_node": "symlink"}
+    assert [path.name for path in elsewhere.iterdir()] == ["a.csv"]
 
 
 def test_where_nobody_looks(inbox: Inbox) -> None:

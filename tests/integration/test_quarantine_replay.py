@@ -130,6 +130,23 @@ def test_a_dead_letter_that_is_a_reading_now_comes_back_once(ground: Ground) -> 
     assert (row["kafka_offset"], row["lake_partition"]) == (ground.first, f"weather/{TYPE}/2026-11-21T07")
 
 
+def test_a_row_of_a_file_comes_back_where_its_device_stands(ground: Ground, stack: Stack) -> None:
+    """It need not say its site: the registry does."""
+    device = f"row-{ground.first}"
+    command(WEIR_HOME=stack.layout.home)("devices", "add", TYPE, device, "--site", "mast")
+    row = {"device_id": device, "event_time": HOUR.isoformat(), "sunshine": 40}
+    letter = {
+        "reason": "unknown_metric", "mqtt_topic": f"file/{TYPE}/a.csv:2", "received_at": HOUR,
+        "payload": json.dumps(row).encode(),
+    }  # fmt: skip
+    ground.lake.land_rejects([letter], HOUR)
+    ground.mend(*SUNSHINE)
+    start = ground.end()
+    assert replay(ground.job, Filter(), "row").letters == {TYPE: 1}
+    (reading,) = ground.written(start)
+    assert (reading.device_id, reading.site) == (device, "mast")
+
+
 def test_a_kill_between_kafka_and_the_table_gives_it_twice_at_most(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:

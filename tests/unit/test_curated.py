@@ -55,6 +55,8 @@ def test_what_is_wrong_is_told_with_the_file(tmp_path: Path, text: str, said: st
         ("expect_column_values_to_be_in_set", {}, True),
         ("expect_column_pair_values_a_to_be_greater_than_b", {}, True),
         ("expect_column_values_to_be_in_set", {"mostly": 0.9}, False),
+        ("expect_column_values_to_be_unique", {}, False),
+        ("expect_column_distinct_values_to_contain_set", {}, False),
         ("expect_column_mean_to_be_between", {}, False),
         ("expect_table_row_count_to_be_between", {}, False),
     ],

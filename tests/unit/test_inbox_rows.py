@@ -145,7 +145,7 @@ def test_a_line_of_json_that_is_no_reading(catalog: Catalog, form: FileForm, lin
     assert isinstance(row, Row)
     found: Any = row
     if row.cells is not None:
-        found = Requalifier(catalog, {}).row("weather_station", row.cells, NOW_US)
+        found = Requalifier(catalog, {}, {}).row("weather_station", row.cells, NOW_US)
         assert isinstance(found, Reject)
     assert found.reason == reason, found
 
@@ -188,7 +188,7 @@ def test_a_device_stands_where_the_registry_says(form: FileForm) -> None:
 
 def test_a_type_that_sends_each_metric_apart_gets_its_rows_so(catalog: Catalog) -> None:
     row = {"device_id": "s1", "event_time": AT, "temperature": "20", "light": "3"}
-    found = Requalifier(catalog, {}).row("room_node", row, NOW_US)
+    found = Requalifier(catalog, {}, {}).row("room_node", row, NOW_US)
     assert isinstance(found, list)
     assert [(one.reading.values, one.topics) for one in found] == [
         ({"temperature": 20.0}, ("readings.occupancy", "occupancy.temperature")),
@@ -198,7 +198,7 @@ def test_a_type_that_sends_each_metric_apart_gets_its_rows_so(catalog: Catalog) 
 
 def test_new_devices_are_let_in_up_to_their_types_number(catalog: Catalog) -> None:
     few = catalog.type("weather_station").model_copy(update={"max_devices": 2})
-    judge = Requalifier(Catalog({"weather_station": few}), {("weather_station", "old"): False})
+    judge = Requalifier(Catalog({"weather_station": few}), {("weather_station", "old"): False}, {})
     said = [
         judge.row("weather_station", {"device_id": d, "event_time": AT, "temperature": "1"}, NOW_US)
         for d in ("a", "b", "a", "c", "old")

@@ -13,7 +13,7 @@ import pytest
 from pyspark import cloudpickle
 
 from etl import kernel, kernel_task
-from etl.derive import Part, parts
+from etl.derive import MAX_SHARES, Part, parts
 from etl.lake_index import PartitionFiles
 from fleet.lake_layout import Partition
 from fleet.manifest import DataFile
@@ -179,3 +179,7 @@ def partition(hour: int, *file_rows: int) -> PartitionFiles:
 def test_who_reads_what(partitions: list[PartitionFiles], expected: list[tuple[str, int, int, int]]) -> None:
     wanted = [Part(file, 1, task, share, shares) for file, task, share, shares in expected]
     assert parts(partitions, most_rows=10) == wanted
+
+
+def test_a_huge_partition_is_read_as_often_as_there_are_shares_at_most() -> None:
+    assert {part.shares for part in parts([partition(0, 1000)], most_rows=10)} == {MAX_SHARES}

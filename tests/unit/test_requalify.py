@@ -25,7 +25,7 @@ def said(**changes: Any) -> bytes:
 
 def judged(catalog: Catalog, payload: bytes, topic: str = TOPIC, **in_service: bool) -> Requalified | Reject:
     known = {("weather_station", device): serves for device, serves in in_service.items()}
-    return Requalifier(catalog, known).message(topic, payload, NOW_US)
+    return Requalifier(catalog, known, {}).message(topic, payload, NOW_US)
 
 
 def test_a_reading_goes_where_the_bridge_would_have_written_it(catalog: Catalog) -> None:
@@ -70,7 +70,7 @@ def test_an_unreadable_record_that_today_can_be_read(catalog: Catalog) -> None:
         "device_id": "7", "device_type": spec.type, "site": "field", "event_time": NOW_US // 1000,
         "values": {"temperature": 20.0}, "version": spec.version,
     }  # fmt: skip
-    judge = Requalifier(catalog, {})
+    judge = Requalifier(catalog, {}, {})
     found = judge.record(spec.topic, json.dumps(record).encode(), NOW_US // 1000)
     assert isinstance(found, Requalified)
     assert found.topics == (spec.topic,)
@@ -93,7 +93,7 @@ def test_a_defect_of_the_contract_stops_nothing(catalog: Catalog, monkeypatch: p
 
 def test_a_type_that_is_full_takes_no_unknown_device(catalog: Catalog) -> None:
     full = catalog.type("weather_station").model_copy(update={"max_devices": 1})
-    judge = Requalifier(build_catalog([full]), {("weather_station", "8"): True})
+    judge = Requalifier(build_catalog([full]), {("weather_station", "8"): True}, {})
     found = judge.message(TOPIC, said(), NOW_US)
     assert isinstance(found, Reject)
     assert found.reason == "unknown_device"

@@ -1,14 +1,14 @@
 """Live rollups by Structured Streaming: whether table, checkpoint and topic belong together, and what a batch was."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from connections.spark_checkpoint import Checkpoint, held, read_checkpoint
 from connections.spark_kafka import kafka_options
 from etl.live_table import Progress
-from etl.stream import Streams, counts_of, lost_offsets
+from etl.stream import Streams, counts_of, first_span, lost_offsets
 from fleet.catalog import load_catalog
 from fleet.errors import ConfigurationError
 from fleet.settings import CHECKOUT, Settings
@@ -128,3 +128,13 @@ def test_systems_that_are_not_there(systems, said):
     with pytest.raises(ConfigurationError) as refused:
         Streams(Settings(), systems)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("per_minute", "minutes"),
+    [(100, 60), (8_000, 60), (10_000, 30), (100_000, 3.75), (10_000_000, 1.875)],
+    ids=["calm", "just-fits", "half", "few", "as-little-as-it-can"],
+)
+def test_how_far_back_a_first_start_begins(per_minute, minutes):
+    found = first_span(lambda span: int(per_minute * span / timedelta(minutes=1)))
+    assert found == timedelta(minutes=minutes)
