@@ -44,6 +44,12 @@ INSERT INTO quarantine (at, partition, what, reason, detail, system, type, metri
 SELECT at, 'p', 'value', 'out_of_range', '', '{system}', '{type}', 'm', 1, 1, 't', 0, 0
   FROM generate_series('{start}'::timestamptz, '{end}', '1 minute') at;
 
+INSERT INTO validations
+SELECT 'r', '{type}', at::text, '{system}', ARRAY['p'], 1, true, 5, 3,
+       '[{{"column": "m", "severity": "warning", "unexpected": 2}}, {{"column": "", "severity": "info", "unexpected": 0}}]',
+       '', at
+  FROM generate_series('{start}'::timestamptz, '{end}', '15 minutes') at;
+
 INSERT INTO anomalies
 SELECT at, '{system}', '{type}', 'here', 'd1', 'm', kind, 1, 1, 0, 0, 1, 't', 0, 0
   FROM generate_series('{start}'::timestamptz, '{end}', '1 minute') at, unnest(ARRAY{kinds}) kind;
