@@ -46,7 +46,7 @@ SELECT at, 'p', 'value', 'out_of_range', '', '{system}', '{type}', 'm', 1, 1, 't
 
 INSERT INTO validations
 SELECT 'r', '{type}', at::text, '{system}', ARRAY['p'], 1, true, 5, 3,
-       '[{{"column": "m", "severity": "warning", "unexpected": 2}}, {{"column": "", "severity": "info", "unexpected": 0}}]',
+       '[{{"column": "m", "unexpected": 2}}, {{"column": "", "unexpected": 0}}]',
        '', at
   FROM generate_series('{start}'::timestamptz, '{end}', '15 minutes') at;
 
