@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from fleet.channels import LEVEL, Address
 from fleet.contract import Contract, Reject
+from fleet.file_spec import FILE_WORDS
 from fleet.local_time import LocalTime
 from fleet.nearest import nearest
 from fleet.reading import Reading, to_epoch_us
 from fleet.site import DEFAULT_SITE
-from fleet.spec import FILE_WORDS, Adapter, DeviceType
+from fleet.spec import Adapter, DeviceType
 
 IGNORED = None
 SOURCE = "file/"

@@ -51,6 +51,9 @@ def _printable(text: str) -> str:
 Text = Annotated[str, Field(strict=True), AfterValidator(_printable)]
 
 
+Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
+
+
 class Strict(BaseModel):
     """A part of a spec: unknown keys are errors, values are not coerced, nothing changes after loading."""
 

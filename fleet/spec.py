@@ -11,14 +11,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, fi
 
 from fleet.anomaly import LEAST_DAYS
 from fleet.duration import Duration, format_duration, parse_duration
-from fleet.errors import ConfigurationError
-from fleet.local_time import LocalTime
+from fleet.file_spec import FILE_WORDS, Files
 from fleet.nearest import nearest
-from fleet.rule import WORDS, Rule, Strict, check_expression, uses_metric, uses_site_functions
+from fleet.rule import WORDS, Number, Rule, Strict, check_expression, uses_metric, uses_site_functions
 from fleet.units import UNITS
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=48)]
-Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
 Outside = Literal["warn", "quarantine", "fail"]
 Kind = Literal["gauge", "counter", "state"]
 
@@ -153,51 +151,6 @@ class Adapter(Strict):
     """The field's own key → the metric."""
     feature_topics: list[str] = []
     """Metrics whose messages are also copied to a Kafka topic of their own, `<system>.<metric>`."""
-
-
-FILE_WORDS = ("device_id", "event_time", "seq", "site")
-
-
-class Scale(Strict):
-    """value × factor + offset."""
-
-    factor: Number = 1.0
-    offset: Number = 0.0
-
-
-class Files(Strict):
-    """How rows of files in the inbox become readings. Without it columns are called as metrics, `device_id`,
-    `event_time` (or `timestamp`), `seq` and `site`, or as in the device's own messages."""
-
-    columns: dict[str, str | None] = {}
-    """The file's own name → a metric, device_id, event_time, seq or site; null: not looked at."""
-    scale: dict[str, Scale] = {}
-    """By metric, where the file has another unit."""
-    time_format: str | None = None
-    """`s` or `ms` since 1970, or as strptime takes it, such as `%d.%m.%Y %H:%M:%S`. Without it numbers are as in the
-    device's own messages, and texts RFC 3339."""
-    time_zone: str = "UTC"
-    """Of times that say none; of an hour that comes twice the first is meant."""
-    site: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$", max_length=64)
-    """Of devices that are not registered, where the row has none."""
-    alerts_within: Duration = timedelta(hours=1)
-    """Rules pass over rows that are older than this when they are taken."""
-
-    @field_validator("time_zone")
-    @classmethod
-    def _known_zone(cls, name: str) -> str:
-        try:
-            LocalTime(name)
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
-        return name
-
-    @field_validator("time_format")
-    @classmethod
-    def _is_format(cls, text: str | None) -> str | None:
-        if text is not None and text not in ("s", "ms") and "%" not in text:
-            raise ValueError("a time format is s, ms, or as strptime takes it, such as %d.%m.%Y %H:%M:%S")
-        return text
 
 
 class Retention(Strict):

@@ -10,10 +10,10 @@ from etl.inbox_rows import MAX_LINE_BYTES, Row, rows
 from fleet.catalog import Catalog, load_catalog
 from fleet.contract import Reject
 from fleet.file_row import FileForm, Refusal
+from fleet.file_spec import Files, Scale
 from fleet.reading import Reading, to_epoch_us
 from fleet.requalify import Requalifier
 from fleet.settings import CHECKOUT
-from fleet.spec import Files, Scale
 
 NOW_US = to_epoch_us(datetime(2026, 11, 22, 12, tzinfo=UTC))
 AT = "2026-11-22T03:00:00Z"
