@@ -37,6 +37,7 @@ import numpy as np
 import psycopg2
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+from pydantic import SecretStr
 
 from connections.airflow import Airflow
 from connections.lake import Lake, arrow_schema
@@ -303,7 +304,8 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[str, Any] = {"about": {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}}
     if "transform" in options.only:
-        settings = Settings.load(role="batch")
+        # Not the server of a stack that was set up here, which may be down or busy.
+        settings = Settings.load(role="batch").model_copy(update={"spark_remote": SecretStr("")})
         found["transform"] = {}
         for name in options.sizes.split(","):
             found["transform"][name] = transform(name, settings, options.peers_python, options.passes)

@@ -6,7 +6,7 @@ Live, the rules passed over it: nobody is told, and the log of transitions stays
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from heapq import merge
 from itertools import chain
 from typing import Any
@@ -26,6 +26,7 @@ from etl.run import Job
 from fleet.backtest import Arrival, Episode, difference, episodes, transitions
 from fleet.errors import DataError
 from fleet.lake_layout import Partition
+from fleet.reading import to_datetime
 from fleet.spec import DeviceType
 
 AROUND = timedelta(days=1)
@@ -175,8 +176,8 @@ def _write(
     rows = [
         {
             "system": spec.system, "type": spec.type, "rule": e.rule, "device": e.device, "site": e.site,
-            "severity": e.severity, "starts_at": _moment(e.starts_us), "fired_at": _moment(e.fired_us),
-            "resolved_at": None if e.ends_us is None else _moment(e.ends_us), "replay_id": replay_id,
+            "severity": e.severity, "starts_at": to_datetime(e.starts_us), "fired_at": to_datetime(e.fired_us),
+            "resolved_at": None if e.ends_us is None else to_datetime(e.ends_us), "replay_id": replay_id,
         }
         for e in late
     ]  # fmt: skip
@@ -198,7 +199,3 @@ def _write(
             ),
             {"topic": spec.topic, "partitions": [p for p, _ in landed], "offsets": [o for _, o in landed]},
         )
-
-
-def _moment(micros: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
