@@ -1,6 +1,7 @@
 """Data files of the lake as Arrow tables and Spark frames, with what the files promise checked."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING
@@ -22,15 +23,21 @@ if TYPE_CHECKING:
 VERSION = "spec_version"
 
 
+AT_ONCE = 8
+"""Files that the driver asks a store for: each takes tens of milliseconds, whatever its size."""
+
+
 def file_frame(spark: "SparkSession", lake: Lake, paths: Iterable[str]) -> "DataFrame":
-    """Files of the lake, whole: path (Spark's name for it) and content."""
-    urls = _for_spark([lake.url(path) for path in paths])
-    return spark.read.format("binaryFile").load(urls).select("path", "content")
-
-
-def _for_spark(urls: list[str]) -> list[str]:
-    """Spark reads S3 by Hadoop's s3a."""
-    return [f"s3a://{url.removeprefix('s3://')}" if url.startswith("s3://") else url for url in urls]
+    """Files of the lake, whole: path (Spark's name for it) and content. Raises DataError where one is gone, if it is
+    the driver that reads."""
+    wanted = list(paths)
+    urls = [lake.url(path) for path in wanted]
+    if lake.scheme != "s3":
+        return spark.read.format("binaryFile").load(urls).select("path", "content")
+    # Spark's own way to S3 wants 700 MB of jars, and the keys in each worker: see docs/decisions/0040.
+    with ThreadPoolExecutor(AT_ONCE) as readers:
+        contents = list(readers.map(lambda path: read_bytes(lake, path), wanted))
+    return spark.createDataFrame(pa.table([urls, pa.array(contents, pa.binary())], ["path", "content"]))
 
 
 def arrow_tables(lake: Lake, spec: DeviceType, partition: PartitionFiles) -> Iterator[pa.Table]:
@@ -63,7 +70,7 @@ def reject_batches(
     """Dead letters in small batches, with these columns, file by file. Raises DataError as arrow_tables."""
     schema, wanted = arrow_schema(REJECTED_COLUMNS), list(names)
     for file in partition.files:
-        data = _bytes(lake, file)
+        data = read_bytes(lake, file.path)
         with _damage_told(lake, file):
             found = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             _check_rows(found.metadata.num_rows, lake, file)
@@ -80,18 +87,19 @@ RESTORE = "put the file back from a copy of the lake; until then its partition s
 
 def read_table(lake: Lake, file: DataFile) -> pa.Table:
     """As it is. Raises DataError where it is not there, no Parquet, or has another number of rows."""
-    data = _bytes(lake, file)
+    data = read_bytes(lake, file.path)
     with _damage_told(lake, file):
         table = pq.read_table(pa.BufferReader(data), partitioning=None, page_checksum_verification=True)
         _check_rows(table.num_rows, lake, file)
     return table
 
 
-def _bytes(lake: Lake, file: DataFile) -> bytes:
+def read_bytes(lake: Lake, path: str) -> bytes:
+    """Of a file that a manifest names. Raises DataError where it is not there."""
     try:
-        return lake.read(file.path)
+        return lake.read(path)
     except FileNotFoundError:
-        raise DataError(f"{lake.url(file.path)} is in a manifest and not in the lake; {RESTORE}") from None
+        raise DataError(f"{lake.url(path)} is in a manifest and not in the lake; {RESTORE}") from None
 
 
 @contextmanager
