@@ -9,8 +9,8 @@ TEMPORARY = ".tmp-"
 
 
 class Store(Protocol):
-    """Paths are relative to the lake. A file or folder that is not there is a FileNotFoundError; all else that goes wrong
-    is another OSError, which says what to set where a setting can help."""
+    """Paths are relative to the lake. A file or folder that is not there is a FileNotFoundError; all else that goes
+    wrong is another OSError, which says what to set where a setting can help."""
 
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Whole and durable when this returns; replaces a file of the same name, in one step."""
