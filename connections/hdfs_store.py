@@ -44,7 +44,8 @@ class HdfsStore:
         return False
 
     def _write(self, path: str, data: bytes | memoryview) -> str:
-        temporary = f"{path.rpartition('/')[0]}/{TEMPORARY}{uuid.uuid4().hex}"
+        folder, slash, _ = path.rpartition("/")
+        temporary = f"{folder}{slash}{TEMPORARY}{uuid.uuid4().hex}"
         try:
             place = self._ask("PUT", "CREATE", temporary, overwrite="false").headers["location"]
             self._answer(lambda: self._http.put(place, content=bytes(data)))
