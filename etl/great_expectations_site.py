@@ -168,12 +168,12 @@ def _match_categories_once() -> None:
     # It warns of what takes the place of its own, at the definition.
     logging.getLogger("great_expectations.expectations.registry").setLevel(logging.ERROR)
 
-    class OfCategories(ColumnMapMetricProvider):  # type: ignore[misc]
+    class OfCategories(ColumnMapMetricProvider):
         condition_metric_name = ColumnValuesMatchRegex.condition_metric_name
         condition_value_keys = ColumnValuesMatchRegex.condition_value_keys
 
-        @column_condition_partial(engine=PandasExecutionEngine)  # type: ignore[untyped-decorator]
-        def _pandas(cls, column: "pd.Series[Any]", regex: str, **_: Any) -> "pd.Series[bool]":  # noqa: N805
+        @column_condition_partial(engine=PandasExecutionEngine)
+        def _pandas(cls, column: "pd.Series[Any]", regex: str, **_: Any) -> "pd.Series[bool]":
             if column.dtype != "category":
                 return column.astype(str).str.contains(regex)
             matches = column.cat.categories.astype(str).str.contains(regex)

@@ -1,5 +1,4 @@
-"""A type's suite on files of the lake: what is wrong is found, each with its number of values, among texts that are read
-as categories too."""
+"""A type's suite on files of the lake: what is wrong is found, with its number of values. Texts are categories here."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
