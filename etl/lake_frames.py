@@ -150,6 +150,9 @@ def _check_columns(found: pa.Schema, wanted: pa.Schema, file: DataFile, current:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
+    """Without dictionaries."""
+    if pa.types.is_list(kind):
+        return pa.list_(_plain(kind.value_type))
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 

@@ -126,7 +126,7 @@ def _frame(tables: Sequence[pa.Table], lists: bool):  # type: ignore[no-untyped-
     they cost more than all other columns together."""
     table = pa.concat_tables(tables).unify_dictionaries()
     place = table.schema.get_field_index("carried")
-    told = pc.binary_join(table["carried"], ",") if lists else pa.nulls(table.num_rows)
+    told = pc.binary_join(table["carried"].cast(pa.list_(pa.string())), ",") if lists else pa.nulls(table.num_rows)
     return table.set_column(place, "carried", told).to_pandas()
 
 
