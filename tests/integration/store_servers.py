@@ -98,7 +98,7 @@ def store_jars(name: str) -> list[Path]:
 # HDFS
 
 OF_SPARK = ("hadoop-client-api", "hadoop-client-runtime", "slf4j-api", "log4j-api", "log4j-core", "log4j-slf4j2-impl",
-            "log4j-1.2-api", "jcl-over-slf4j", "jakarta.activation-api", "jakarta.xml.bind-api", "javax.servlet-api")  # fmt: skip
+            "log4j-1.2-api", "jcl-over-slf4j", "jakarta.activation-api", "javax.servlet-api")  # fmt: skip
 """Jars that pyspark has and HDFS needs."""
 
 
