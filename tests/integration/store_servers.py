@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import boto3
 import httpx
 import pyspark
-import pytest
 
 from connections.hdfs_store import HdfsStore
 from connections.lake import Lake
@@ -48,12 +48,17 @@ class Place:
     def lake(self) -> Lake:
         return Lake(self.uri, self.webhdfs_port)
 
-    def own(self, folder: str, monkeypatch: pytest.MonkeyPatch) -> "Place":
-        """A folder of a test's own in it; this process is one of its users from now on."""
-        for name, value in self.environment.items():
-            if not name.startswith("WEIR_"):
-                monkeypatch.setenv(name, value)
+    def below(self, folder: str) -> "Place":
         return replace(self, uri=f"{self.uri}/{folder}")
+
+    @contextmanager
+    def used(self, **changes: str | None) -> Iterator[None]:
+        """This process is one of its users, in the block; None: a variable that it lacks."""
+        environment = {k: v for k, v in {**self.environment, **changes}.items() if not k.startswith("WEIR_")}
+        with patch.dict(os.environ, {k: v for k, v in environment.items() if v is not None}):
+            for name in (k for k, v in environment.items() if v is None):
+                os.environ.pop(name, None)
+            yield
 
 
 class Server:

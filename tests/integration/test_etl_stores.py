@@ -112,28 +112,23 @@ class Ground:
 
 
 def test_readings_come_through_each_store_alike(
-    settings_for: SettingsFor, places: dict[str, Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings_for: SettingsFor, places: dict[str, Place], tmp_path: Path
 ) -> None:
     operator, simulator = settings_for("operator"), settings_for("simulator")
     send(simulator, day(), junk=5)
-    kinds = {"file": Place(f"file://{tmp_path}/lake")}
-    kinds |= {name: place.own(tmp_path.name, monkeypatch) for name, place in places.items()}
+    kinds = {"file": Place(f"file://{tmp_path}/lake")} | {n: p.below(tmp_path.name) for n, p in places.items()}
     grounds = {name: Ground(settings_for, place, tmp_path / name) for name, place in kinds.items()}
     for ground in grounds.values():
-        ground.land(operator)
-    late = reading(7, 4000.5, 5000, temperature=21.25)
-    send(simulator, [late])
+        with ground.place.used():
+            ground.land(operator)
+    send(simulator, [reading(7, 4000.5, 5000, temperature=21.25)])
     found: dict[str, Any] = {}
     for name, ground in grounds.items():
-        with monkeypatch.context() as patch:
-            for key, value in kinds[name].environment.items():
-                patch.setenv(key, value)
+        with ground.place.used():
             ground.empty()
-            first = ground.run()
-            before = ground.loaded()
+            first, before = ground.run(), ground.loaded()
             ground.land(operator)
-            second = ground.run()
-            found[name] = first, before, second, ground.loaded(), ground.arrivals()
+            found[name] = first, before, ground.run(), ground.loaded(), ground.arrivals()
     told = ("partitions", "landed", "valid", "quarantined", "duplicate", "rollup_rows", "anomalies", "dead_letters")
     for first, _, second, _, _ in found.values():
         assert first["landed"] >= 7200 + 144 + 2
@@ -151,10 +146,9 @@ def test_readings_come_through_each_store_alike(
 
 
 def test_a_datanode_that_dies_in_mid_landing_costs_nothing(
-    settings_for: SettingsFor, places: dict[str, Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings_for: SettingsFor, places: dict[str, Place], tmp_path: Path
 ) -> None:
-    operator = settings_for("operator")
-    place = places["hdfs"].own(tmp_path.name, monkeypatch)
+    operator, place = settings_for("operator"), places["hdfs"].below(tmp_path.name)
     landing = Process(
         "landing", settings_for("landing"), tmp_path / "landing.log", **place.environment,
         WEIR_LAKE_URI=place.uri, WEIR_LANDING_MAX_ROWS=300, WEIR_LANDING_MAX_SECONDS=0.3,
@@ -182,10 +176,10 @@ REFUSALS = {
 
 @pytest.mark.parametrize(("kind", "changes", "uri", "hint"), REFUSALS.values(), ids=REFUSALS)
 def test_landing_and_batch_say_what_to_set(
-    settings_for: SettingsFor, places: dict[str, Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    settings_for: SettingsFor, places: dict[str, Place], tmp_path: Path,
     kind: str, changes: dict[str, str], uri: str, hint: str,
 ) -> None:  # fmt: skip
-    place = places[kind].own(tmp_path.name, monkeypatch)
+    place = places[kind].below(tmp_path.name)
     wrong = Place(uri or place.uri, {**place.environment, **changes})
     ground = Ground(settings_for, wrong, tmp_path / kind)
     with ground.landing() as landing:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,19 +20,19 @@ from fleet.manifest import DataFile, Manifest
 from fleet.settings import CHECKOUT
 from streaming.sweep import sweep
 from tests.integration.processes import free_port, wait_for
-from tests.integration.store_servers import BUCKET, SECRET, STORES, Place
+from tests.integration.store_servers import SECRET, STORES, Place
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
 @pytest.fixture(params=["file", *STORES])
-def place(
-    request: pytest.FixtureRequest, places: dict[str, Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Place:
+def place(request: pytest.FixtureRequest, places: dict[str, Place], tmp_path: Path) -> Iterator[Place]:
     """A lake of the test's own in each kind of store, for this process too."""
     if request.param == "file":
-        return Place(f"file://{tmp_path}/lake")
-    return places[request.param].own(tmp_path.name, monkeypatch)
+        yield Place(f"file://{tmp_path}/lake")
+        return
+    with places[request.param].used():
+        yield places[request.param].below(tmp_path.name)
 
 
 @pytest.fixture
@@ -163,47 +164,39 @@ def asked_in_vain(lake: Lake) -> list[str]:
     return said
 
 
-def test_a_store_that_is_away_is_no_empty_lake(
-    places: dict[str, Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unused_port = free_port()
-    hdfs = places["hdfs"].own(tmp_path.name, monkeypatch)
-    for said in asked_in_vain(Lake(hdfs.uri, unused_port)):
-        assert f"WebHDFS on port {unused_port}; WEIR_WEBHDFS_PORT sets another" in said
-    places["moto"].own(tmp_path.name, monkeypatch)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{unused_port}")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    for said in asked_in_vain(Lake(f"s3://{BUCKET}/x")):
-        assert "Could not connect to the endpoint URL" in said
+def test_a_store_that_is_away_is_no_empty_lake(places: dict[str, Place]) -> None:
+    port = free_port()
+    with places["hdfs"].used():
+        for said in asked_in_vain(Lake(places["hdfs"].uri, port)):
+            assert f"WebHDFS on port {port}; WEIR_WEBHDFS_PORT sets another" in said
+    with places["moto"].used(AWS_ENDPOINT_URL_S3=f"http://127.0.0.1:{port}", AWS_MAX_ATTEMPTS="1"):
+        for said in asked_in_vain(places["moto"].lake):
+            assert "Could not connect to the endpoint URL" in said
 
 
-REFUSED = {
-    "another's folder": ("hdfs", {"HADOOP_USER_NAME": "stranger"}, "HDFS takes us for 'stranger'"),
-    "Spark's port": ("hdfs", {"WEIR_WEBHDFS_PORT": "rpc"}, "WEIR_WEBHDFS_PORT sets another"),
-    "wrong secret": ("s3proxy", {"AWS_SECRET_ACCESS_KEY": "wrong"}, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
-    "unknown key": ("s3proxy", {"AWS_ACCESS_KEY_ID": "unknown"}, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
-    "no keys": ("s3proxy", {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "S3 wants keys"),
-    "no such bucket": ("moto", {"bucket": "missing"}, "make the bucket, or name another in WEIR_LAKE_URI"),
-    "no such bucket, s3proxy": ("s3proxy", {"bucket": "missing"}, "make the bucket, or name another in WEIR_LAKE_URI"),
+NO_KEYS = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None, "AWS_EC2_METADATA_DISABLED": "true"}
+WRONG_KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+NO_BUCKET = "make the bucket, or name another in WEIR_LAKE_URI"
+REFUSED: dict[str, tuple[str, dict[str, str | None], str, str]] = {
+    "another's folder": ("hdfs", {"HADOOP_USER_NAME": "stranger"}, "", "HDFS takes us for 'stranger'"),
+    "wrong secret": ("s3proxy", {"AWS_SECRET_ACCESS_KEY": "wrong"}, "", WRONG_KEYS),
+    "unknown key": ("s3proxy", {"AWS_ACCESS_KEY_ID": "unknown"}, "", WRONG_KEYS),
+    "no keys": ("s3proxy", NO_KEYS, "", "S3 wants keys, and there are none"),
+    "no such bucket": ("s3proxy", {}, "s3://missing/lake", NO_BUCKET),
+    "no such bucket, elsewhere": ("moto", {}, "s3://missing/lake", NO_BUCKET),
 }
 
 
-@pytest.mark.parametrize(("kind", "changes", "hint"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("kind", "changes", "uri", "hint"), REFUSED.values(), ids=REFUSED)
 def test_a_refusal_says_what_to_set(
-    places: dict[str, Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    kind: str, changes: dict[str, str | None], hint: str,
-) -> None:  # fmt: skip
-    place = places[kind].own(tmp_path.name, monkeypatch)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    port, uri = place.webhdfs_port, place.uri
-    for name, value in changes.items():
-        if name == "bucket":
-            uri = f"s3://{value}/x"
-        elif name == "WEIR_WEBHDFS_PORT":
-            port = urlsplit(place.uri).port or 0
-        elif value is None:
-            monkeypatch.delenv(name)
-        else:
-            monkeypatch.setenv(name, value)
-    for said in asked_in_vain(Lake(uri, port)):
-        assert hint in said
+    places: dict[str, Place], kind: str, changes: dict[str, str | None], uri: str, hint: str
+) -> None:
+    place = places[kind]
+    with place.used(**changes):
+        for said in asked_in_vain(Lake(uri or place.uri, place.webhdfs_port)):
+            assert hint in said
+
+
+def test_the_port_of_sparks_is_not_webhdfs(places: dict[str, Place]) -> None:
+    for said in asked_in_vain(Lake(places["hdfs"].uri, urlsplit(places["hdfs"].uri).port or 0)):
+        assert "WEIR_WEBHDFS_PORT sets another" in said
