@@ -96,9 +96,16 @@ class S3Store:
             )
 
     def modified(self, path: str) -> datetime:
+        # Not by HEAD: its 404 does not say whether it is the bucket that is missing. Of what begins alike the name
+        # itself comes first.
+        key = self._key(path)
         with self._told():
-            moment: datetime = self._s3.head_object(Bucket=self._bucket, Key=self._key(path))["LastModified"]
-            return moment
+            listed = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1).get("Contents", ())
+        for found in listed:
+            if found["Key"] == key:
+                moment: datetime = found["LastModified"]
+                return moment
+        raise FileNotFoundError(path)
 
     def remove(self, path: str) -> None:
         """Says nothing of an object that is not there: S3 does not tell."""

@@ -65,7 +65,7 @@ class Server:
     """A process that can be killed and started again; it ends with the tests, at the latest."""
 
     def __init__(self, home: Path, name: str, command: list[str | Path], environment: Mapping[str, str] | None = None):
-        self.log, self._command = home / f"{name}.log", command
+        self.name, self.log, self._command = name, home / f"{name}.log", command
         self._environment = {**os.environ, "STACK_OF_WEIR": str(home), **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -182,12 +182,20 @@ def s3proxy(home: Path) -> Iterator[Place]:
     yield from _s3(Server(home, "s3proxy", command), port, quiet)
 
 
+ONE_AT_A_TIME = """
+import sys
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
+"""
+"""moto looks whether there is an object, then writes it: with threads, two could win."""
+
+
 @contextmanager
 def moto(home: Path) -> Iterator[Place]:
     """It takes any keys, and keeps its objects in memory."""
     port = free_port()
-    command: list[str | Path] = [moto_python(), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    yield from _s3(Server(home, "moto", command), port, {})
+    yield from _s3(Server(home, "moto", [moto_python(), "-c", ONE_AT_A_TIME, str(port)]), port, {})
 
 
 def _s3(server: Server, port: int, more: Mapping[str, str]) -> Iterator[Place]:
@@ -207,7 +215,7 @@ def _s3(server: Server, port: int, more: Mapping[str, str]) -> Iterator[Place]:
         boto3.session.Session(KEY, SECRET, region_name="us-east-1").client(
             "s3", endpoint_url=environment["AWS_ENDPOINT_URL_S3"]
         ).create_bucket(Bucket=BUCKET)
-        yield Place(f"s3://{BUCKET}/lake", environment, {"s3": server})
+        yield Place(f"s3://{BUCKET}/lake", environment, {server.name: server})
     finally:
         server.kill()
 

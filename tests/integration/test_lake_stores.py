@@ -66,25 +66,32 @@ def test_a_file_is_written_replaced_read_listed_and_removed(lake: Lake) -> None:
 
 
 def test_of_many_writers_of_one_name_one_wins_and_its_file_is_whole(place: Place) -> None:
+    if "s3proxy" in place.servers:
+        pytest.skip("s3proxy 3.0 looks, then writes: of writers at the very same time several win")
+    lakes = [place.lake for _ in range(8)]
     for n in range(5):
-        path, outcomes, start = f"_landed/t/0/{n}.json", [], threading.Barrier(8)
+        path, outcomes, start = f"_landed/t/0/{n}.json", [], threading.Barrier(len(lakes))
 
-        def write(data: bytes, path: str = path, outcomes: list = outcomes, start: threading.Barrier = start) -> None:
-            lake = place.lake
+        def write(number: int, path: str = path, outcomes: list = outcomes, start: threading.Barrier = start) -> None:
+            data = bytes([number]) * 100_000
             start.wait()
-            outcomes.append((data, lake.put_if_absent(path, data)))
+            outcomes.append((data, lakes[number].put_if_absent(path, data)))
 
-        threads = [threading.Thread(target=write, args=(bytes([n]) * 100_000,)) for n in range(8)]
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(len(lakes))]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         winners = [data for data, won in outcomes if won]
-        assert len(winners) == 1
+        assert (len(outcomes), len(winners)) == (len(lakes), 1)
         assert place.lake.read(path) == winners[0]
-        assert place.lake.names("_landed/t/0")[-1] == f"{n}.json"
-        assert not place.lake.put_if_absent(path, b"later")
-        assert place.lake.read(path) == winners[0]
+    assert place.lake.names("_landed/t/0") == [f"{n}.json" for n in range(5)]
+
+
+def test_a_name_that_is_taken_stays_as_it_is(place: Place) -> None:
+    assert place.lake.put_if_absent("_landed/x", b"first")
+    assert not place.lake.put_if_absent("_landed/x", b"later")
+    assert place.lake.read("_landed/x") == b"first"
 
 
 def test_manifests_come_in_order_and_after_a_given_one(lake: Lake) -> None:
@@ -110,6 +117,11 @@ for n in range(250):
 """
 
 
+def whole(lake: Lake, folder: str) -> list[str]:
+    """What readers take."""
+    return [path for path in lake.files(folder) if TEMPORARY not in path]
+
+
 def test_a_writer_killed_at_any_moment_leaves_no_half_file(place: Place) -> None:
     """After that the sweep takes what is left of it, in the end."""
     lake = place.lake
@@ -118,19 +130,18 @@ def test_a_writer_killed_at_any_moment_leaves_no_half_file(place: Place) -> None
             [sys.executable, "-c", WRITER, place.uri, str(place.webhdfs_port), str(number)],
             cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         )  # fmt: skip
-        wait_for(lambda folder=f"_landed/{number}/0": len(lake.names(folder)) >= 2, 30, "it writes nothing")
+        wait_for(lambda folder=f"_landed/{number}/0": len(whole(lake, folder)) >= 2, 30, "it writes nothing")
         time.sleep(0.037 * number)  # any moment of a write may be hit
         child.kill()
         child.wait()
-    whole = [path for path in lake.files("") if TEMPORARY not in path]
-    assert len(whole) >= 4 * 4
-    for path in whole:
+    assert len(whole(lake, "")) >= 4 * 4
+    for path in whole(lake, ""):
         data = lake.read(path)
         assert data == data[:1] * 8_000_000, path
     later = datetime.now(UTC) + timedelta(hours=2)
     swept = sweep(lake, later)
     assert all(TEMPORARY in path for path in swept)
-    assert not [path for path in lake.files("") if TEMPORARY in path]
+    assert lake.files("") == whole(lake, "")
 
 
 def test_the_sweep_takes_what_no_manifest_names_and_nothing_else(lake: Lake) -> None:
