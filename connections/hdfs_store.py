@@ -94,10 +94,10 @@ class HdfsStore:
     def _answer(self, ask: Any) -> httpx.Response:
         try:
             answer: httpx.Response = ask()
-        except httpx.HTTPError as error:
-            raise OSError(
-                f"{str(error) or type(error).__name__} (WebHDFS on port {self._port}; WEIR_WEBHDFS_PORT sets another)"
-            ) from error
+        except httpx.RequestError as error:
+            asked = error.request.url
+            where = "; WEIR_WEBHDFS_PORT sets another port" if asked.port == self._port else ""
+            raise OSError(f"{asked.host}:{asked.port}: {str(error) or type(error).__name__}{where}") from error
         if answer.is_error:
             raise self._refusal(answer)
         return answer
@@ -107,7 +107,8 @@ class HdfsStore:
             said = answer.json()["RemoteException"]
             kind, message = str(said["exception"]), str(said["message"]).partition("\n")[0]
         except (ValueError, KeyError):
-            return OSError(f"HTTP {answer.status_code}: is port {self._port} WebHDFS's? WEIR_WEBHDFS_PORT sets another")
+            where = f"{answer.url.host}:{answer.url.port}"
+            return OSError(f"{where}: HTTP {answer.status_code}, no WebHDFS; WEIR_WEBHDFS_PORT sets another port")
         if kind == "FileNotFoundException":
             return FileNotFoundError(message)
         if kind in ("AccessControlException", "SecurityException"):

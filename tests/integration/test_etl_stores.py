@@ -160,9 +160,9 @@ def test_a_datanode_that_dies_in_mid_landing_costs_nothing(
         wait_for(lambda: "the lake does not take or give" in landing.readiness(), 30, landing.readiness)
         wait_for(lambda: landing.metric("weir_landing_failed_flushes_total") >= 5, 30, "it does not try again")
         place.servers["data"].start()
+        landing.ready(60)
         writer.end()
         wait_for(lambda: caught_up(place.lake, operator), 60, landing.readiness, every=0.5)
-        landing.ready()
         assert landing.stop() == 0
     check(place.lake, operator, ends(operator))
 

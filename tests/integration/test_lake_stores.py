@@ -179,7 +179,7 @@ def test_a_store_that_is_away_is_no_empty_lake(places: dict[str, Place]) -> None
     port = free_port()
     with places["hdfs"].used():
         for said in asked_in_vain(Lake(places["hdfs"].uri, port)):
-            assert f"WebHDFS on port {port}; WEIR_WEBHDFS_PORT sets another" in said
+            assert f"127.0.0.1:{port}: [Errno 111] Connection refused; WEIR_WEBHDFS_PORT sets another port" in said
     with places["moto"].used(AWS_ENDPOINT_URL_S3=f"http://127.0.0.1:{port}", AWS_MAX_ATTEMPTS="1"):
         for said in asked_in_vain(places["moto"].lake):
             assert "Could not connect to the endpoint URL" in said
