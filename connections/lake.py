@@ -111,6 +111,11 @@ class Lake:
         with self._there(relative, FileNotFoundError):
             return self._store.read(relative)
 
+    def signed_address(self, relative: str) -> str | None:
+        """Where whoever has it can read the file by HTTP, for an hour; None where Spark can read it by itself."""
+        with self._there(relative):
+            return self._store.signed_address(relative)
+
     def names(self, folder: str) -> list[str]:
         """Names in a folder, sorted; none where there is no such folder."""
         try:

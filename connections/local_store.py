@@ -46,6 +46,9 @@ class LocalStore:
     def read(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
 
+    def signed_address(self, path: str) -> None:
+        return None
+
     def names(self, folder: str) -> list[str]:
         return os.listdir(self.root / folder)  # noqa: PTH208 - a folder may hold 10^5 manifests
 

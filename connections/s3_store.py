@@ -13,8 +13,13 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+SIGNED_SECONDS = 3600
 CONFIG = Config(
-    connect_timeout=10, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 4}, max_pool_connections=16
+    signature_version="s3v4",
+    connect_timeout=10,
+    read_timeout=60,
+    retries={"mode": "standard", "total_max_attempts": 4},
+    max_pool_connections=16,
 )
 ABSENT = ("NoSuchKey", "404", "NotFound")
 KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE)"
@@ -77,6 +82,11 @@ class S3Store:
         with self._told():
             data: bytes = self._s3.get_object(Bucket=self._bucket, Key=self._key(path))["Body"].read()
             return data
+
+    def signed_address(self, path: str) -> str:
+        asked = {"Bucket": self._bucket, "Key": self._key(path)}
+        with self._told():
+            return str(self._s3.generate_presigned_url("get_object", Params=asked, ExpiresIn=SIGNED_SECONDS))
 
     def names(self, folder: str) -> Iterator[str]:
         start = self._key(folder).rstrip("/") + "/"

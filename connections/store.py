@@ -20,6 +20,9 @@ class Store(Protocol):
 
     def read(self, path: str) -> bytes: ...
 
+    def signed_address(self, path: str) -> str | None:
+        """Where the file can be read by HTTP, for an hour and without keys; None where Spark can read it by itself."""
+
     def names(self, folder: str) -> Iterable[str]:
         """Of files and folders in it; in no order."""
 

@@ -55,7 +55,7 @@ def derive(
     wanted = list(partitions)
     try:
         tables = _tables(spark, lake, spec, wanted, past)
-    except (PySparkException, DataError) as error:
+    except PySparkException as error:
         if is_gone(error):
             raise
         # A file that went bad since it was validated: its partition alone is to fail.

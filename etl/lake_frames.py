@@ -1,7 +1,6 @@
 """Data files of the lake as Arrow tables and Spark frames, with what the files promise checked."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from connections.lake import UNIT, Lake, arrow_schema
+from etl import fetch_task
 from etl.lake_index import PartitionFiles
 from fleet.errors import DataError
 from fleet.lake_layout import REJECTED_COLUMNS, Partition, columns
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 VERSION = "spec_version"
 
 
-AT_ONCE = 8
-"""Files that the driver asks a store for: each takes tens of milliseconds, whatever its size."""
+FETCHERS = 16
+"""Tasks among which the files of an S3 lake are divided to be fetched: each file takes tens of milliseconds."""
 
 
 def file_frame(spark: "SparkSession", lake: Lake, paths: Iterable[str]) -> "DataFrame":
-    """Files of the lake, whole: path (Spark's name for it) and content. Raises DataError where one is gone, if it is
-    the driver that reads."""
-    wanted = list(paths)
-    urls = [lake.url(path) for path in wanted]
-    if lake.scheme != "s3":
-        return spark.read.format("binaryFile").load(urls).select("path", "content")
+    """Files of the lake, whole: path (Spark's name for it) and content."""
+    signed = {lake.url(path): lake.signed_address(path) for path in paths}
+    if None in signed.values():
+        return spark.read.format("binaryFile").load(list(signed)).select("path", "content")
     # Spark's own way to S3 wants 700 MB of jars, and the keys in each worker: see docs/decisions/0040.
-    with ThreadPoolExecutor(AT_ONCE) as readers:
-        contents = list(readers.map(lambda path: read_bytes(lake, path), wanted))
-    return spark.createDataFrame(pa.table([urls, pa.array(contents, pa.binary())], ["path", "content"]))
+    from pyspark import cloudpickle
+
+    cloudpickle.register_pickle_by_value(fetch_task)
+    files = spark.createDataFrame(pa.table([list(signed), list(signed.values())], ["path", "address"]))
+    return files.repartition(min(len(signed), FETCHERS)).mapInArrow(fetch_task.fetch, fetch_task.FETCHED)
 
 
 def arrow_tables(
@@ -72,7 +72,7 @@ def reject_batches(
     """Dead letters in small batches, with these columns, file by file. Raises DataError as arrow_tables."""
     schema, wanted = arrow_schema(REJECTED_COLUMNS), list(names)
     for file in partition.files:
-        data = read_bytes(lake, file.path)
+        data = _bytes(lake, file)
         with _damage_told(lake, file):
             found = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             _check_rows(found.metadata.num_rows, lake, file)
@@ -89,7 +89,7 @@ RESTORE = "put the file back from a copy of the lake; until then its partition s
 
 def read_table(lake: Lake, file: DataFile, dictionaries: Sequence[str] = ()) -> pa.Table:
     """As it is. Raises DataError where it is not there, no Parquet, or has another number of rows."""
-    data = read_bytes(lake, file.path)
+    data = _bytes(lake, file)
     with _damage_told(lake, file):
         table = pq.read_table(
             pa.BufferReader(data), partitioning=None, read_dictionary=dictionaries, page_checksum_verification=True
@@ -98,12 +98,11 @@ def read_table(lake: Lake, file: DataFile, dictionaries: Sequence[str] = ()) -> 
     return table
 
 
-def read_bytes(lake: Lake, path: str) -> bytes:
-    """Of a file that a manifest names. Raises DataError where it is not there."""
+def _bytes(lake: Lake, file: DataFile) -> bytes:
     try:
-        return lake.read(path)
+        return lake.read(file.path)
     except FileNotFoundError:
-        raise DataError(f"{lake.url(path)} is in a manifest and not in the lake; {RESTORE}") from None
+        raise DataError(f"{lake.url(file.path)} is in a manifest and not in the lake; {RESTORE}") from None
 
 
 @contextmanager
