@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from fleet.errors import ConfigurationError, WeirError
@@ -251,6 +252,15 @@ class Stack:
         self.secrets = ensure_secrets(self.layout)
         self.supervisor.stop_program(name)
         self._start(name, time.monotonic(), lambda: False)
+
+    def airflow(self) -> programs.Program:
+        """Airflow's command line, in the environment of its programs: append what it is to do. Raises
+        ConfigurationError while the stack is not up."""
+        if not self.supervisor.running():
+            raise ConfigurationError("the stack is not up; `make up` starts it, and Airflow with it")
+        self.secrets = ensure_secrets(self.layout)
+        program = self._program(programs.AIRFLOW[0])
+        return replace(program, command=program.command[:1])
 
     def down(self) -> None:
         """Stop everything; nothing of this stack is running afterwards. Clients go first: they may have to flush."""
