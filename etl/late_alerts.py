@@ -4,7 +4,7 @@ devices' readings in order of event time, with what came back and without; what 
 Live, the rules passed over it: nobody is told, and the log of transitions stays what was said.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from heapq import merge
@@ -17,7 +17,6 @@ from sqlalchemy import text
 
 from connections.warehouse import Warehouse
 from etl.backtest import registered, types_for
-from etl.discover import Batch
 from etl.lake_frames import arrow_tables
 from etl.lake_index import LakeIndex, PartitionFiles, read_index
 from etl.landed_log import arrivals_of
@@ -50,8 +49,9 @@ class Back:
 
 def write_late_alerts(job: Job, replay_id: str, partitions: Iterable[str] = ()) -> int:
     """How many this replay has found: of dead letters that have landed, of whatever replay, and were not examined yet;
-    and of the values of `partitions` that are still held back there and are good now. Doing it again changes nothing.
-    Raises Unavailable, DataError."""
+    and of the values of `partitions` that are still held back there and are good now. These come back by any run over
+    their partition, once the spec is mended: to be asked before it processes them. Doing it again changes nothing.
+    Raises Unavailable, DataError where the lake is damaged near by; that need not keep a run from processing them."""
     index, keys = read_index(job.lake), sorted(partitions)
     damaged: list[str] = []
     for type_name, back in _came_back(job, keys).items():
@@ -61,22 +61,9 @@ def write_late_alerts(job: Job, replay_id: str, partitions: Iterable[str] = ()) 
             except DataError as error:  # the other types are well
                 damaged.append(f"{type_name}: {error}")
     if damaged:
-        raise DataError("\n".join(damaged))
+        raise DataError("what would have fired, had it been good when it came, is not known:\n" + "\n".join(damaged))
     (row,) = job.warehouse.rows("SELECT count(*) AS n FROM late_alerts WHERE replay_id = :id", id=replay_id)
     return int(row["n"])
-
-
-def before_processing(job: Job, run_id: str, batches: Iterable[Batch], say: Callable[[str], None]) -> int:
-    """As write_late_alerts, of what a run is about to process: values come back by any run over their partition, once
-    the spec is mended. Damage in the lake near by is said, and holds up nobody: the run tells it of its own."""
-    try:
-        found = write_late_alerts(job, run_id, (key for batch in batches for key in batch.partitions))
-    except DataError as error:
-        say(f"what the values that come back would have fired is not known: {error}")
-        return 0
-    if found:
-        say(f"alerts that would have fired: {found:,}; `weir quarantine alerts` shows them")
-    return found
 
 
 def _came_back(job: Job, keys: list[str]) -> dict[str, Back]:

@@ -91,12 +91,12 @@ def wait_until_said_in_the_lake(settings: Settings, after: Offsets, seconds: flo
     lake = Lake(settings.lake)
     deadline = time.monotonic() + seconds
     while True:
-        last = {place: lake.last_manifest(*place) for place in after}
-        behind = {place: offset for place, offset in after.items() if (m := last[place]) is None or m.last_offset < offset - 1}
+        landed = {place: -1 if (last := lake.last_manifest(*place)) is None else last.last_offset for place in after}
+        behind = sorted(place for place, offset in after.items() if landed[place] < offset - 1)
         if not behind:
             return
         if time.monotonic() > deadline:
-            raise Unavailable(f"transitions of alerts did not land in {seconds:.0f} s: {sorted(behind)}")
+            raise Unavailable(f"transitions of alerts did not land in {seconds:.0f} s: {behind}")
         time.sleep(POLL_SECONDS)
 
 

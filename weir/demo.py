@@ -182,7 +182,12 @@ def run(
         "recording": str(recording) if recording else None,
         "simulators": summaries,
         "told": messages,
-        "differences": [*differences(summaries, found), *untold, *messages["different"], *_unproven(audit, said.total())],
+        "differences": [
+            *differences(summaries, found),
+            *untold,
+            *messages["different"],
+            *_unproven(audit, said.total()),
+        ],
     }
 
 
@@ -261,11 +266,12 @@ def _wait_until_bridged(ends: Callable[[], Any], start: Any, published: int, set
 
 def _unproven(audit: Mapping[str, int], said: int) -> list[str]:
     """Where the audit is not of all that was said, or found something else."""
-    found = [f"audit: {said:,} transitions on Kafka, {audit['published']:,} audited"] if audit["published"] < said else []
-    if audit["same"] != audit["published"] or audit["different"]:
+    published, same, different = audit["published"], audit["same"], audit["different"]
+    found = [f"audit: {said:,} transitions on Kafka, {published:,} audited"] if published < said else []
+    if same != published or different:
         found.append(
-            f"audit: {audit['same']:,} of {audit['published']:,} transitions are what the rules say, and"
-            f" {audit['different']:,} differ; see the table parity_differences"
+            f"audit: {same:,} of {published:,} transitions are what the rules say, {different:,} differ;"
+            " see the table parity_differences"
         )
     return found
 
