@@ -226,9 +226,8 @@ def test_where_nobody_looks(inbox: Inbox) -> None:
     inbox.drop("a.csv", csv("x", 1), folder="weather_sation")
     (inbox.path / "loose.csv").write_text("x")
     said = inbox.weir("inbox", "take", code=1).stdout
-    assert (
-        "weather_sation/a.csv: unknown_type: no device type 'weather_sation'; did you mean 'weather_station'?" in said
-    )
+    assert "weather_sation/a.csv: unknown_type: no device type 'weather_sation' that files may be of" in said
+    assert "; did you mean 'weather_station'?" in said
     assert "loose.csv: no_folder:" in said
     assert (inbox.path / "loose.csv").exists()
 
