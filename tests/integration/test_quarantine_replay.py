@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -147,6 +148,28 @@ def test_a_row_of_a_file_comes_back_where_its_device_stands(ground: Ground, stac
     assert replay(ground.job, Filter(), "row").letters == {TYPE: 1}
     (reading,) = ground.written(start)
     assert (reading.device_id, reading.site) == (device, "mast")
+
+
+def test_a_row_of_a_file_with_several_metrics_comes_back_whole(ground: Ground) -> None:
+    """As a reading for each, where messages of the type carry one each; all of them have to land."""
+    shutil.copy(CHECKOUT / "fleet" / "types" / "room_node.yaml", ground.types)
+    ground.mend("", "")
+    topic = ground.job.catalog.type("room_node").topic
+    row = {"device_id": f"s{ground.first}", "event_time": HOUR.isoformat(), "site": "room-1", "co2": 500, "light": 9}
+    letter = {
+        "reason": "retired_device", "mqtt_topic": "file/room_node/a.csv:2", "received_at": HOUR,
+        "system": "occupancy", "device_type": "room_node", "payload": json.dumps(row).encode(),
+    }  # fmt: skip
+    ground.lake.land_rejects([letter], HOUR)
+    found = replay(ground.job, Filter(), f"row-{ground.first}")
+    sent = [r for r in readings(ground.settings, topic) if decode_reading(r.value).device_id == row["device_id"]]
+    assert sorted(str(decode_reading(r.value).values) for r in sent) == ["{'co2': 500.0}", "{'light': 9.0}"]
+    (at,) = ground.job.warehouse.rows(
+        "SELECT to_topic, to_offset || more_offsets AS offsets FROM quarantine_replays WHERE kafka_offset = :first",
+        first=ground.first,
+    )
+    assert (at["to_topic"], at["offsets"]) == (topic, [r.offset for r in sent])
+    assert found.ends == {f"{topic}/{sent[0].partition}": sent[-1].offset + 1}
 
 
 def test_a_kill_between_kafka_and_the_table_gives_it_twice_at_most(
