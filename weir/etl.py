@@ -86,6 +86,7 @@ def run_through(job: "Job", run_id: str, request: "Request", say: Callable[[str]
             late_alerts = write_late_alerts(job, run_id, [key for batch in batches for key in batch.partitions])
         except DataError as error:  # is no reason not to load
             unknown = error
+            say(str(error))
         _process(job, run_id, batches, say)
         figures = {"run_id": run_id, "late_alerts": late_alerts, **job.finish(run_id)}
     except WeirError as error:

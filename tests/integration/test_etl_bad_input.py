@@ -109,6 +109,25 @@ def test_a_file_that_goes_bad_after_it_was_validated(
     assert keys(run(job, "r2")[0]) == {KEY}
 
 
+def test_a_file_that_is_gone_near_by_keeps_nobody_from_loading(job: Job, lake: SmallLake) -> None:
+    """A spec was mended, and a late file lets a value come back: what it would have fired cannot be known without the
+    readings of the hour before, and the run says so once it has loaded all."""
+    weather = job.catalog.type("weather_station")
+    for hour in (0, 3600):
+        lake.land(weather, [{"device_id": "1", **at(hour), "temperature": 70.0}])
+    run(job, "r1")
+    (path,) = lake.lake.files("raw/system=weather/type=weather_station/v=1/date=2026-11-22/hour=03")
+    Path(lake.lake.path(path)).unlink()
+    again = mend(job, "weather_station", "range: [-40, 60]", "range: [-40, 80]")
+    lake.land(weather, [{"device_id": "1", **at(3630), "temperature": 20.0}])
+    with pytest.raises(DataError, match=f"(?s)^what would have fired, .* is not known:\n.*{path}"):
+        run_through(again, "r2", Request(), lambda _: None)
+    (row,) = again.warehouse.rows("SELECT partition, status, valid FROM ledger WHERE run_id = 'r2'")
+    assert (row["partition"], row["status"], row["valid"]) == ("weather/weather_station/2026-11-22T04", "loaded", 2)
+    (ended,) = again.warehouse.rows("SELECT status FROM etl_runs WHERE run_id = 'r2'")
+    assert ended["status"] == "succeeded"
+
+
 def test_a_version_that_is_gone(job: Job, lake: SmallLake) -> None:
     """A spec was put back to an older version: what newer readings carry, it does not know."""
     weather = job.catalog.type("weather_station")

@@ -23,7 +23,6 @@ from etl.replay import Replay, has_landed, replay
 from etl.run import Job, Request
 from fleet.channels import REJECTED, RETURNED, mark_of
 from fleet.dead_letter import DeadLetter, encode_dead_letter
-from fleet.errors import DataError
 from fleet.reading import decode_reading
 from fleet.settings import CHECKOUT, Settings
 from stack.stack import Stack
@@ -31,7 +30,6 @@ from tests.command import command
 from tests.integration.logs import readings
 from tests.integration.processes import Process, wait_for
 from tests.integration.small_lake import SmallLake
-from weir.etl import run_through
 
 pytestmark = pytest.mark.stack
 SettingsFor = Callable[[str], Settings]
@@ -298,26 +296,6 @@ def test_alerts_of_values_that_an_ordinary_run_lets_come_back(ground: Ground) ->
     assert write_late_alerts(ground.job, f"late-{ground.first}", batch.partitions) == 1
     (late,) = ground.job.warehouse.rows("SELECT * FROM late_alerts WHERE device_id = :device", device=device)
     assert (late["fired_at"], late["resolved_at"]) == (hour + timedelta(seconds=10), hour + timedelta(seconds=20))
-
-
-def test_a_file_that_is_gone_near_by_keeps_nobody_from_loading(ground: Ground) -> None:
-    """What would have fired cannot be known then, and the run says so when it has loaded all."""
-    spec, device = ground.job.catalog.type(TYPE), f"n{ground.first}"
-    before, hour = HOUR + timedelta(hours=6), HOUR + timedelta(hours=7)
-    ground.lake.offsets[spec.topic, 0] = ground.first
-    for at in (before, hour):
-        ground.lake.land(spec, [{"device_id": device, "event_time": at, "temperature": 70.0}])
-    run(ground.job, f"first-{ground.first}")
-    (gone,) = Path(ground.settings.home).rglob(f"hour={before:%H}/*.parquet")
-    gone.unlink()
-    ground.mend("range: [-40, 60]", "range: [-40, 80]")
-    ground.lake.land(spec, [{"device_id": device, "event_time": hour + timedelta(seconds=30), "temperature": 20.0}])
-    with pytest.raises(DataError, match=f"(?s)is not known:.*{gone.name}"):
-        run_through(ground.job, f"late-{ground.first}", Request(), lambda _: None)
-    (loaded,) = ground.job.warehouse.rows(
-        "SELECT status, valid FROM ledger WHERE run_id = :run", run=f"late-{ground.first}"
-    )
-    assert (loaded["status"], loaded["valid"]) == ("loaded", 2)
 
 
 def test_the_command_brings_it_through_kafka_landing_and_the_job(
