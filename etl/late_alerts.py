@@ -52,9 +52,10 @@ def write_late_alerts(job: Job, replay_id: str, partitions: Iterable[str] = ()) 
     and of the values of `partitions` that are still held back there and are good now. These come back by any run over
     their partition, once the spec is mended: to be asked before it processes them. Doing it again changes nothing.
     Raises Unavailable, DataError where the lake is damaged near by; that need not keep a run from processing them."""
-    index, keys = read_index(job.lake), sorted(partitions)
-    damaged: list[str] = []
-    for type_name, back in _came_back(job, keys).items():
+    keys, damaged = sorted(partitions), list[str]()
+    came_back = _came_back(job, keys)
+    index = read_index(job.lake) if came_back else LakeIndex({})
+    for type_name, back in came_back.items():
         if (spec := job.catalog.types.get(type_name)) is not None:
             try:
                 _examine(job, index, spec, back, replay_id, keys)
