@@ -1,6 +1,6 @@
 """Data files of the lake as Arrow tables and Spark frames, with what the files promise checked."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING
@@ -33,8 +33,10 @@ def _for_spark(urls: list[str]) -> list[str]:
     return [f"s3a://{url.removeprefix('s3://')}" if url.startswith("s3://") else url for url in urls]
 
 
-def arrow_tables(lake: Lake, spec: DeviceType, partition: PartitionFiles) -> Iterator[pa.Table]:
-    """Each file as a table with the type's present columns.
+def arrow_tables(
+    lake: Lake, spec: DeviceType, partition: PartitionFiles, dictionaries: Sequence[str] = ()
+) -> Iterator[pa.Table]:
+    """Each file as a table with the type's present columns, some of its texts as dictionaries: a number a row.
 
     A metric that no reading of a file carried may be missing in it, and is null: the type may have got it later. Raises
     DataError where a file is not what its manifest and its place say: unreadable, other columns, types or units,
@@ -43,14 +45,14 @@ def arrow_tables(lake: Lake, spec: DeviceType, partition: PartitionFiles) -> Ite
     schema = arrow_schema(columns(spec))
     for file in partition.files:
         _check_version(spec, file)
-        table = read_table(lake, file)
+        table = read_table(lake, file, dictionaries)
         with _damage_told(lake, file):
             _check_units(table.schema, spec, file)
             _check_columns(table.schema, schema, file, current=file.version == spec.version)
             _check_carried(table, schema, file)
             _check_times(table, partition.partition, file)
         arrays = [table[f.name] if f.name in table.column_names else pa.nulls(table.num_rows, f.type) for f in schema]
-        yield pa.Table.from_arrays(arrays, schema=schema)
+        yield pa.table(arrays, names=schema.names)
 
 
 REJECTS_AT_ONCE = 64
@@ -78,11 +80,13 @@ def reject_batches(
 RESTORE = "put the file back from a copy of the lake; until then its partition stays as it was last loaded"
 
 
-def read_table(lake: Lake, file: DataFile) -> pa.Table:
+def read_table(lake: Lake, file: DataFile, dictionaries: Sequence[str] = ()) -> pa.Table:
     """As it is. Raises DataError where it is not there, no Parquet, or has another number of rows."""
     data = _bytes(lake, file)
     with _damage_told(lake, file):
-        table = pq.read_table(pa.BufferReader(data), partitioning=None, page_checksum_verification=True)
+        table = pq.read_table(
+            pa.BufferReader(data), partitioning=None, read_dictionary=dictionaries, page_checksum_verification=True
+        )
         _check_rows(table.num_rows, lake, file)
     return table
 
@@ -138,11 +142,18 @@ def _check_columns(found: pa.Schema, wanted: pa.Schema, file: DataFile, current:
         if place < 0:
             if field.type != pa.float64():
                 raise DataError(f"{file.path}: column {field.name!r} is missing")
-        elif found.field(place).type != field.type:
+        elif _plain(found.field(place).type) != field.type:
             raise DataError(f"{file.path}: column {field.name!r} is {found.field(place).type}, expected {field.type}")
     extra = sorted(set(found.names) - set(wanted.names))
     if extra and current:
         raise DataError(f"{file.path}: column {extra[0]!r} is none of version {file.version} of the type")
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Without dictionaries."""
+    if pa.types.is_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _check_carried(table: pa.Table, wanted: pa.Schema, file: DataFile) -> None:
