@@ -4,21 +4,22 @@ Three promises, kept for each kind of store: a data file is durable and whole be
 manifest appears whole or not at all; of two writers of the same manifest one wins and the other is told.
 """
 
-import os
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from io import BytesIO
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from connections import hdfs_store
+from connections.local_store import LocalStore
+from connections.store import Store
 from fleet.errors import ConfigurationError, DataError, Unavailable
 from fleet.lake_layout import LANDED, MANIFEST_PATH, ColumnType, manifest_folder, manifest_path
 from fleet.manifest import DataFile, Manifest, decode_manifest, encode_manifest
+from fleet.settings import Settings
 
 ARROW_TYPES: dict[ColumnType, pa.DataType] = {
     "string": pa.string(),
@@ -31,11 +32,6 @@ ARROW_TYPES: dict[ColumnType, pa.DataType] = {
     "binary": pa.binary(),
     "bool": pa.bool_(),
 }
-TEMPORARY = ".tmp-"
-"""First characters of a file that is being written; no reader takes it, the sweep removes it."""
-WEBHDFS_PORT = 9870
-
-
 UNIT = b"unit"
 """In the metadata of a column: what the values are in."""
 
@@ -52,32 +48,36 @@ def arrow_schema(columns: Mapping[str, ColumnType], units: Mapping[str, str] | N
 
 
 class Lake:
-    """`uri` is `file:///…`, `hdfs://namenode[:port]/…` (spoken over WebHDFS, port 9870) or `s3://bucket/…`.
-    All paths are relative to it."""
+    """`uri` is `file:///…`, `hdfs://[user@]namenode[:port]/…` (the port is Spark's; we speak WebHDFS) or
+    `s3://bucket/…`. All paths are relative to it."""
 
-    def __init__(self, uri: str, **options: Any):
-        self.uri = uri.rstrip("/")
-        parts = urlsplit(self.uri)
+    def __init__(self, uri: str, webhdfs_port: int = hdfs_store.PORT):
+        parts = urlsplit(uri.rstrip("/"))
         self.scheme = parts.scheme or "file"
+        host = parts.netloc.rpartition("@")[2]
+        self.uri = f"{self.scheme}://{host}{parts.path}"
+        self.root = parts.path
+        self._store: Store
         if self.scheme == "file":
-            self.fs, self.root = fsspec.filesystem("file"), parts.path
-        elif self.scheme == "hdfs":
-            options.setdefault("user", parts.username or os.environ.get("HADOOP_USER_NAME") or os.environ.get("USER"))
-            options.setdefault("port", WEBHDFS_PORT)
-            self.fs, self.root = fsspec.filesystem("webhdfs", host=parts.hostname, **options), parts.path or "/"
-        elif self.scheme == "s3":
-            try:
-                self.fs = fsspec.filesystem("s3", use_listings_cache=False, **options)
-            except ImportError as error:
-                raise ConfigurationError(
-                    f"WEIR_LAKE_URI={uri} needs the package s3fs; install it beside Weir"
-                ) from error
-            self.root = parts.netloc + parts.path
-        else:
+            self._store = LocalStore(parts.path)
+        elif self.scheme not in ("hdfs", "s3"):
             raise ConfigurationError(f"WEIR_LAKE_URI={uri}: a lake is file://, hdfs:// or s3://, not {parts.scheme}://")
+        elif not host:
+            kind = "NameNode" if self.scheme == "hdfs" else "bucket"
+            raise ConfigurationError(f"WEIR_LAKE_URI={uri} names no {kind}: {self.scheme}://{kind.lower()}/folder")
+        elif self.scheme == "hdfs":
+            self._store = hdfs_store.HdfsStore(str(parts.hostname), parts.path, parts.username, webhdfs_port)
+        else:
+            from connections.s3_store import S3Store  # the AWS SDK takes 0.3 s to import
+
+            self._store = S3Store(host, parts.path)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Lake":
+        return cls(settings.lake, settings.webhdfs_port)
 
     def path(self, relative: str) -> str:
-        """The full path, without scheme, as the file system of this lake wants it."""
+        """The full path, without scheme; of a lake on this machine, where a file is."""
         return f"{self.root.rstrip('/')}/{relative}" if relative else self.root
 
     def url(self, relative: str) -> str:
@@ -96,116 +96,46 @@ class Lake:
 
     def write(self, relative: str, data: bytes | memoryview) -> None:
         """Whole and durable when this returns. Raises Unavailable where the store does not take it: full, or away."""
-        try:
-            if self.scheme == "file":
-                temporary = self._write_local(relative, data)
-                temporary.replace(self.path(relative))
-                _sync_folder(temporary.parent)
-            elif self.scheme == "hdfs":
-                temporary_path = self._write_hdfs(relative, data)
-                self.fs.rm(self.path(relative)) if self.fs.exists(self.path(relative)) else None
-                self._rename_hdfs(temporary_path, self.path(relative))
-            else:
-                self.fs.pipe_file(self.path(relative), bytes(data))
-        except (OSError, RuntimeError) as error:
-            raise self._unavailable(relative, error) from error
+        with self._there(relative):
+            self._store.write(relative, data)
 
     def put_if_absent(self, relative: str, data: bytes) -> bool:
         """Writes the file whole and durable, unless there is one: then False, and nothing is changed."""
-        try:
-            if self.scheme == "file":
-                return self._link_local(relative, data)
-            if self.scheme == "hdfs":
-                # CREATE with overwrite=false shows an empty file before its content; a rename to a name that is
-                # taken fails as a whole.
-                temporary = self._write_hdfs(relative, data)
-                if self._rename_hdfs(temporary, self.path(relative)):
-                    return True
-                self.fs.rm(temporary)
-                return False
-            return self._put_s3(relative, data)
-        except (OSError, RuntimeError) as error:
-            raise self._unavailable(relative, error) from error
-
-    def _write_local(self, relative: str, data: bytes | memoryview) -> Path:
-        target = Path(self.path(relative))
-        _make_folder(target.parent)
-        temporary = target.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        return temporary
-
-    def _link_local(self, relative: str, data: bytes) -> bool:
-        temporary = self._write_local(relative, data)
-        try:
-            os.link(temporary, self.path(relative))
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink()
-        _sync_folder(temporary.parent)
-        return True
-
-    def _write_hdfs(self, relative: str, data: bytes | memoryview) -> str:
-        target = self.path(relative)
-        folder = target.rpartition("/")[0]
-        self.fs.makedirs(folder, exist_ok=True)
-        temporary = f"{folder}/{TEMPORARY}{uuid.uuid4().hex}"
-        with self.fs.open(temporary, "wb") as file:
-            file.write(bytes(data))
-        return temporary
-
-    def _rename_hdfs(self, source: str, target: str) -> bool:
-        return bool(self.fs._call("RENAME", method="put", path=source, destination=target).json()["boolean"])
-
-    def _put_s3(self, relative: str, data: bytes) -> bool:
-        try:
-            self.fs.pipe_file(self.path(relative), data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if "PreconditionFailed" in str(error) or "pre-conditions" in str(error):
-                return False
-            raise
-        return True
+        with self._there(relative):
+            return self._store.put_if_absent(relative, data)
 
     # Reading
 
     def read(self, relative: str) -> bytes:
         """Raises FileNotFoundError where there is no such file, Unavailable where the store does not answer."""
-        try:
-            return bytes(self.fs.cat_file(self.path(relative)))
-        except FileNotFoundError:
-            raise
-        except (OSError, RuntimeError) as error:
-            raise self._unavailable(relative, error) from error
+        with self._there(relative, FileNotFoundError):
+            return self._store.read(relative)
+
+    def signed_address(self, relative: str) -> str | None:
+        """Where whoever has it can read the file by HTTP, for an hour; None where Spark can read it by itself."""
+        with self._there(relative):
+            return self._store.signed_address(relative)
 
     def names(self, folder: str) -> list[str]:
         """Names in a folder, sorted; none where there is no such folder."""
         try:
-            if self.scheme == "file":
-                return sorted(os.listdir(self.path(folder)))  # noqa: PTH208 - a folder may hold 10^5 manifests
-            listed = self.fs.ls(self.path(folder), detail=False)
+            with self._there(folder, FileNotFoundError):
+                return sorted(self._store.names(folder))
         except FileNotFoundError:
             return []
-        except (OSError, RuntimeError) as error:
-            raise self._unavailable(folder, error) from error
-        return sorted(path.rstrip("/").rpartition("/")[2] for path in listed)
 
     def files(self, folder: str) -> list[str]:
         """Every file below a folder, at any depth, as paths relative to the lake; sorted."""
         try:
-            found = self.fs.find(self.path(folder))
+            with self._there(folder, FileNotFoundError):
+                return sorted(self._store.files(folder))
         except FileNotFoundError:
             return []
-        prefix = len(self.path("")) + (0 if self.path("").endswith("/") else 1)
-        return sorted(path[prefix:] for path in found)
+
+    def modified(self, relative: str) -> datetime:
+        """When it was written; raises as read."""
+        with self._there(relative, FileNotFoundError):
+            return self._store.modified(relative)
 
     def manifest_names(self, topic: str, partition: int, after: int | None = None) -> list[str]:
         """Paths of the manifests of one Kafka partition, those only whose first offset is greater than `after`."""
@@ -261,29 +191,17 @@ class Lake:
         """Removes files that no manifest names. Returns how many were there."""
         removed = 0
         for relative in paths:
-            try:
-                self.fs.rm_file(self.path(relative))
+            with suppress(FileNotFoundError), self._there(relative, FileNotFoundError):
+                self._store.remove(relative)
                 removed += 1
-            except FileNotFoundError:
-                continue
         return removed
 
-    def _unavailable(self, relative: str, error: Exception) -> Unavailable:
-        return Unavailable(f"the lake does not take or give {self.url(relative)}: {error}")
-
-
-def _make_folder(folder: Path) -> None:
-    """With all above it, each durable in the folder that holds it."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    @contextmanager
+    def _there(self, relative: str, *expected: type[OSError]) -> Iterator[None]:
+        """What goes wrong with the store is Unavailable, but for what the caller expects."""
+        try:
+            yield
+        except expected:
+            raise
+        except OSError as error:
+            raise Unavailable(f"the lake does not take or give {self.url(relative)}: {error}") from error

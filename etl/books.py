@@ -64,7 +64,7 @@ def read_books(settings: Settings, system: str | None, now: datetime) -> Books:
     catalog = load_catalog(settings.types_dir)
     systems = [catalog.system(system)] if system else [*catalog.systems.values()]
     topics = [*(s.topic for s in systems), REJECTED_TOPIC]
-    lake, warehouse = Lake(settings.lake), Warehouse.of(settings)
+    lake, warehouse = Lake.of(settings), Warehouse.of(settings)
     index = read_index(lake)
     index = type(index)({key: found for key, found in index.manifests.items() if key[0] in topics})
     ends = kafka_end_offsets(settings, topics) if settings.kafka_user else {}

@@ -59,7 +59,7 @@ class Job:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.catalog: Catalog = load_catalog(settings.types_dir)
-        self.lake = Lake(settings.lake)
+        self.lake = Lake.of(settings)
         self.warehouse = Warehouse.of(settings)
         self._seen: tuple[str, LakeIndex] | None = None
 

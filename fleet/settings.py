@@ -55,7 +55,9 @@ class Settings(BaseModel):
     db_url: SecretStr = SecretStr("")
     """SQLAlchemy URL of the warehouse, `postgresql+psycopg2://user:password@host:port/database`."""
     lake_uri: str = ""
-    """`file:///…`, `hdfs://…` or `s3://…`; empty means the folder `lake` in `home`."""
+    """`file:///…`, `hdfs://namenode:8020/…` or `s3://bucket/…`; empty means the folder `lake` in `home`."""
+    webhdfs_port: int = 9870
+    """Where the NameNode of an `hdfs://` lake speaks WebHDFS: all but Spark goes by that."""
 
     spark_remote: SecretStr = SecretStr("")
     """Spark Connect, `sc://localhost:PORT/;token=…`; empty means a session of our own on `spark_master`."""

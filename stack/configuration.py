@@ -22,7 +22,7 @@ from stack.ports import LOOPBACK, Ports
 from stack.programs import Program, on_this_machine, open_files, own_name
 from stack.render import rendered
 
-KEPT = ("WEIR_LAKE_URI", "WEIR_TYPES_DIR", "WEIR_SPARK_MASTER", "WEIR_INBOX")
+KEPT = ("WEIR_LAKE_URI", "WEIR_WEBHDFS_PORT", "WEIR_TYPES_DIR", "WEIR_SPARK_MASTER", "WEIR_INBOX")
 """Settings that every role needs alike: given at set-up, they are written into the env files, and stay there until
 others (or empty ones) are given."""
 _DECIDED_HERE = (

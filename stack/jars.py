@@ -56,16 +56,21 @@ def proxy_options(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def ivy_module(jars: Iterable[Jar]) -> str:
-    lines = [
-        f"  <dependency org={quoteattr(j.group)} name={quoteattr(j.artifact)} rev={quoteattr(j.version)}"
-        ' transitive="false" conf="default->default"/>'
-        for j in jars
-    ]
     return (
-        '<ivy-module version="2.0">\n <info organisation="weir" module="native"/>\n'
+        '<ivy-module version="2.0" xmlns:m="http://ant.apache.org/ivy/extra">\n'
+        ' <info organisation="weir" module="native"/>\n'
         ' <configurations><conf name="default"/></configurations>\n <dependencies>\n'
-        + "\n".join(lines) + "\n </dependencies>\n</ivy-module>\n"
+        + "\n".join(map(_dependency, jars)) + "\n </dependencies>\n</ivy-module>\n"
     )  # fmt: skip
+
+
+def _dependency(jar: Jar) -> str:
+    named = f"  <dependency org={quoteattr(jar.group)} name={quoteattr(jar.artifact)} rev={quoteattr(jar.version)}"
+    named += ' transitive="false" conf="default->default"'
+    if not jar.classifier:
+        return f"{named}/>"
+    artifact = f'<artifact name={quoteattr(jar.artifact)} type="jar" m:classifier={quoteattr(jar.classifier)}/>'
+    return f"{named}>{artifact}</dependency>"
 
 
 def ivy_settings(mirror: str | None) -> str:
@@ -102,7 +107,7 @@ def resolve(jars: Iterable[Jar], java_home: Path) -> dict[Jar, Path]:
     command: list[str | Path] = [
         java, "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1", f"-Duser.home={scratch}", *proxy_options(),
         "-cp", ivy_jar(), "org.apache.ivy.Main", "-settings", scratch / "ivysettings.xml", "-cache", scratch / "cache",
-        "-ivy", scratch / "ivy.xml", "-retrieve", f"{scratch}/jars/[artifact]-[revision].[ext]",
+        "-ivy", scratch / "ivy.xml", "-retrieve", f"{scratch}/jars/[artifact]-[revision](-[classifier]).[ext]",
         "-types", "jar", "bundle",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)

@@ -29,10 +29,11 @@ class Jar:
     artifact: str
     version: str
     sha256: str
+    classifier: str = ""
 
     @property
     def file_name(self) -> str:
-        return f"{self.artifact}-{self.version}.jar"
+        return f"{self.artifact}-{self.version}{self.classifier and '-' + self.classifier}.jar"
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ def parse(text: str, source: str = "native.lock") -> Pins:
             if words[0] == "deb":
                 debs.append(Deb(*words[1:]))
             elif words[0] == "jar":
-                group, artifact, version = words[2].split(":")
-                jars.append(Jar(words[1], group, artifact, version, words[3]))
+                group, artifact, version, *classifier = words[2].split(":")
+                jars.append(Jar(words[1], group, artifact, version, words[3], *classifier))
             else:
                 raise ValueError(words[0])
         except (TypeError, ValueError, IndexError):
@@ -74,5 +75,7 @@ def read(path: Path = LOCK) -> Pins:
 def render(pins: Pins) -> str:
     lines = ["# Written by `make lock-native`. What the native parts are made of; the format is told in stack/pins.py."]
     lines += [f"deb {d.architecture} {d.name} {d.version} {d.sha256}" for d in pins.debs]
-    lines += [f"jar {j.set} {j.group}:{j.artifact}:{j.version} {j.sha256}" for j in pins.jars]
+    for j in pins.jars:
+        coordinates = ":".join(filter(None, (j.group, j.artifact, j.version, j.classifier)))
+        lines.append(f"jar {j.set} {coordinates} {j.sha256}")
     return "\n".join(lines) + "\n"

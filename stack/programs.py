@@ -69,7 +69,15 @@ def everything(environ: Mapping[str, str]) -> tuple[str, ...]:
 # A desktop's and a container's environment hold much that a server must not depend on.
 PASSED_ON = ("PATH", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy",
              "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "JDK_JAVA_OPTIONS")  # fmt: skip
-PASSED_ON_PREFIXES = ("AWS_", "HADOOP_", "SPARK_MASTER", "AIRFLOW__")
+PASSED_ON_PREFIXES = ("SPARK_MASTER", "AIRFLOW__")
+LAKE_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "landing": ("AWS_", "HADOOP_"),
+    "airflow-scheduler": ("AWS_", "HADOOP_"),
+    "spark": ("HADOOP_",),
+}
+"""Program → what it is told besides, as it writes or reads the lake; the scheduler runs the batch's tasks."""
+AWS_FILES = {"AWS_SHARED_CREDENTIALS_FILE": "credentials", "AWS_CONFIG_FILE": "config"}
+"""Variable → the file in the user's ~/.aws, which programs with a HOME of their own do not find."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,16 @@ def base_environment(layout: Layout, environ: Mapping[str, str]) -> dict[str, st
         "SPT_NOENV": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def lake_environment(name: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The user's keys and settings of S3 and HDFS, for the programs that open the lake."""
+    prefixes = LAKE_PREFIXES.get(name, ())
+    told = {k: v for k, v in environ.items() if k.startswith(prefixes)} if prefixes else {}
+    if "AWS_" in prefixes:
+        folder = Path(environ.get("HOME") or "~").expanduser() / ".aws"
+        told |= {k: str(folder / file) for k, file in AWS_FILES.items() if k not in told and (folder / file).is_file()}
+    return told
 
 
 def jvm(prefix: Prefix, layout: Layout, heap: str, archive: str | None = None) -> list[str | Path]:

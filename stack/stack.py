@@ -85,7 +85,7 @@ class Stack:
         return [self._program(name) for name in self.services]
 
     def _program(self, name: str) -> programs.Program:
-        base = programs.base_environment(self.layout, self.environ)
+        base = programs.base_environment(self.layout, self.environ) | programs.lake_environment(name, self.environ)
         match name:
             case "kafka":
                 program = programs.kafka(self.layout, self.prefix)

@@ -67,7 +67,7 @@ class Landing:
         self.settings = settings
         self._newcomers = Newcomers(settings.types_dir)
         self.topics = [*(s.topic for s in self._newcomers.catalog.systems.values()), REJECTED, TRANSITIONS]
-        self.lake = Lake(settings.lake)
+        self.lake = Lake.of(settings)
         self._buffers: dict[TopicPartition, Buffer] = {}
         self._retry_at: dict[TopicPartition, float] = {}
         """Partitions whose flush failed, and when to try again; they are paused until it succeeds."""

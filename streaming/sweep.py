@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 
-from connections.lake import TEMPORARY, Lake
+from connections.lake import Lake
+from connections.store import TEMPORARY
 from fleet.lake_layout import ALERTS, LANDED, REJECTED, manifest_path
 
 FOLDERS = ("raw", REJECTED, ALERTS, LANDED)
@@ -19,7 +20,7 @@ def sweep(lake: Lake, now: datetime, min_age: timedelta = MIN_AGE) -> list[str]:
     named = lru_cache(maxsize=10_000)(lambda manifest: files_of(lake, manifest))  # one manifest names many files
     orphans = [
         path for folder in FOLDERS for path in lake.files(folder)
-        if is_orphan(path, named) and now - modified(lake, path) >= min_age
+        if is_orphan(path, named) and now - lake.modified(path) >= min_age
     ]  # fmt: skip
     lake.sweep(orphans)
     return orphans
@@ -39,11 +40,7 @@ def is_orphan(path: str, named: Callable[[str], frozenset[str]]) -> bool:
 
 def files_of(lake: Lake, manifest: str) -> frozenset[str]:
     """None where there is no such manifest."""
-    if not lake.fs.exists(lake.path(manifest)):
+    try:
+        return frozenset(file.path for file in lake.manifest(manifest).files)
+    except FileNotFoundError:
         return frozenset()
-    return frozenset(file.path for file in lake.manifest(manifest).files)
-
-
-def modified(lake: Lake, path: str) -> datetime:
-    moment: datetime = lake.fs.modified(lake.path(path))
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -37,7 +37,7 @@ def show(
         alert |= _acknowledgement(warehouse, alert["alert_id"])
     finally:
         warehouse.close()
-    lake, topic = Lake(settings.lake), _topic(settings, alert["system"])
+    lake, topic = Lake.of(settings), _topic(settings, alert["system"])
     for transition in transitions:
         transition["source"] = {
             "topic": topic,

@@ -47,7 +47,7 @@ def outcome(
     live, tried, ids = _chosen(catalog, rule, type_name)
     truths = None if truth is None else read_truths(truth, tried, ids)
     warehouse = Warehouse.of(settings)
-    past = Past.of(Lake(settings.lake), warehouse, catalog, live, tried, live)
+    past = Past.of(Lake.of(settings), warehouse, catalog, live, tried, live)
     warehouse.close()
     found = _of_rules(backtest(past, tried, window, warm_up), ids)
     compared = None

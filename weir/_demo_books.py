@@ -87,7 +87,7 @@ def count_on_kafka(settings: Settings, start: Offsets, end: Offsets) -> tuple[Co
 def wait_until_landed(settings: Settings, end: Offsets, seconds: float) -> None:
     """Until every reading and dead letter before `end` is in a manifest; heartbeats behind the last of them land
     when landing finds it worth a file. Raises Unavailable saying how far landing came."""
-    lake = Lake(settings.lake)
+    lake = Lake.of(settings)
     deadline = time.monotonic() + seconds
     while True:
         landed = {key: 0 if (last := lake.last_manifest(*key)) is None else last.last_offset + 1 for key in end}

@@ -1,6 +1,7 @@
 """The servers, on ports of their own, for all integration tests; down before the end-to-end tests begin."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tests.integration.batch_runs import STRICT, TABLES
 from tests.integration.processes import Process
 from tests.integration.registry_log import TYPES
 from tests.integration.small_lake import SmallLake
+from tests.integration.store_servers import STORES, Place
 
 
 @pytest.fixture(scope="package")
@@ -45,6 +47,16 @@ def stack() -> Iterator[Stack]:
 def settings_for(stack: Stack) -> Callable[[str], Settings]:
     """The settings of a role (operator, registry, bridge, landing, live, batch, simulator) on the tests' stack."""
     return stack.settings
+
+
+@pytest.fixture(scope="package")
+def places() -> Iterator[dict[str, Place]]:
+    """Where a lake may lie besides this machine: each kind of store, with its servers."""
+    with ExitStack() as held:
+        home = held.enter_context(own_home())
+        home.mkdir()
+        yield {name: held.enter_context(made(home)) for name, made in STORES.items()}
+    assert marked(home) == []
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,10 @@ def test_kill_9_at_random_moments(settings_for: SettingsFor, tmp_path: Path) -> 
     check(lake, operator, ends(operator))
 
 
-def caught_up(lake: Lake, settings: Settings) -> bool:
+def caught_up(lake: Lake, settings: Settings, topics: Sequence[str] = TOPICS) -> bool:
     """All that makes a row; heartbeats alone wait for some minutes."""
     at = landed(lake)
-    return all(at.get((r.topic, r.partition), 0) > r.offset for r in records(settings, *TOPICS) if is_a_row(r))
+    return all(at.get((r.topic, r.partition), 0) > r.offset for r in records(settings, *topics) if is_a_row(r))
 
 
 def is_a_row(record: Any) -> bool:
@@ -125,7 +126,7 @@ def check(lake: Lake, operator: Settings, end: dict[tuple[str, int], int]) -> No
         for manifest in manifests:
             assert manifest.missing == 0
             for file in manifest.files:
-                found = parquet.read_table(lake.path(file.path), partitioning=None).to_pylist()
+                found = parquet.read_table(BytesIO(lake.read(file.path))).to_pylist()
                 assert len(found) == file.rows
                 for row in found:
                     at = (row["kafka_topic"], row["kafka_partition"], row["kafka_offset"])

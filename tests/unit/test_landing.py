@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from kafka import TopicPartition
 from pyarrow import parquet
 
-from connections.lake import TEMPORARY, Lake
+from connections.lake import Lake
+from connections.store import TEMPORARY
 from etl.lake_index import read_index
 from fleet.catalog import load_catalog
 from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, REJECTED, RETURNED, TRANSITIONS
