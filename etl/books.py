@@ -65,8 +65,7 @@ def read_books(settings: Settings, system: str | None, now: datetime) -> Books:
     systems = [catalog.system(system)] if system else [*catalog.systems.values()]
     topics = [*(s.topic for s in systems), REJECTED_TOPIC]
     lake, warehouse = Lake(settings.lake), Warehouse.of(settings)
-    index = read_index(lake)
-    index = type(index)({key: found for key, found in index.manifests.items() if key[0] in topics})
+    index = read_index(lake, topics=topics)
     ends = kafka_end_offsets(settings, topics) if settings.kafka_user else {}
     oldest = {t.type: now - t.retention.rollups for t in catalog}
     oldest[REJECTED] = min(oldest.values(), default=now)
@@ -113,7 +112,7 @@ def _seq_gaps(lake: Lake, partitions: dict[str, PartitionFiles]) -> dict[str, Se
     for p in partitions.values():
         if p.partition.type == REJECTED:
             continue
-        for file in p.files:
+        for file in p.to_read:
             table = pq.read_table(
                 pa.BufferReader(lake.read(file.path)), columns=["device_id", "seq"], partitioning=None
             )

@@ -1,6 +1,6 @@
 """Data files of the lake as Arrow tables and Spark frames, with what the files promise checked."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING
@@ -33,18 +33,20 @@ def _for_spark(urls: list[str]) -> list[str]:
     return [f"s3a://{url.removeprefix('s3://')}" if url.startswith("s3://") else url for url in urls]
 
 
-def arrow_tables(lake: Lake, spec: DeviceType, partition: PartitionFiles) -> Iterator[pa.Table]:
-    """Each file as a table with the type's present columns.
+def arrow_tables(
+    lake: Lake, spec: DeviceType, partition: PartitionFiles, read: Callable[[DataFile], pa.Table] | None = None
+) -> Iterator[pa.Table]:
+    """Each file as a table with the type's present columns. `read`: as read_table, which is used where it is None.
 
     A metric that no reading of a file carried may be missing in it, and is null: the type may have got it later. Raises
     DataError where a file is not what its manifest and its place say: unreadable, other columns, types or units,
     another number of rows, or times outside the partition; and where its version is newer than the type.
     """
     schema = arrow_schema(columns(spec))
-    for file in partition.files:
+    for file in partition.to_read:
         _check_version(spec, file)
-        table = read_table(lake, file)
-        with _damage_told(lake, file):
+        table = read(file) if read else read_table(lake, file)
+        with damage_told(lake, file):
             _check_units(table.schema, spec, file)
             _check_columns(table.schema, schema, file, current=file.version == spec.version)
             _check_carried(table, schema, file)
@@ -62,17 +64,17 @@ def reject_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Dead letters in small batches, with these columns, file by file. Raises DataError as arrow_tables."""
     schema, wanted = arrow_schema(REJECTED_COLUMNS), list(names)
-    for file in partition.files:
-        data = _bytes(lake, file)
-        with _damage_told(lake, file):
+    for file in partition.to_read:
+        data = content_of(lake, file)
+        with damage_told(lake, file):
             found = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-            _check_rows(found.metadata.num_rows, lake, file)
+            check_rows(found.metadata.num_rows, lake, file)
             _check_columns(found.schema_arrow, schema, file, current=True)
             read = 0
             for batch in found.iter_batches(REJECTS_AT_ONCE, columns=wanted):
                 read += batch.num_rows
                 yield batch.select(wanted)
-            _check_rows(read, lake, file)
+            check_rows(read, lake, file)
 
 
 RESTORE = "put the file back from a copy of the lake; until then its partition stays as it was last loaded"
@@ -80,14 +82,14 @@ RESTORE = "put the file back from a copy of the lake; until then its partition s
 
 def read_table(lake: Lake, file: DataFile) -> pa.Table:
     """As it is. Raises DataError where it is not there, no Parquet, or has another number of rows."""
-    data = _bytes(lake, file)
-    with _damage_told(lake, file):
+    data = content_of(lake, file)
+    with damage_told(lake, file):
         table = pq.read_table(pa.BufferReader(data), partitioning=None, page_checksum_verification=True)
-        _check_rows(table.num_rows, lake, file)
+        check_rows(table.num_rows, lake, file)
     return table
 
 
-def _bytes(lake: Lake, file: DataFile) -> bytes:
+def content_of(lake: Lake, file: DataFile) -> bytes:
     try:
         return lake.read(file.path)
     except FileNotFoundError:
@@ -95,7 +97,7 @@ def _bytes(lake: Lake, file: DataFile) -> bytes:
 
 
 @contextmanager
-def _damage_told(lake: Lake, file: DataFile) -> Iterator[None]:
+def damage_told(lake: Lake, file: DataFile) -> Iterator[None]:
     """Of bytes that are there. Arrow tells damage as its own error, as the system's where a codec finds it, or as none
     until a name is asked for."""
     try:
@@ -105,7 +107,7 @@ def _damage_told(lake: Lake, file: DataFile) -> Iterator[None]:
         raise DataError(f"{lake.url(file.path)} is no Parquet file that can be read: {told}; {RESTORE}") from error
 
 
-def _check_rows(found: int, lake: Lake, file: DataFile) -> None:
+def check_rows(found: int, lake: Lake, file: DataFile) -> None:
     if found != file.rows:
         raise DataError(f"{lake.url(file.path)} has {found:,} rows, its manifest says {file.rows:,}")
 
