@@ -44,6 +44,20 @@ class Outcome:
     bytes_after: int = 0
     problem: str = ""
 
+    def __str__(self) -> str:
+        what = f"{self.partition} v{self.version}: {self.files_before:,} files"
+        if self.problem:
+            return f"{what} stay: {self.problem}"
+        made = f" → {self.files_after:,}, {self.bytes_after:,} bytes" if self.files_after else ""
+        return f"{what}, {self.bytes_before:,} bytes{made}"
+
+
+def summed(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """Of those that were done, or are to be."""
+    done = [one for one in outcomes if not one.problem]
+    names = ("files_before", "files_after", "bytes_before", "bytes_after")
+    return {"partitions": len(done), **{name: sum(getattr(one, name) for one in done) for name in names}}
+
 
 def compact(lake: Lake, now: datetime, system: str | None = None, dry_run: bool = False) -> Iterator[Outcome]:
     """Of each partition that has settled and has many small files, oldest first; `system` None is all. One whose files

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from connections.lake import UNIT, Lake, arrow_schema
 from etl.lake_index import PartitionFiles
 from fleet.errors import DataError
-from fleet.lake_layout import REJECTED_COLUMNS, Partition, columns
+from fleet.lake_layout import COMPACTED_FILE, REJECTED_COLUMNS, Partition, columns
 from fleet.manifest import DataFile
 from fleet.spec import DeviceType
 
@@ -93,7 +93,8 @@ def content_of(lake: Lake, file: DataFile) -> bytes:
     try:
         return lake.read(file.path)
     except FileNotFoundError:
-        raise DataError(f"{lake.url(file.path)} is in a manifest and not in the lake; {RESTORE}") from None
+        by = "compaction record" if COMPACTED_FILE.match(file.path.rpartition("/")[2]) else "manifest"
+        raise DataError(f"{lake.url(file.path)} is in a {by} and not in the lake; {RESTORE}") from None
 
 
 @contextmanager
