@@ -1,5 +1,5 @@
-"""Small files of the lake become few: their rows are written again in order of their place in Kafka's log, read back, and
-only then named by a compaction record, which is the commit. etl.lake_tidy removes what nobody reads any more.
+"""Small files of the lake become few: their rows are written again in order of their place in Kafka's log, read back,
+and only then named by a compaction record, which is the commit. etl.lake_tidy removes what nobody reads any more.
 
 Which files are replaced, and what readers make of the record, is in fleet/compaction.py.
 """
@@ -34,7 +34,8 @@ ORDER = ("kafka_topic", "kafka_partition", "kafka_offset")
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one partition and spec version; `problem`: why nothing was changed."""
+    """Of one partition and spec version. `left`: why nothing was changed; `damaged`: as a file is not what it should
+    be."""
 
     partition: str
     version: int
@@ -42,19 +43,20 @@ class Outcome:
     bytes_before: int
     files_after: int = 0
     bytes_after: int = 0
-    problem: str = ""
+    left: str = ""
+    damaged: bool = False
 
     def __str__(self) -> str:
         what = f"{self.partition} v{self.version}: {self.files_before:,} files"
-        if self.problem:
-            return f"{what} stay: {self.problem}"
+        if self.left:
+            return f"{what} stay: {self.left}"
         made = f" → {self.files_after:,}, {self.bytes_after:,} bytes" if self.files_after else ""
         return f"{what}, {self.bytes_before:,} bytes{made}"
 
 
 def summed(outcomes: Iterable[Outcome]) -> dict[str, int]:
     """Of those that were done, or are to be."""
-    done = [one for one in outcomes if not one.problem]
+    done = [one for one in outcomes if not one.left]
     names = ("files_before", "files_after", "bytes_before", "bytes_after")
     return {"partitions": len(done), **{name: sum(getattr(one, name) for one in done) for name in names}}
 
@@ -93,18 +95,24 @@ def _done(lake: Lake, records: Compactions, files: PartitionFiles, made: Plan, n
     written: list[Compacted] = []
     try:
         after = list(_compacted(lake, files, made, now, written))
-        if not is_worth_it(len(made.sources), len(after)):
-            raise DataError(f"its {len(made.sources)} small files would be {len(after)}: their columns or sizes differ")
     except DataError as error:
-        lake.sweep(entry.file.path for entry in written if entry.file)
-        return replace(before, problem=str(error))
+        _remove(lake, written)
+        return replace(before, left=str(error), damaged=True)
+    if not is_worth_it(len(made.sources), len(after)):
+        _remove(lake, written)
+        return replace(before, left=f"they would be {len(after)}, as their sizes, columns or units differ")
     # A landed file that would stand alone stays as it is, and is no part of the record.
     entries = [*made.kept, *(entry for entry in after if not _is_landed(entry))]
     if not records.commit(Compaction(made.partition, made.version, made.number, micros(now) // 1000, entries)):
         # What was written is swept when it is old: a store that answers twice may have taken this very record.
-        return replace(before, problem="another compaction of it was faster")
+        return replace(before, left="another was faster")
     number, size = _files(after)
     return replace(before, files_after=number, bytes_after=size)
+
+
+def _remove(lake: Lake, written: Iterable[Compacted]) -> None:
+    """What no record names, nor will."""
+    lake.sweep(entry.file.path for entry in written if entry.file)
 
 
 def _is_landed(entry: Compacted) -> bool:

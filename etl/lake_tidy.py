@@ -1,5 +1,5 @@
-"""What of the lake nobody reads any more goes: landed files that a compaction record has replaced or expired, records that
-a later one has, and compacted files that no record names. All a GRACE later, and each step again if it was broken off."""
+"""What of the lake nobody reads any more goes: landed files that a compaction record has replaced or expired, records
+that a later one has, and compacted files that no record names. All a GRACE later, and again where it was broken off."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """Files as they landed, one at a time, wherever their rows are now: for who reads in order of arrival.
 
-A compacted file has its rows in order of their place in Kafka's log, in small row groups, so that those of one landed file
-are found without the others.
+A compacted file has its rows in order of their place in Kafka's log, in small row groups, so that those of one landed
+file are found without the others.
 """
 
 from collections.abc import Mapping

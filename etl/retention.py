@@ -86,6 +86,6 @@ def _commit(records: Compactions, files: PartitionFiles, version: int, now: date
 
 
 def _forget(warehouse: Warehouse, keys: list[str]) -> None:
-    """What the ledger has of them; their rollups are gone already, as these are kept no longer than the lake's files."""
+    """What the ledger has of them. Their rollups are gone already: these are kept no longer than the lake's files."""
     with warehouse.transaction() as c:
         c.execute(text("DELETE FROM ledger WHERE partition = ANY(:keys)"), {"keys": keys})

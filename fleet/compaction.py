@@ -1,12 +1,13 @@
-"""A compaction record says where the rows of landed files are now: in fewer, larger files, or, of expired ones, nowhere.
+"""A compaction record says where the rows of landed files are now: in fewer, larger files, or, if expired, nowhere.
 
-Manifests and the files that they name stay what they are: which readings landed. Beside them stand, for each partition and
-spec version, records with rising numbers, each created only if absent and each covering all that the one before it
+Manifests and the files that they name stay what they are: which readings landed. Beside them stand, for each partition
+and spec version, records with rising numbers, each created only if absent and each covering all that the one before it
 covered, so that the last alone says what holds. What nobody needs any more is deleted a `GRACE` later.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
+from itertools import pairwise
 
 import msgspec
 
@@ -14,8 +15,9 @@ from fleet.lake_layout import place_of
 from fleet.manifest import DataFile
 
 GRACE = timedelta(days=1)
-"""How long files stay after the record that replaced them: longer than any run, which ends after six hours, so that who
-has looked at the lake finds what was there. Nor is a file that no record names swept earlier: it may be in the making."""
+"""How long files stay after the record that replaced them: longer than any run, which ends after six hours, so that
+who has looked at the lake finds what was there. Nor is a file that no record names swept earlier: it may be in the
+making."""
 MAX_ROWS = 500_000
 """Of a compacted file: what a Spark task is to have at once. A file with half of it is large, and is left as it is."""
 MAX_BYTES = 32 * 1024 * 1024
@@ -86,8 +88,8 @@ def in_force(records: Iterable[Compaction], seen: Collection[str]) -> tuple[list
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Of one partition and version. `sources` are to be one or a few files, each with what it covers, itself where it has
-    landed; `kept` stand in the next record as they do in the last."""
+    """Of one partition and version. `sources` are to be one or a few files, each with what it covers, itself where it
+    has landed; `kept` stand in the next record as they do in the last."""
 
     partition: str
     version: int
@@ -118,7 +120,7 @@ def is_worth_it(before: int, after: int) -> bool:
 def outlived(records: Sequence[Compaction], before_ms: int) -> Iterator[Compaction]:
     """Those of a partition and version that nobody reads by any more: the next one was written before then. `records`:
     the newest first."""
-    for newer, record in zip(records, records[1:], strict=False):
+    for newer, record in pairwise(records):
         if newer.at_ms <= before_ms:
             yield record
 

@@ -19,7 +19,7 @@ def compact() -> dict[str, int]:
     for one in outcomes(job_of_task().lake, datetime.now(UTC), None if system == "all" else system):
         done.append(one)
         print(one)
-        if one.problem:
+        if one.damaged:
             problems.append(str(one))
     if problems:
         raise DataError("\n".join(problems))

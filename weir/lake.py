@@ -44,7 +44,7 @@ def compact(
         typer.echo(json.dumps({"partitions": [asdict(one) for one in done], **figures, "damaged": tidied.problems}))
     else:
         typer.echo("\n".join([*tidied.problems, lines(figures)]))
-    if tidied.problems or any(one.problem for one in done):
+    if tidied.problems or any(one.damaged for one in done):
         raise typer.Exit(1)
 
 
