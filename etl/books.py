@@ -1,5 +1,6 @@
 """All the books at once, for people: every topic, every partition of a system, what is not yet processed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -106,7 +107,7 @@ def _mqtt_drops(settings: Settings) -> MqttDrops:
     return MqttDrops(dropped, "" if dropped is not None else "it does not say")
 
 
-def _seq_gaps(lake: Lake, partitions: dict[str, PartitionFiles]) -> dict[str, SeqGaps]:
+def _seq_gaps(lake: Lake, partitions: Mapping[str, PartitionFiles]) -> dict[str, SeqGaps]:
     """Two columns of each file; types whose devices do not count are left out."""
     by_type: dict[str, list[pa.Table]] = {}
     for p in partitions.values():
