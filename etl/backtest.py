@@ -166,7 +166,7 @@ def _arrivals(past: Past, manifests: Iterable[Manifest], span: Span) -> Iterator
         streams = []
         for spec in past.types:
             of_type = [f for f in by_partition(manifest.files).values() if f.partition.type == spec.type]
-            tables = [table for files in of_type for table in arrow_tables(past.lake, spec, files, landed.table)]
+            tables = [table for files in of_type for table in arrow_tables(past.lake, spec, files, read=landed.table)]
             if tables:
                 streams.append(arrivals_of(pa.concat_tables(tables).sort_by("kafka_offset"), spec.type, spec.version))
         for arrival in merge(*streams, key=lambda a: a.offset):

@@ -44,7 +44,7 @@ def curated(spec: DeviceType, folder: Path = FOLDER) -> list[dict[str, Any]]:
     except msgspec.MsgspecError as error:
         raise ConfigurationError(f"{path}: {error}; etl/curated.py shows one that is right") from error
     for number, expectation in enumerate(suite.expectations, 1):
-        for column in _columns(expectation):
+        for column in asked_columns(expectation.kwargs):
             if column not in columns(spec):
                 raise ConfigurationError(
                     f"{path}: expectation {number}, {expectation.type}: {spec.type} has no column"
@@ -67,6 +67,7 @@ def is_about_values(expectation: Mapping[str, Any]) -> bool:
     return expectation["type"] in ABOUT_VALUES and "mostly" not in expectation["kwargs"]
 
 
-def _columns(expectation: Expectation) -> list[Any]:
-    found = [expectation.kwargs[name] for name in COLUMN_ARGUMENTS if name in expectation.kwargs]
+def asked_columns(kwargs: Mapping[str, Any]) -> list[Any]:
+    """The columns that an expectation with these arguments is about."""
+    found = [kwargs[name] for name in COLUMN_ARGUMENTS if name in kwargs]
     return [column for given in found for column in (given if isinstance(given, list) else [given])]

@@ -36,9 +36,9 @@ class Derived:
     bad_readings: pa.Table
 
 
-MAX_TASK_ROWS = 500_000
-"""Rows that one Spark task is to have: half a second, and 250 MB of its Python worker. A device's rows of one partition
-are never divided, so the largest of these may be more."""
+MAX_TASK_ROWS = 1_000_000
+"""Rows that one Spark task is to have: a second, and 400 MB of its Python worker. A device's rows of one partition are
+never divided, so the largest of these may be more."""
 
 
 def derive(

@@ -5,6 +5,7 @@ Results and pages are files under `<home>/validations` and `<home>/data-docs`; t
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import shutil
@@ -74,6 +75,7 @@ class Validator:
             warnings.simplefilter("ignore")
             import great_expectations as gx
             from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+        _match_categories_once()
         self._gx = gx
         config = DataContextConfig(
             store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
@@ -102,7 +104,7 @@ class Validator:
         checkpoint = self._checkpoints.get(name) or self._add(name, suite)
         run = self._gx.RunIdentifier(run_name=run_name)
         # Builders of the same site, such as mapped tasks, take turns: each rewrites the index from all results.
-        with _locked(self._docs / ".lock"), warnings.catch_warnings():
+        with _locked(self._docs / ".lock"), warnings.catch_warnings(), _lazy_copies():
             warnings.simplefilter("ignore")
             result = checkpoint.run(batch_parameters={"dataframe": frame}, run_id=run)
             self._prune(name)
@@ -150,6 +152,41 @@ def _without(package: str) -> Iterator[None]:
     finally:
         if absent:
             del sys.modules[package]
+
+
+@functools.cache
+def _match_categories_once() -> None:
+    """Great Expectations' own metric makes a text of each row and searches that, a third of a validation; of a column
+    of categories it is enough to search each category."""
+    from great_expectations.execution_engine import PandasExecutionEngine
+    from great_expectations.expectations.metrics import ColumnValuesMatchRegex
+    from great_expectations.expectations.metrics.map_metric_provider import (
+        ColumnMapMetricProvider,
+        column_condition_partial,
+    )
+
+    # It warns of what takes the place of its own, at the definition.
+    logging.getLogger("great_expectations.expectations.registry").setLevel(logging.ERROR)
+
+    class OfCategories(ColumnMapMetricProvider):
+        condition_metric_name = ColumnValuesMatchRegex.condition_metric_name
+        condition_value_keys = ColumnValuesMatchRegex.condition_value_keys
+
+        @column_condition_partial(engine=PandasExecutionEngine)
+        def _pandas(cls, column: "pd.Series[Any]", regex: str, **_: Any) -> "pd.Series[bool]":
+            if column.dtype != "category":
+                return column.astype(str).str.contains(regex)
+            matches = column.cat.categories.astype(str).str.contains(regex)
+            return type(column)(matches[column.cat.codes], index=column.index)  # there are no nulls among them
+
+
+@contextlib.contextmanager
+def _lazy_copies() -> Iterator[None]:
+    """Great Expectations filters the whole frame for each expectation, of which mostly nothing is filtered out."""
+    import pandas as pd
+
+    with pd.option_context("mode.copy_on_write", True):
+        yield
 
 
 def _folder(path: Path) -> dict[str, str]:

@@ -104,12 +104,12 @@ def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str, past: Past = N
         return _derive(rows.combine_chunks(), metrics, grain, past)
 
 
-def _derive(rows: pa.Table, metrics: Sequence[Metric], grain: str, past: Past) -> dict[str, pa.Table]:
-    rows = _in_order(rows)
-    device, event = _codes(rows["device_id"]), _micros(rows["event_time"])
+def _derive(table: pa.Table, metrics: Sequence[Metric], grain: str, past: Past) -> dict[str, pa.Table]:
+    device, event = _codes(table["device_id"]), _micros(table["event_time"])
     starts = _floor(event, UNITS[grain])
-    rows = rows.append_column("starts_at", _moments(starts))
-    values = {m.name: _finite(rows[m.name]) for m in metrics}
+    rows = _Ordered(table.append_column("starts_at", _moments(starts)), _order(table, device, event))
+    device, event, starts = device[rows.order], event[rows.order], starts[rows.order]
+    values = {m.name: _finite(table[m.name])[rows.order] for m in metrics}
 
     copies = _copies(rows, values, _numbered(device, event))
     fresh = ~copies
@@ -126,7 +126,8 @@ def _derive(rows: pa.Table, metrics: Sequence[Metric], grain: str, past: Past) -
 
     series, buckets = _numbered(device, starts), _Buckets(rows, device, event)
     first = np.flatnonzero(np.diff(series, prepend=-1))
-    known_as = [*zip(rows["device_id"].take(first).to_pylist(), _floor(starts[first], "D").tolist(), strict=True)]
+    ids = rows.at(first, ("device_id",))["device_id"].to_pylist()
+    known_as = [*zip(ids, _floor(starts[first], "D").tolist(), strict=True)]
     rollups: list[pa.Table] = []
     anomalies: list[pa.Table] = []
     bad_values: list[pa.Table] = []
@@ -145,24 +146,34 @@ def _derive(rows: pa.Table, metrics: Sequence[Metric], grain: str, past: Past) -
         for kind, (places, score, low, high) in found.items():
             unusual[places] = True
             columns = {"value": value[places], "score": score, "low": low, "high": high}
-            anomalies.append(_rows_at(places, rows.select(OF_ANOMALY), columns, metric=m.name, kind=kind))
+            anomalies.append(_beside(rows.at(places, OF_ANOMALY), columns, metric=m.name, kind=kind))
         rollups += buckets.rollups(m.name, value, good, unusual)
         places, _, low, high = _beyond(value, np.flatnonzero(bad[m.name]), m.low, m.high)
         columns = {"value": value[places], "low": low, "high": high}
-        bad_values.append(_rows_at(places, rows.select(IDENTITY), columns, metric=m.name))
+        bad_values.append(_beside(rows.at(places, IDENTITY), columns, metric=m.name))
     return {
-        "counts": _counts(starts, _integers(rows["spec_version"]), counted),
+        "counts": _counts(starts, _integers(table["spec_version"])[rows.order], counted),
         "rollups": pa.concat_tables(rollups),
         "anomalies": pa.concat_tables(anomalies),
         "bad_values": pa.concat_tables(bad_values),
-        "bad_readings": _rows_at(np.flatnonzero(quarantined), rows.select(IDENTITY), {}),
+        "bad_readings": rows.at(np.flatnonzero(quarantined), IDENTITY),
     }
 
 
-def _in_order(rows: pa.Table) -> pa.Table:
-    """By device, time and Kafka position."""
+@dataclass(frozen=True)
+class _Ordered:
+    """Rows by device, time and Kafka position. A column is put in order for those rows of which it is asked."""
+
+    table: pa.Table
+    order: np.ndarray
+
+    def at(self, places: np.ndarray, names: Sequence[str]) -> pa.Table:
+        return self.table.select(names).take(self.order[places])
+
+
+def _order(rows: pa.Table, device: np.ndarray, event: np.ndarray) -> np.ndarray:
     position = (_codes(rows["kafka_topic"]), _integers(rows["kafka_offset"]), _integers(rows["kafka_partition"]))
-    return rows.take(np.lexsort((*position, _micros(rows["event_time"]), _codes(rows["device_id"]))))
+    return np.lexsort((*position, event, device))
 
 
 def _counts(starts: np.ndarray, version: np.ndarray, counted: Mapping[str, np.ndarray]) -> pa.Table:
@@ -173,10 +184,10 @@ def _counts(starts: np.ndarray, version: np.ndarray, counted: Mapping[str, np.nd
     return pa.table({"starts_at": _moments(found), "spec_version": newest, **columns})
 
 
-def _copies(rows: pa.Table, values: Mapping[str, np.ndarray], moment: np.ndarray) -> np.ndarray:
+def _copies(rows: _Ordered, values: Mapping[str, np.ndarray], moment: np.ndarray) -> np.ndarray:
     """True for duplicates. Only rows that share device and time (`moment`) with another are looked at."""
     candidates = np.flatnonzero(np.bincount(moment)[moment] > 1)
-    shared = rows.select(["seq", "carried", "kafka_timestamp"]).take(candidates)
+    shared = rows.at(candidates, ("seq", "carried", "kafka_timestamp"))
     null = pc.is_null(shared["seq"]).to_numpy()
     # 0.0 and -0.0 are equal, and so are two values that are not known.
     bits = [np.where(null, v[candidates] + 0.0, 0.0).view(np.int64) for v in values.values()]
@@ -274,10 +285,10 @@ def _medians_and_deviations(x: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, n
 class _Buckets:
     """Of every grain. They are runs of the rows, once these are put by site: a device may move within a bucket."""
 
-    def __init__(self, rows: pa.Table, device: np.ndarray, event: np.ndarray):
-        site = _codes(rows["site"])
+    def __init__(self, rows: _Ordered, device: np.ndarray, event: np.ndarray):
+        site = _codes(rows.table["site"])[rows.order]
         self._order = np.argsort(device * (site.max() + 1) + site, kind="stable")
-        self._rows = rows.select(["starts_at", "device_id", "site"])
+        self._rows = rows
         device, site, event = device[self._order], site[self._order], event[self._order]
         self._starts = {grain: _floor(event, unit) for grain, unit in GRAINS.items()}
         self._number = {grain: _numbered(device, site, starts) for grain, starts in self._starts.items()}
@@ -294,28 +305,24 @@ class _Buckets:
             mean = _runs(np.add, shifted, first) / n
             squares = _runs(np.add, (shifted - np.repeat(mean, n)) ** 2, first)
             columns = {
-                "metric": pa.repeat(metric, len(n)), "grain": pa.repeat(grain, len(n)),
                 "bucket": _moments(self._starts[grain][kept[first]]),
                 "count": n, "mean": x[first] + mean,
                 "min": _runs(np.minimum, x, first), "max": _runs(np.maximum, x, first),
                 "stddev": pa.array(np.sqrt(squares / (n - 1)), mask=n < 2), "last": x[first + n - 1],
                 "anomalies": _runs(np.add, anomalous, first),
             }  # fmt: skip
-            yield _beside(self._rows.take(places[first]), columns)
+            of = self._rows.at(places[first], ("starts_at", "device_id", "site"))
+            yield _beside(of, columns, metric=metric, grain=grain)
 
 
 def _runs(reduce: np.ufunc, x: np.ndarray, first: np.ndarray) -> np.ndarray:
     return reduce.reduceat(x, first) if len(x) else x
 
 
-def _rows_at(places: np.ndarray, rows: pa.Table, columns: Mapping[str, np.ndarray], **texts: str) -> pa.Table:
-    """Those rows, beside columns of as many."""
-    same = {name: pa.repeat(text, len(places)) for name, text in texts.items()}
-    return _beside(rows.take(places), {**same, **columns})
-
-
-def _beside(table: pa.Table, columns: Mapping[str, "np.ndarray | pa.Array"]) -> pa.Table:
-    for name, column in columns.items():
+def _beside(table: pa.Table, columns: Mapping[str, "np.ndarray | pa.Array"], **texts: str) -> pa.Table:
+    """With columns of as many rows, and of texts that are the same in all."""
+    same = {name: pa.repeat(text, table.num_rows) for name, text in texts.items()}
+    for name, column in {**same, **columns}.items():
         table = table.append_column(name, pa.array(column) if isinstance(column, np.ndarray) else column)
     return table
 
@@ -330,7 +337,8 @@ def _codes(column: pa.ChunkedArray) -> np.ndarray:
 
 def _sets(column: pa.ChunkedArray) -> np.ndarray:
     """Lists of names as numbers, equal where their sets of names are."""
-    encoded = pc.fill_null(pc.binary_join(column.combine_chunks(), ","), "\0").dictionary_encode()
+    texts = column.combine_chunks().cast(pa.list_(pa.string()))
+    encoded = pc.fill_null(pc.binary_join(texts, ","), "\0").dictionary_encode()
     known: dict[tuple[str, ...], int] = {}
     sets = [tuple(sorted(set(text.split(",")))) for text in encoded.dictionary.to_pylist()]
     return np.array([known.setdefault(one, len(known)) for one in sets])[encoded.indices.to_numpy()]

@@ -23,7 +23,7 @@ MINUTE = (
     "site string, device_id string, metric string, bucket timestamp, mean double, min double, max double, last double"
 )
 """What `minutes` gives, as Spark's DDL."""
-TEXTS = ["device_id", "site", "kafka_topic"]
+TEXTS = ["device_id", "site", "kafka_topic", "carried.list.element"]
 """Read as dictionaries: a number a row."""
 CHUNK_ROWS = 200_000
 """Rows that the kernel gets at once, where that many devices sent them: 150 MB."""

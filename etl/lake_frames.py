@@ -1,6 +1,6 @@
 """Data files of the lake as Arrow tables and Spark frames, with what the files promise checked."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING
@@ -34,9 +34,14 @@ def _for_spark(urls: list[str]) -> list[str]:
 
 
 def arrow_tables(
-    lake: Lake, spec: DeviceType, partition: PartitionFiles, read: Callable[[DataFile], pa.Table] | None = None
+    lake: Lake,
+    spec: DeviceType,
+    partition: PartitionFiles,
+    dictionaries: Sequence[str] = (),
+    read: Callable[[DataFile], pa.Table] | None = None,
 ) -> Iterator[pa.Table]:
-    """Each file as a table with the type's present columns. `read`: as read_table, which is used where it is None.
+    """Each file as a table with the type's present columns, some of its texts as dictionaries: a number a row. `read`
+    instead of read_table.
 
     A metric that no reading of a file carried may be missing in it, and is null: the type may have got it later. Raises
     DataError where a file is not what its manifest and its place say: unreadable, other columns, types or units,
@@ -45,14 +50,14 @@ def arrow_tables(
     schema = arrow_schema(columns(spec))
     for file in partition.to_read:
         _check_version(spec, file)
-        table = read(file) if read else read_table(lake, file)
+        table = read(file) if read else read_table(lake, file, dictionaries)
         with damage_told(lake, file):
             _check_units(table.schema, spec, file)
             _check_columns(table.schema, schema, file, current=file.version == spec.version)
             _check_carried(table, schema, file)
             _check_times(table, partition.partition, file)
         arrays = [table[f.name] if f.name in table.column_names else pa.nulls(table.num_rows, f.type) for f in schema]
-        yield pa.Table.from_arrays(arrays, schema=schema)
+        yield pa.table(arrays, names=schema.names)
 
 
 REJECTS_AT_ONCE = 64
@@ -80,11 +85,13 @@ def reject_batches(
 RESTORE = "put the file back from a copy of the lake; until then its partition stays as it was last loaded"
 
 
-def read_table(lake: Lake, file: DataFile) -> pa.Table:
+def read_table(lake: Lake, file: DataFile, dictionaries: Sequence[str] = ()) -> pa.Table:
     """As it is. Raises DataError where it is not there, no Parquet, or has another number of rows."""
     data = content_of(lake, file)
     with damage_told(lake, file):
-        table = pq.read_table(pa.BufferReader(data), partitioning=None, page_checksum_verification=True)
+        table = pq.read_table(
+            pa.BufferReader(data), partitioning=None, read_dictionary=dictionaries, page_checksum_verification=True
+        )
         check_rows(table.num_rows, lake, file)
     return table
 
@@ -141,11 +148,18 @@ def _check_columns(found: pa.Schema, wanted: pa.Schema, file: DataFile, current:
         if place < 0:
             if field.type != pa.float64():
                 raise DataError(f"{file.path}: column {field.name!r} is missing")
-        elif found.field(place).type != field.type:
+        elif _plain(found.field(place).type) != field.type:
             raise DataError(f"{file.path}: column {field.name!r} is {found.field(place).type}, expected {field.type}")
     extra = sorted(set(found.names) - set(wanted.names))
     if extra and current:
         raise DataError(f"{file.path}: column {extra[0]!r} is none of version {file.version} of the type")
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Without dictionaries."""
+    if pa.types.is_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _check_carried(table: pa.Table, wanted: pa.Schema, file: DataFile) -> None:

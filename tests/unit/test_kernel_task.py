@@ -183,3 +183,11 @@ def test_who_reads_what(partitions: list[PartitionFiles], expected: list[tuple[s
 
 def test_a_huge_partition_is_read_as_often_as_there_are_shares_at_most() -> None:
     assert {part.shares for part in parts([partition(0, 1000)], most_rows=10)} == {MAX_SHARES}
+
+
+def test_names_that_files_number_differently() -> None:
+    """Two copies among readings of one device and moment, in files each with names of its own."""
+    files = [[reading(0, 0, a=1.0)], [reading(1, 0, b=1.0), reading(2, 0, b=1.0, a=1.0)], [reading(3, 0, a=1.0)]]
+    found = rows(task([parquet(file) for file in files]))
+    assert found == whole([row for file in files for row in file])
+    assert found["counts"][0]["duplicate"] == 1

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from connections.lake import Lake, arrow_schema
+from etl.kernel_task import TEXTS
 from etl.lake_frames import arrow_tables, reject_batches
 from etl.lake_index import PartitionFiles
 from fleet.catalog import load_catalog
@@ -84,3 +85,10 @@ def test_a_file_that_is_cut_anywhere(lake: Lake) -> None:
         path.write_bytes(data[:length])
         with pytest.raises(DataError, match="is no Parquet file that can be read"):
             read(lake, files)
+
+
+def test_texts_as_dictionaries_are_the_same(lake: Lake) -> None:
+    files = readings(lake)
+    (found,) = arrow_tables(lake, SPEC, files, TEXTS)
+    assert all(pa.types.is_dictionary(found.schema.field(name).type) for name in ("device_id", "site", "kafka_topic"))
+    assert found.to_pylist() == read(lake, files).to_pylist()
