@@ -19,7 +19,7 @@ GRACE = timedelta(days=1)
 who has looked at the lake finds what was there. Nor is a file that no record names swept earlier: it may be in the
 making."""
 MAX_ROWS = 500_000
-"""Of a compacted file: what a Spark task is to have at once. A file with half of it is large, and is left as it is."""
+"""Of a compacted file: half of what a Spark task has (etl.derive). A file with half of this is large, and is left."""
 MAX_BYTES = 32 * 1024 * 1024
 """As MAX_ROWS, in the lake: dead letters may be as large as a million readings."""
 LEAST_FILES = 8

@@ -39,9 +39,9 @@ def compact(
         if not as_json:
             typer.echo(one)
     tidied = Tidied() if dry_run else tidy(job.lake, now)
-    figures = {**summed(done), "deleted": tidied.landed + tidied.compacted}
+    figures = summed(done) if dry_run else {**summed(done), "deleted": tidied.landed + tidied.compacted}
     if as_json:
-        typer.echo(json.dumps({"partitions": [asdict(one) for one in done], **figures, "damaged": tidied.problems}))
+        typer.echo(json.dumps({**figures, "outcomes": [asdict(one) for one in done], "damaged": tidied.problems}))
     else:
         typer.echo("\n".join([*tidied.problems, lines(figures)]))
     if tidied.problems or any(one.damaged for one in done):
