@@ -6,6 +6,7 @@ file are found without the others.
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +17,7 @@ from connections.lake import Lake
 from etl.lake_frames import check_rows, content_of, damage_told, read_table
 from fleet.compaction import Compacted
 from fleet.errors import DataError
-from fleet.lake_layout import Place, manifest_path, place_of
+from fleet.lake_layout import SOURCE_COLUMNS, Place, manifest_path, place_of
 from fleet.manifest import DataFile
 
 OPEN_FILES, OPEN_GROUPS = 4, 8
@@ -76,34 +77,46 @@ class LandedFiles:
         record = self._records.last(partition, version)
         return {one.path: entry for entry in record.files for one in entry.covers} if record else {}
 
-    def _opened(self, file: DataFile) -> pq.ParquetFile:
-        data = content_of(self.lake, file)
-        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    def _opened(self, file: DataFile) -> "_Open":
+        content = pq.ParquetFile(pa.BufferReader(content_of(self.lake, file)), page_checksum_verification=True)
+        groups = (content.metadata.row_group(number) for number in range(content.metadata.num_row_groups))
+        return _Open(content, [_limits(group) for group in groups])
 
     def _read_group(self, file: DataFile, number: int) -> pa.Table:
-        return self._open(file).read_row_group(number)
+        return self._open(file).content.read_row_group(number)
 
     def _slice(self, file: DataFile, place: Place) -> pa.Table:
-        metadata = self._open(file).metadata
-        numbers = [n for n in range(metadata.num_row_groups) if _may_have(metadata.row_group(n), place)]
+        opened = self._open(file)
+        numbers = [number for number, limits in enumerate(opened.limits) if _may_have(limits, place)]
         found = [_rows_of(self._group(file, number), place) for number in numbers]
-        return pa.concat_tables(found) if found else self._open(file).schema_arrow.empty_table()
+        return pa.concat_tables(found) if found else opened.content.schema_arrow.empty_table()
 
 
-def _may_have(group: pq.RowGroupMetaData, place: Place) -> bool:
-    """By the least and the greatest value of three columns, as the file says them."""
-    limits = {
-        "kafka_topic": (place.topic, place.topic),
-        "kafka_partition": (place.partition, place.partition),
-        "kafka_offset": (place.first, place.last),
-    }
+class _Open(NamedTuple):
+    content: pq.ParquetFile
+    limits: list[dict[str, tuple[Any, Any]]]
+    """Of each row group: column → its least and its greatest value, where the file says them."""
+
+
+def _limits(group: pq.RowGroupMetaData) -> dict[str, tuple[Any, Any]]:
+    found = {}
     for number in range(group.num_columns):
         column = group.column(number)
-        wanted = limits.get(column.path_in_schema)
-        said = column.statistics if wanted else None
-        if wanted and said and said.has_min_max and (said.max < wanted[0] or wanted[1] < said.min):
-            return False
-    return True
+        if column.path_in_schema in SOURCE_COLUMNS and (said := column.statistics) and said.has_min_max:
+            found[column.path_in_schema] = said.min, said.max
+    return found
+
+
+def _may_have(limits: Mapping[str, tuple[Any, Any]], place: Place) -> bool:
+    wanted = (
+        ("kafka_topic", place.topic, place.topic),
+        ("kafka_partition", place.partition, place.partition),
+        ("kafka_offset", place.first, place.last),
+    )
+    return all(
+        column not in limits or (limits[column][0] <= last and first <= limits[column][1])
+        for column, first, last in wanted
+    )
 
 
 def _rows_of(table: pa.Table, place: Place) -> pa.Table:
