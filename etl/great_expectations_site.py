@@ -75,6 +75,8 @@ class Validator:
             warnings.simplefilter("ignore")
             import great_expectations as gx
             from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+
+            from etl.data_docs_views import Index, Page, view
         _match_categories_once()
         self._gx = gx
         config = DataContextConfig(
@@ -84,7 +86,8 @@ class Validator:
                     "class_name": "SiteBuilder",
                     "show_how_to_buttons": False,
                     "store_backend": _folder(self._docs),
-                    "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+                    "site_index_builder": {"class_name": "DefaultSiteIndexBuilder", "view": view(Index)},
+                    "site_section_builders": {name: {"view": view(Page)} for name in ("expectations", "validations")},
                 }
             },
             analytics_enabled=False,
