@@ -18,6 +18,7 @@ from connections.compactions import Compactions
 from connections.lake import Lake, arrow_schema
 from etl.backtest import Past, backtest
 from etl.compaction import compact, summed
+from etl.kernel_task import TEXTS
 from etl.lake_frames import arrow_tables, read_table, reject_batches
 from etl.lake_index import LakeIndex, read_index
 from etl.lake_tidy import Tidied, tidy
@@ -64,7 +65,7 @@ def table_of(lake: Lake, index: LakeIndex) -> list[tuple[Any, ...]]:
             letters = [row for batch in reject_batches(lake, files) for row in batch.to_pylist()]
             found += [(r["kafka_topic"], 0, r["kafka_offset"], r["reason"]) for r in letters]
             continue
-        for table in arrow_tables(lake, SPEC, files):
+        for table in arrow_tables(lake, SPEC, files, TEXTS):
             found += [
                 (
                     r["kafka_topic"],
