@@ -70,7 +70,7 @@ def reject_batches(
     """Dead letters in small batches, with these columns, file by file. Raises DataError as arrow_tables."""
     schema, wanted = arrow_schema(REJECTED_COLUMNS), list(names)
     for file in partition.to_read:
-        data = content_of(lake, file)
+        data = read_bytes(lake, file.path)
         with damage_told(lake, file):
             found = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             check_rows(found.metadata.num_rows, lake, file)
@@ -87,7 +87,7 @@ RESTORE = "put the file back from a copy of the lake; until then its partition s
 
 def read_table(lake: Lake, file: DataFile, dictionaries: Sequence[str] = ()) -> pa.Table:
     """As it is. Raises DataError where it is not there, no Parquet, or has another number of rows."""
-    data = content_of(lake, file)
+    data = read_bytes(lake, file.path)
     with damage_told(lake, file):
         table = pq.read_table(
             pa.BufferReader(data), partitioning=None, read_dictionary=dictionaries, page_checksum_verification=True
@@ -96,12 +96,13 @@ def read_table(lake: Lake, file: DataFile, dictionaries: Sequence[str] = ()) -> 
     return table
 
 
-def content_of(lake: Lake, file: DataFile) -> bytes:
+def read_bytes(lake: Lake, path: str) -> bytes:
+    """Of a file that a manifest or a compaction record names. Raises DataError where it is not there."""
     try:
-        return lake.read(file.path)
+        return lake.read(path)
     except FileNotFoundError:
-        by = "compaction record" if COMPACTED_FILE.match(file.path.rpartition("/")[2]) else "manifest"
-        raise DataError(f"{lake.url(file.path)} is in a {by} and not in the lake; {RESTORE}") from None
+        by = "compaction record" if COMPACTED_FILE.match(path.rpartition("/")[2]) else "manifest"
+        raise DataError(f"{lake.url(path)} is in a {by} and not in the lake; {RESTORE}") from None
 
 
 @contextmanager

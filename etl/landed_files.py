@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from connections.compactions import Compactions
 from connections.lake import Lake
-from etl.lake_frames import check_rows, content_of, damage_told, read_table
+from etl.lake_frames import check_rows, damage_told, read_bytes, read_table
 from fleet.compaction import Compacted
 from fleet.errors import DataError
 from fleet.lake_layout import SOURCE_COLUMNS, Place, manifest_path, place_of
@@ -78,7 +78,7 @@ class LandedFiles:
         return {one.path: entry for entry in record.files for one in entry.covers} if record else {}
 
     def _opened(self, file: DataFile) -> "_Open":
-        content = pq.ParquetFile(pa.BufferReader(content_of(self.lake, file)), page_checksum_verification=True)
+        content = pq.ParquetFile(pa.BufferReader(read_bytes(self.lake, file.path)), page_checksum_verification=True)
         groups = (content.metadata.row_group(number) for number in range(content.metadata.num_row_groups))
         return _Open(content, [_limits(group) for group in groups])
 
