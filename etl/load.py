@@ -4,13 +4,12 @@ A crash at any point leaves the old rows or the new. An advisory lock on the par
 the one that comes later with less (it looked at the lake earlier) leaves what is there.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 from sqlalchemy import Connection, text
 
+from connections.arrow_csv import csv_of
 from connections.warehouse import Warehouse, copy_csv, copy_rows
 from etl.derive import Derived
 from etl.lake_index import PartitionFiles
@@ -39,7 +38,8 @@ def load_readings(warehouse: Warehouse, spec: DeviceType, derived: Derived, run_
         fixed = {"system": spec.system, "type": spec.type}
         _copy_table(c, "rollups", derived.rollups, {**fixed, "spec_version": derived.spec_version})
         _copy_table(c, "anomalies", derived.anomalies, fixed)
-        copy_rows(c, "quarantine", QUARANTINE_COLUMNS, _quarantined(partition, spec, derived))
+        for what, found in _quarantined(spec, derived).items():
+            _copy_table(c, "quarantine", found, {**fixed, "partition": partition.key, "what": what})
         figures = {
             "anomalies": derived.anomalies.num_rows,
             "rollups": derived.rollups.num_rows,
@@ -146,30 +146,35 @@ def mark_failed(c: Connection, partition: Partition, reason: str, run_id: str) -
 
 
 def _copy_table(c: Connection, name: str, table: pa.Table, fixed: Mapping[str, object]) -> None:
-    """Arrow → CSV → COPY, without a Python object a cell. `fixed` columns have one value in all rows."""
+    """`fixed` columns have one value in all rows."""
     if table.num_rows == 0:
         return
-    table = table.drop_columns(["starts_at"])
-    columns: Sequence[str] = [*table.column_names, *fixed]
-    for value in fixed.values():
-        table = table.append_column(f"_{table.num_columns}", pa.repeat(pa.scalar(value), table.num_rows))
-    buffer = io.BytesIO()
-    pa_csv.write_csv(table, buffer, pa_csv.WriteOptions(include_header=False))
-    buffer.seek(0)
-    copy_csv(c, name, columns, buffer)
+    table = table.select([column for column in table.column_names if column != "starts_at"])
+    for column, value in fixed.items():
+        table = table.append_column(column, pa.repeat(pa.scalar(value), table.num_rows))
+    with csv_of(table) as csv:
+        copy_csv(c, name, table.column_names, csv)
 
 
-def _quarantined(partition: Partition, spec: DeviceType, derived: Derived):  # type: ignore[no-untyped-def]
-    def row(r, what, reason, detail, metric=None, value=None):  # type: ignore[no-untyped-def]
-        return (
-            r["event_time"], partition.key, what, reason, detail, spec.system, spec.type, r["site"], r["device_id"],
-            metric, value, r["seq"], r["spec_version"], r["kafka_topic"], r["kafka_partition"], r["kafka_offset"],
-            None, None, None, None,
-        )  # fmt: skip
+OF_QUARANTINED = ("site", "device_id", "seq", "spec_version", "kafka_topic", "kafka_partition", "kafka_offset")
 
-    for r in derived.bad_values.to_pylist():
-        unit = spec.metrics[r["metric"]].unit
-        detail = f"{r['metric']} {r['value']!r} {unit} is outside {r['low']:g} to {r['high']:g}"
-        yield row(r, "value", OUT_OF_RANGE, detail, r["metric"], r["value"])
-    for r in derived.bad_readings.to_pylist():
-        yield row(r, "reading", ALL_VALUES_BAD, "every known value that it carried is outside its range")
+
+def _quarantined(spec: DeviceType, derived: Derived) -> dict[str, pa.Table]:
+    """What was quarantined → its rows."""
+    values = derived.bad_values
+    columns = (values[name].to_pylist() for name in ("metric", "value", "low", "high"))
+    details = [
+        f"{metric} {value!r} {spec.metrics[metric].unit} is outside {low:g} to {high:g}"
+        for metric, value, low, high in zip(*columns, strict=True)
+    ]
+    all_bad = ["every known value that it carried is outside its range"] * derived.bad_readings.num_rows
+    return {
+        "value": _quarantine_rows(values, (*OF_QUARANTINED, "metric", "value"), OUT_OF_RANGE, details),
+        "reading": _quarantine_rows(derived.bad_readings, OF_QUARANTINED, ALL_VALUES_BAD, all_bad),
+    }
+
+
+def _quarantine_rows(rows: pa.Table, columns: Sequence[str], reason: str, details: Sequence[str]) -> pa.Table:
+    kept = rows.select(columns).append_column("at", rows["event_time"])
+    kept = kept.append_column("reason", pa.repeat(reason, rows.num_rows))
+    return kept.append_column("detail", pa.array(details, pa.string()))
