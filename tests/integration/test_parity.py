@@ -285,11 +285,12 @@ def test_what_is_wrong_is_found_and_explained(
 
 
 def test_a_compacted_lake_is_audited_alike(ran: Ran, lake: Path, owner: Warehouse) -> None:
-    before, store, later = ran.parity(lake), Lake(f"file://{lake}"), datetime.now(UTC) + timedelta(days=40)
+    now, store = datetime.now(UTC), Lake(f"file://{lake}")
+    before, later = ran.parity(lake, to=now), now + timedelta(days=40)
     kinds = {one.partition.split("/")[1] for one in compact(store, later) if one.files_after}
     assert kinds == {TYPE, TRANSITIONS}
     assert tidy(store, later + GRACE).landed > 20
-    assert ran.parity(lake) == before
+    assert ran.parity(lake, to=now) == before
 
 
 def test_the_state_after_a_hole_is_that_of_kafkas_log(ran: Ran, lake: Path, owner: Warehouse) -> None:
