@@ -80,7 +80,8 @@ class Changes:
                 f" --type {spec.type}` shows those there are"
             )
         if found.retired_at is not None:
-            raise RegistryError(f"{spec.type} {device_id} is retired since {found.retired_at.isoformat()}")
+            since = found.retired_at.astimezone(UTC)
+            raise RegistryError(f"{spec.type} {device_id} is retired since {since:%Y-%m-%d %H:%M:%S} UTC")
         return found
 
     def time_zone(self, system: str, site: str) -> str:

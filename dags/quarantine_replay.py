@@ -3,8 +3,8 @@
 
 from airflow.sdk import Param, dag, task_group
 
-from plugins.replay_tasks import discover, landed, late_alerts, replay
-from plugins.sensor_tasks import ONE_AT_A_TIME, RANGE, load, reconcile, systems, validate
+from plugins.replay_tasks import discover, landed, replay
+from plugins.sensor_tasks import ONE_AT_A_TIME, RANGE, end, late_alerts, load, reconcile, systems, validate
 
 EVERY = {"type": ["null", "string"]}
 
@@ -29,9 +29,10 @@ def quarantine_replay() -> None:
         validate(batch) >> load(batch)
 
     back = replay()
-    found = discover(back)
-    landed(back) >> late_alerts(back) >> found
-    process.expand(batch=found) >> reconcile()
+    landed(back) >> (found := discover(back))
+    late = late_alerts(found)
+    late >> process.expand(batch=found) >> (books := reconcile())
+    [late, books] >> end()
 
 
 quarantine_replay()

@@ -4,8 +4,8 @@ What each step does is in `etl/retrain.py`; `weir models retrain` and `weir mode
 from airflow.sdk import dag, task_group
 
 from fleet.model import MODELS
-from plugins.model_tasks import end, retrain, score
-from plugins.sensor_tasks import ONE_AT_A_TIME
+from plugins.model_tasks import retrain, score
+from plugins.sensor_tasks import ONE_AT_A_TIME, end
 
 
 @dag(schedule="10 3 * * *", doc_md=__doc__, **ONE_AT_A_TIME)

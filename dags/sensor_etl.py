@@ -2,7 +2,18 @@
 
 from airflow.sdk import Param, dag, task_group
 
-from plugins.sensor_tasks import ONE_AT_A_TIME, RANGE, discover, load, reconcile, schedule, systems, validate
+from plugins.sensor_tasks import (
+    ONE_AT_A_TIME,
+    RANGE,
+    discover,
+    end,
+    late_alerts,
+    load,
+    reconcile,
+    schedule,
+    systems,
+    validate,
+)
 
 
 @dag(
@@ -22,7 +33,10 @@ def sensor_etl() -> None:
         # A batch whose validation failed still loads its other partitions; reconcile fails the run for the one.
         validate(batch) >> load(batch)
 
-    process.expand(batch=discover()) >> reconcile()
+    found = discover()
+    late = late_alerts(found)
+    late >> process.expand(batch=found) >> (books := reconcile())
+    [late, books] >> end()
 
 
 sensor_etl()

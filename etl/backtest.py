@@ -5,7 +5,7 @@ pieces of one flush. Kafka's partitions know nothing of each other: a long histo
 processors.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from heapq import merge
@@ -33,8 +33,6 @@ from fleet.spec import DeviceType
 
 PARALLEL_ROWS = 1_000_000
 """Beyond so many readings each Kafka partition has a process; fewer are through before those have started."""
-Places = Collection[tuple[int, int]]
-"""(Kafka partition, offset) of some readings of a topic."""
 
 
 @dataclass(frozen=True)
@@ -50,26 +48,20 @@ class History:
 @dataclass(frozen=True)
 class Past:
     """What a backtest looks at. `types`: as the lake has them, the one whose rules are tried first; then those that its
-    site functions look at. `returned`: what came back from quarantine, which rules pass over."""
+    site functions look at."""
 
     lake: Lake
     types: tuple[DeviceType, ...]
     registry: Mapping[int, list[Control]]
-    returned: Places
 
     @classmethod
     def of(cls, lake: Lake, warehouse: Warehouse, catalog: Catalog, spec: DeviceType, *rules: DeviceType) -> "Past":
         types = types_for(catalog, spec, *rules)
-        rows = warehouse.rows(
-            "SELECT to_partition, to_offset FROM quarantine_replays WHERE to_topic = :topic", topic=spec.topic
-        )
-        returned = {(row["to_partition"], row["to_offset"]) for row in rows}
-        return cls(lake, types, registered(warehouse, types), returned)
+        return cls(lake, types, registered(warehouse, types))
 
     def of_partition(self, number: int) -> "Past":
         """Of one Kafka partition, for a process of its own."""
-        registry = {number: self.registry.get(number, [])}
-        return replace(self, registry=registry, returned={place for place in self.returned if place[0] == number})
+        return replace(self, registry={number: self.registry.get(number, [])})
 
 
 def types_for(catalog: Catalog, spec: DeviceType, *rules: DeviceType) -> tuple[DeviceType, ...]:
@@ -160,18 +152,17 @@ def _of_partition(past: Past, rules: DeviceType, kafka_partition: int, found: li
 
 
 def _arrivals(past: Past, manifests: Iterable[Manifest], span: Span) -> Iterator[Arrival]:
-    """Of one Kafka partition, in order of offset. Raises DataError."""
+    """Of one Kafka partition, in order of offset, but for what rules pass over. Raises DataError."""
     landed = LandedFiles(past.lake)
     for manifest in manifests:
-        streams = []
+        streams, passed_over = [], manifest.passed_over
         for spec in past.types:
             of_type = [f for f in by_partition(manifest.files).values() if f.partition.type == spec.type]
             tables = [table for files in of_type for table in arrow_tables(past.lake, spec, files, read=landed.table)]
             if tables:
                 streams.append(arrivals_of(pa.concat_tables(tables).sort_by("kafka_offset"), spec.type, spec.version))
         for arrival in merge(*streams, key=lambda a: a.offset):
-            place = manifest.kafka_partition, arrival.offset
-            if span.warm_up <= arrival.append_us < span.end and place not in past.returned:
+            if span.warm_up <= arrival.append_us < span.end and arrival.offset not in passed_over:
                 yield arrival
 
 

@@ -1,8 +1,10 @@
 """What a model is trained on and estimates from: a row for each minute of a site. Training and scoring share this.
 
-It is made from the lake, not from the table rollups: the lake keeps all of it, Spark reads it where it lies, and no
-password of the warehouse goes to Spark. Only partitions whose files are those that the ledger says were loaded count:
-what failed validation is in no model. Duplicates and bad values are taken out by the kernel that makes the rollups.
+It is made from the lake, not from the table rollups, which would spare a night the reading of 90 days: the lake keeps
+all of it, whatever `retention` says; all minutes go by today's limits, not each by those of the day on which it was
+loaded; the digest of what a model was trained on is one of files; and no password of the warehouse goes to Spark. Only
+partitions whose files are those that the ledger says were loaded count: what failed validation is in no model.
+Duplicates and bad values are taken out by the kernel that makes the rollups.
 """
 
 import hashlib

@@ -67,7 +67,7 @@ def take(job: Job, run_id: str) -> Iterator[Outcome]:
     with folder.alone():
         taker = Taker(job, run_id, folder)
         try:
-            folder.make(name for name in job.catalog.types if name != OWN_TYPE)
+            folder.make(taker.types)
             for claimed in folder.left_behind():
                 yield taker.take(claimed)
             for dropped in folder.dropped():
@@ -86,11 +86,10 @@ def take(job: Job, run_id: str) -> Iterator[Outcome]:
 class Taker:
     def __init__(self, job: Job, run_id: str, folder: Folder):
         self._job, self._run_id, self._folder = job, run_id, folder
+        self.types = [name for name in job.catalog.types if name != OWN_TYPE]
+        """Those that files may be of: Weir's services speak for themselves."""
         self._producer: Any = None
         self._judge: Requalifier | None = None
-
-    def types(self, name: str) -> str:
-        return nearest(name, self._job.catalog.types)
 
     def claim(self, dropped: Dropped) -> Iterator[Outcome]:
         try:
@@ -107,14 +106,12 @@ class Taker:
     def pass_over(self, loose: Dropped) -> Outcome:
         if loose.path.is_symlink():
             return self._stays(loose, Refusal("symlink", "a symbolic link is not followed; make a folder of its own"))
-        said = f"nobody knows of what type it is; drop it in a folder called as that{self.types('')}"
+        said = f"nobody knows of what type it is; drop it in a folder called as that{nearest('', self.types)}"
         return self._stays(loose, Refusal("no_folder", said))
 
     def take(self, claimed: Dropped) -> Outcome:
-        if claimed.type == OWN_TYPE:
-            return self._refuse(claimed, Refusal("unknown_type", "Weir's services speak for themselves"))
-        if claimed.type not in self._job.catalog.types:
-            said = f"no device type {claimed.type!r}{self.types(claimed.type)}"
+        if claimed.type not in self.types:
+            said = f"no device type {claimed.type!r} that files may be of{nearest(claimed.type, self.types)}"
             return self._refuse(claimed, Refusal("unknown_type", said))
         try:
             with opened(claimed.path) as file:

@@ -2,7 +2,9 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
 
 from fleet.contract import MAX_PAYLOAD_BYTES
@@ -48,7 +50,7 @@ def rows(file: BinaryIO, name: str, form: FileForm) -> Iterator[Row] | Refusal:
     if first is None:
         return Refusal("empty", "there is nothing in it")
     if suffix in JSON_LINES:
-        return _json_rows(first, lines)
+        return _rows(chain([first], lines), _of_json)
     if first.is_too_long:
         return Refusal("line_too_long", f"line {first.number}, the header, has over {MAX_LINE_BYTES:,} bytes")
     try:
@@ -65,7 +67,7 @@ def rows(file: BinaryIO, name: str, form: FileForm) -> Iterator[Row] | Refusal:
     second = next(lines, None)
     if second is None:
         return Refusal("header_only", f"after the header, line {first.number}, there is nothing")
-    return _csv_rows(header, delimiter, second, lines)
+    return _rows(chain([second], lines), partial(_of_csv, header, delimiter))
 
 
 def _lines(file: BinaryIO) -> Iterator[_Line]:
@@ -89,52 +91,43 @@ def _cells(text: str, delimiter: str) -> list[str]:
     return next(csv.reader([text], delimiter=delimiter, strict=True))
 
 
-def _csv_rows(header: list[str], delimiter: str, first: _Line, rest: Iterator[_Line]) -> Iterator[Row]:
-    for line in _chained(first, rest):
-        text = _text(line)
-        if isinstance(text, Row):
-            yield text
-            continue
+class _NoRow(Exception):
+    """Reason and detail."""
+
+
+def _rows(lines: Iterable[_Line], read: Callable[[str], dict[str, Any]]) -> Iterator[Row]:
+    """`read` makes cells of a line, or raises _NoRow."""
+    for line in lines:
         try:
-            cells = _cells(text, delimiter)
-        except csv.Error as error:
-            yield Row(line.number, line.raw, None, "malformed_row", str(error))
-            continue
-        if len(cells) != len(header):
-            said = f"{len(cells)} fields, the header has {len(header)}"
-            yield Row(line.number, line.raw, None, "malformed_row", said)
-            continue
-        yield Row(line.number, line.raw, {n: c.strip() for n, c in zip(header, cells, strict=True)})
+            yield Row(line.number, line.raw, read(_text(line)))
+        except _NoRow as error:
+            yield Row(line.number, line.raw, None, *error.args)
 
 
-def _json_rows(first: _Line, rest: Iterator[_Line]) -> Iterator[Row]:
-    for line in _chained(first, rest):
-        text = _text(line)
-        if isinstance(text, Row):
-            yield text
-            continue
-        try:
-            cells = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            yield Row(line.number, line.raw, None, "malformed_json", str(error)[:200])
-            continue
-        if isinstance(cells, dict):
-            yield Row(line.number, line.raw, cells)
-        else:
-            said = f"expected an object, found {type(cells).__name__}"
-            yield Row(line.number, line.raw, None, "malformed_json", said)
+def _of_csv(header: list[str], delimiter: str, text: str) -> dict[str, Any]:
+    try:
+        cells = _cells(text, delimiter)
+    except csv.Error as error:
+        raise _NoRow("malformed_row", str(error)) from None
+    if len(cells) != len(header):
+        raise _NoRow("malformed_row", f"{len(cells)} fields, the header has {len(header)}")
+    return {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
 
 
-def _chained(first: _Line, rest: Iterator[_Line]) -> Iterator[_Line]:
-    yield first
-    yield from rest
+def _of_json(text: str) -> dict[str, Any]:
+    try:
+        cells = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _NoRow("malformed_json", str(error)[:200]) from None
+    if not isinstance(cells, dict):
+        raise _NoRow("malformed_json", f"expected an object, found {type(cells).__name__}")
+    return cells
 
 
-def _text(line: _Line) -> str | Row:
+def _text(line: _Line) -> str:
     if line.is_too_long:
-        said = f"the line has over {MAX_LINE_BYTES:,} bytes"
-        return Row(line.number, line.raw, None, "oversized", said)
+        raise _NoRow("oversized", f"the line has over {MAX_LINE_BYTES:,} bytes")
     try:
         return line.raw.decode()
     except UnicodeDecodeError as error:
-        return Row(line.number, line.raw, None, "not_utf8", f"byte {error.start} of the line is not UTF-8")
+        raise _NoRow("not_utf8", f"byte {error.start} of the line is not UTF-8") from None

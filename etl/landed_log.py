@@ -65,7 +65,8 @@ class LandedLog:
                 yield manifest
 
     def arrivals(self, first: int, end: int, holes: list[Hole]) -> Iterator[Arrival]:
-        """Readings of those offsets, in order; what is lacking among them is added to `holes` as it is met."""
+        """Readings of those offsets, in order, but for those that rules pass over; what is lacking among them is added
+        to `holes` as it is met."""
         at = first
         for manifest in self.manifests(first, end):
             if manifest.first_offset > at:
@@ -74,8 +75,9 @@ class LandedLog:
             if manifest.missing:
                 detail = f"{manifest.missing:,} records were gone from Kafka before they landed"
                 holes.append(Hole(manifest.first_offset, manifest.last_offset, "hole", detail))
+            passed_over = manifest.passed_over
             for arrival in self._of(manifest, holes):
-                if first <= arrival.offset < end:
+                if first <= arrival.offset < end and arrival.offset not in passed_over:
                     yield arrival
         if at < end:
             holes.append(_gap(at, end - 1))

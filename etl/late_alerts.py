@@ -4,7 +4,7 @@ devices' readings in order of event time, with what came back and without; what 
 Live, the rules passed over it: nobody is told, and the log of transitions stays what was said.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from heapq import merge
@@ -17,7 +17,6 @@ from sqlalchemy import text
 
 from connections.warehouse import Warehouse
 from etl.backtest import registered, types_for
-from etl.discover import Batch
 from etl.lake_frames import arrow_tables
 from etl.lake_index import LakeIndex, PartitionFiles, read_index
 from etl.landed_log import arrivals_of
@@ -50,42 +49,31 @@ class Back:
 
 def write_late_alerts(job: Job, replay_id: str, partitions: Iterable[str] = ()) -> int:
     """How many this replay has found: of dead letters that have landed, of whatever replay, and were not examined yet;
-    and of the values of `partitions` that are still held back there and are good now. Doing it again changes nothing.
-    Raises Unavailable, DataError."""
-    index, keys = read_index(job.lake), sorted(partitions)
-    damaged: list[str] = []
-    for type_name, back in _came_back(job, keys).items():
+    and of the values of `partitions` that are still held back there and are good now. These come back by any run over
+    their partition, once the spec is mended: to be asked before it processes them. Doing it again changes nothing.
+    Raises Unavailable, DataError where the lake is damaged near by; that need not keep a run from processing them."""
+    keys, damaged = sorted(partitions), list[str]()
+    came_back = _came_back(job, keys)
+    index = read_index(job.lake) if came_back else LakeIndex({})
+    for type_name, back in came_back.items():
         if (spec := job.catalog.types.get(type_name)) is not None:
             try:
                 _examine(job, index, spec, back, replay_id, keys)
             except DataError as error:  # the other types are well
                 damaged.append(f"{type_name}: {error}")
     if damaged:
-        raise DataError("\n".join(damaged))
+        raise DataError("what would have fired, had it been good when it came, is not known:\n" + "\n".join(damaged))
     (row,) = job.warehouse.rows("SELECT count(*) AS n FROM late_alerts WHERE replay_id = :id", id=replay_id)
     return int(row["n"])
-
-
-def before_processing(job: Job, run_id: str, batches: Iterable[Batch], say: Callable[[str], None]) -> int:
-    """As write_late_alerts, of what a run is about to process: values come back by any run over their partition, once
-    the spec is mended. Damage in the lake near by is said, and holds up nobody: the run tells it of its own."""
-    try:
-        found = write_late_alerts(job, run_id, (key for batch in batches for key in batch.partitions))
-    except DataError as error:
-        say(f"what the values that come back would have fired is not known: {error}")
-        return 0
-    if found:
-        say(f"alerts that would have fired: {found:,}; `weir quarantine alerts` shows them")
-    return found
 
 
 def _came_back(job: Job, keys: list[str]) -> dict[str, Back]:
     found: dict[str, Back] = {}
     for row in job.warehouse.rows(
-        "SELECT type, device_id, lake_partition AS key, to_partition, to_offset FROM quarantine_replays"
-        " WHERE examined_at IS NULL"
+        "SELECT type, device_id, lake_partition AS key, to_partition, to_offset || more_offsets AS offsets"
+        " FROM quarantine_replays WHERE examined_at IS NULL"
     ):
-        _add(found, row).letters.add((row["to_partition"], row["to_offset"]))
+        _add(found, row).letters.update((row["to_partition"], offset) for offset in row["offsets"])
     for row in job.warehouse.rows(
         f"SELECT DISTINCT q.type, q.device_id, q.partition AS key {GOOD_VALUES}", keys=keys, **limits(job.catalog)
     ):

@@ -19,7 +19,7 @@ from etl.run import Job
 from etl.window import Window
 from fleet.backtest import Arrival
 from fleet.catalog import System
-from fleet.channels import CONTROL, HEARTBEAT, RETURNED
+from fleet.channels import CONTROL, HEARTBEAT
 from fleet.control import Control, Device, Resolve, Retire, Spec, decode_control
 from fleet.engine import Engine
 from fleet.log_record import LogRecord
@@ -44,11 +44,9 @@ WARM_UP = timedelta(days=1)
 
 @dataclass
 class Marks:
-    """What of a stretch of Kafka's log is no reading to rules."""
+    """Heartbeats and control records of a stretch of Kafka's log."""
 
     records: list[LogRecord] = field(default_factory=list)
-    """Heartbeats and control records."""
-    returned: set[int] = field(default_factory=set)
 
     def controls(self) -> Iterator[tuple[int, Control]]:
         for record in self.records:
@@ -168,9 +166,7 @@ class _Audit:
             values = records.values() if CONTROL in found.values() else [None] * len(records)
             for place, mark in found.items():
                 offset = int(records.offsets[place])
-                if mark == RETURNED:
-                    marks.returned.add(offset)
-                elif mark in (HEARTBEAT, CONTROL) and self.known_from <= offset < self.end:
+                if mark in (HEARTBEAT, CONTROL) and self.known_from <= offset < self.end:
                     append_ms = int(records.timestamps_ms[place])
                     marks.records.append(LogRecord(offset, append_ms, mark, values[place]))
             return True
@@ -178,28 +174,22 @@ class _Audit:
         if self.known_from < self.end:
             self.reader.read(self._stretch(), take)
         marks.records.sort(key=lambda record: record.offset)
-        rows = self.job.warehouse.rows(
-            "SELECT to_offset FROM quarantine_replays WHERE to_topic = :topic AND to_partition = :partition",
-            topic=self.landed.topic, partition=self.landed.partition,
-        )  # fmt: skip
-        marks.returned.update(row["to_offset"] for row in rows)
         return marks
 
     def _stretch(self) -> Log:
         return replace(self.log, begin=self.known_from, end=self.end)
 
     def _records(self, marks: Marks, holes: list[Hole]) -> Iterable[Arrival | LogRecord]:
-        readings: Iterable[Arrival | LogRecord] = self._readings(marks, holes)
+        readings: Iterable[Arrival | LogRecord] = self._readings(holes)
         if not self.is_known:
-            readings = with_heartbeats(self._readings(marks, holes), self.known_from)
+            readings = with_heartbeats(self._readings(holes), self.known_from)
         return merge(readings, marks.records, key=lambda record: record.offset)
 
-    def _readings(self, marks: Marks, holes: list[Hole]) -> Iterator[Arrival]:
+    def _readings(self, holes: list[Hole]) -> Iterator[Arrival]:
         for arrival in self.landed.arrivals(self.start.offset, self.end, holes):
-            if arrival.offset not in marks.returned:
-                if arrival.offset >= self.first:
-                    self._books(arrival.reading.device_type).readings += 1
-                yield arrival
+            if arrival.offset >= self.first:
+                self._books(arrival.reading.device_type).readings += 1
+            yield arrival
 
     def _of_kafka(self, ids: Collection[str]) -> tuple[Engine, dict[str, Transition]]:
         """The rules over all of Kafka's log: their state at its end, and of some transitions what they say."""

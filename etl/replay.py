@@ -39,7 +39,7 @@ CONFIRM_SECONDS = 30
 LOCK = "quarantine_replay"
 COLUMNS = (
     "kafka_topic", "kafka_partition", "kafka_offset", "replay_id", "system", "type", "device_id", "event_time",
-    "lake_partition", "to_topic", "to_partition", "to_offset",
+    "lake_partition", "to_topic", "to_partition", "to_offset", "more_offsets",
 )  # fmt: skip
 
 
@@ -205,21 +205,31 @@ def _give_back(
 ) -> None:
     headers = [(MARK_HEADER, RETURNED)]
     sent = [
-        [producer.send(topic, encode_reading(one.reading), one.key, headers) for one in now for topic in one.topics]
+        [[producer.send(topic, encode_reading(one.reading), one.key, headers) for topic in one.topics] for one in now]
         for _, now in good
     ]
-    places = [[confirmation.get(CONFIRM_SECONDS) for confirmation in of_one] for of_one in sent]
-    rows = [_row(judge, letter, now[0], at[0], replay_id) for (letter, now), at in zip(good, places, strict=True)]
+    places = [[_place_of(one) for one in of_row] for of_row in sent]
+    rows = [_row(judge, letter, now[0], at, replay_id) for (letter, now), at in zip(good, places, strict=True)]
     copy_rows(c, "quarantine_replays", COLUMNS, rows)
 
 
-def _row(judge: Requalifier, letter: dict[str, Any], now: Requalified, at: Any, replay_id: str) -> tuple[object, ...]:
-    """`at`: where Kafka has the reading."""
+def _place_of(sent: list[Any]) -> Any:
+    """Where Kafka has a reading, on its type's own topic; that its copies are there is waited for, too."""
+    first, *_ = [one.get(CONFIRM_SECONDS) for one in sent]
+    return first
+
+
+def _row(
+    judge: Requalifier, letter: dict[str, Any], now: Requalified, at: list[Any], replay_id: str
+) -> tuple[object, ...]:
+    """`at`: where Kafka has the reading, and others of the same row of a file."""
     reading = now.reading
+    first, *more = at
     spec = judge.catalog.type(reading.device_type)
     partition = partition_of(spec, reading.event_time).key
+    more_offsets = ",".join(str(one.offset) for one in more)
     return (*_place(letter), replay_id, spec.system, spec.type, reading.device_id, reading.event_time, partition,
-            at.topic, at.partition, at.offset)  # fmt: skip
+            first.topic, first.partition, first.offset, f"{{{more_offsets}}}")  # fmt: skip
 
 
 def _place(row: dict[str, Any]) -> tuple[str, int, int]:
@@ -241,9 +251,9 @@ def _replayed(c: Connection, letters: list[dict[str, Any]]) -> set[tuple[str, in
 
 def _add_places(warehouse: Warehouse, replay_id: str, found: Replay) -> None:
     rows = warehouse.rows(
-        "SELECT to_topic || '/' || to_partition AS name, max(to_offset) + 1 AS after,"
-        " array_agg(DISTINCT lake_partition) AS partitions FROM quarantine_replays WHERE replay_id = :replay_id"
-        " GROUP BY 1",
+        "SELECT to_topic || '/' || to_partition AS name, max(place) + 1 AS after,"
+        " array_agg(DISTINCT lake_partition) AS partitions FROM quarantine_replays,"
+        " unnest(to_offset || more_offsets) AS place WHERE replay_id = :replay_id GROUP BY 1",
         replay_id=replay_id,
     )
     for row in rows:

@@ -23,7 +23,7 @@ Any other reading has none."""
 HEARTBEAT = b"heartbeat"
 CONTROL = b"control"
 RETURNED = b"returned"
-"""It was quarantined when it came, and is given back now: no news, whatever it says."""
+"""It was quarantined when it came, and is given back now, or is an old row of a file: no news, whatever it says."""
 
 
 def mark_of(headers: Iterable[tuple[str, bytes | None]] | None) -> bytes | None:

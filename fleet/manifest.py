@@ -32,10 +32,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     last_append_ms: int
     files: list[DataFile]
     unseen: int = 0
+    returned: list[tuple[int, int]] = []
+    """Of the readings that rules pass over (fleet.channels.RETURNED), the first and last offset of each stretch."""
 
     @property
     def offsets(self) -> int:
         return self.last_offset - self.first_offset + 1
+
+    @property
+    def passed_over(self) -> frozenset[int]:
+        """The offsets in `returned`."""
+        return frozenset(offset for first, last in self.returned for offset in range(first, last + 1))
 
     def imbalance(self) -> int:
         """Offsets less all that was counted; 0 in a manifest that is right."""

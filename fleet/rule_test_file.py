@@ -72,6 +72,10 @@ class RuleTestFile:
         data, self.lines = parse_yaml(text, file)
         if not isinstance(data, dict):
             raise self.error((), "expected `spec:`, `specs:` or `type:`, and `tests:`")
+        if "metrics" in data and "tests" not in data:
+            raise self.error(
+                (), "this is a device type's spec; a test of its rules is a file with `type:`, its name, and `tests:`"
+            )
         self.only(data, ("spec", "specs", "type", "tests"), ())
         kinds = [key for key in ("spec", "specs", "type") if key in data]
         if len(kinds) != 1:
@@ -147,6 +151,8 @@ class _TestReader:
         self.path = path
         self.specs = {spec.type: spec for spec in document.specs}
         self.first = document.specs[0].type
+        self.rules = {rule.id for spec in document.specs for rule in spec.alerts}
+        """Of new specs on the way too, and those that these have no more."""
         self.seen: dict[str, set[str]] = {}
         """Device → the types that it was named with."""
 
@@ -216,6 +222,7 @@ class _TestReader:
             document.only(line, ("at", "spec"), path)
             spec = document.spec(line["spec"], (*path, "spec"))
             self.specs[spec.type] = spec
+            self.rules |= {rule.id for rule in spec.alerts}
             document.check_sites(self.specs.values(), (*path, "spec"))
             text = yaml.dump(as_inline(line["spec"]), Dumper=yaml.CSafeDumper, sort_keys=False)
             return Spec(revision=0, at=at_us // 1000, type=spec.type, version=spec.version, text=text)
@@ -267,6 +274,9 @@ class _TestReader:
             raise self.document.error(path, "expected {at, device, rule, to, …}")
         self.document.only(data, EXPECTED_KEYS, path)
         wanted = dict(data)
+        if "rule" in wanted and wanted["rule"] not in self.rules:
+            problem = f"no rule {wanted['rule']!r} here{nearest(str(wanted['rule']), self.rules)}"
+            raise self.document.error((*path, "rule"), problem)
         for key in TIMES:
             if key in wanted:
                 wanted[key] = self.document.duration(wanted[key], (*path, key))

@@ -35,8 +35,3 @@ def score(name: str) -> dict[str, Any]:
     outcome = score_model(job_of_task(), name, datetime.now(UTC))
     print(outcome.said)
     return asdict(outcome)
-
-
-@task(trigger_rule="none_failed")
-def end() -> None:
-    """Is reached where nothing failed: a champion that still estimates must not hide that its training did."""

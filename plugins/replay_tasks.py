@@ -27,15 +27,6 @@ def replay() -> dict[str, Any]:
     return {"partitions": sorted(found.partitions), "ends": found.ends}
 
 
-@task(**ATTEMPTS)
-def late_alerts(back: dict[str, Any]) -> int:
-    """Alerts that would have fired, had it been good when it came: written down, told to nobody. Before its partitions
-    are processed: what is held back there now is what comes back."""
-    from etl.late_alerts import write_late_alerts
-
-    return write_late_alerts(job_of_task(), run_id_of_task(), back["partitions"])
-
-
 @task.sensor(poke_interval=5, timeout=LANDING.total_seconds(), mode="reschedule")
 def landed(back: dict[str, Any]) -> bool:
     from etl.replay import has_landed

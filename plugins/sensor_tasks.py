@@ -70,8 +70,7 @@ def run_id_of_task() -> str:
 @task(**ATTEMPTS)
 def discover() -> list[dict[str, Any]]:
     """The batches of partitions that changed since they were processed; of a run of a backfill, of all partitions that
-    its interval touches. What comes back with them, and would have fired, is written down before it is processed."""
-    from etl.late_alerts import before_processing
+    its interval touches."""
     from etl.run import Request
 
     context = get_current_context()
@@ -80,15 +79,26 @@ def discover() -> list[dict[str, Any]]:
     asked = Request(system, params["from"], params["to"], params["force"])
     if run.run_type == "backfill" and run.data_interval_start and run.data_interval_end:
         asked = Request(system, run.data_interval_start.isoformat(), run.data_interval_end.isoformat(), force=True)
-    job = job_of_task()
-    found = job.begin(run_id_of_task(), asked)
-    before_processing(job, run_id_of_task(), found, print)
+    found = job_of_task().begin(run_id_of_task(), asked)
     for batch in found:
         print(f"{batch.type}: {batch.rows:,} rows in {', '.join(batch.partitions)}")
     return [batch.as_json() for batch in found]
 
 
-@validation_task(**ATTEMPTS, map_index_template="{{ batch_name }}")
+@task(**ATTEMPTS)
+def late_alerts(batches: list[dict[str, Any]]) -> int:
+    """Alerts that would have fired, had what comes back with the batches been good when it came: written down, told to
+    nobody. Before they are processed: what is held back there now is what comes back. Where this fails they are
+    processed all the same, and `end` fails the run."""
+    from etl.late_alerts import write_late_alerts
+
+    keys = [key for batch in batches for key in batch["partitions"]]
+    found = write_late_alerts(job_of_task(), run_id_of_task(), keys)
+    print(f"alerts that would have fired: {found:,}; `weir quarantine alerts` shows them")
+    return found
+
+
+@validation_task(**ATTEMPTS, trigger_rule="all_done", map_index_template="{{ batch_name }}")
 def validate(batch: dict[str, Any]) -> dict[str, Any]:
     """Great Expectations; fails where a partition must not be loaded."""
     job, run_id, named = job_of_task(), run_id_of_task(), _named(batch)
@@ -108,6 +118,11 @@ def load(batch: dict[str, Any]) -> dict[str, Any]:
 def reconcile() -> dict[str, Any]:
     """Do the books balance? Fails the run where they do not, or where a partition did not load."""
     return job_of_task().finish(run_id_of_task())
+
+
+@task(trigger_rule="none_failed")
+def end() -> None:
+    """Is reached where nothing failed: that later tasks went well must not hide that one before them did not."""
 
 
 @task(**ATTEMPTS)

@@ -5,9 +5,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from fleet.errors import ConfigurationError, WeirError
+from fleet.errors import ConfigurationError, Unavailable, WeirError
 from fleet.settings import CHECKOUT, Settings
 from stack import configuration, grafana, kafka, postgres, prefix, programs, provision, readiness, started, supervisor
 from stack.credentials import admin_url, ensure_secrets, owner_url, write_env_files
@@ -19,6 +21,9 @@ Progress = Callable[[str, str, float], None]
 
 READY_SECONDS = 240
 """On a machine that is busy with other things. A program that stops is noticed at once, not after this time."""
+
+RENEWAL = timedelta(minutes=3)
+"""What a restart of all services may take, on a busy machine, until each has reported again."""
 
 
 class StartFailed(WeirError):
@@ -143,6 +148,8 @@ class Stack:
         if types == started.remembered(self.layout):
             return
         stale = [name for name in programs.READ_TYPES if name in running]
+        if "alertmanager" in running:
+            self._hush()
         self.supervisor.stop_together(stale)
         begun = time.monotonic()
         for name in stale:
@@ -152,6 +159,22 @@ class Stack:
             self._wait(name, begun, lambda: False)
             progress(name, "up", time.monotonic() - begun)
         started.remember(self.layout, types)
+
+    def _hush(self) -> None:
+        """Services that are started anew do not report for a while; who still does not at the end is told of."""
+        from connections.alertmanager import Alertmanager
+        from fleet.channels import OWN_TYPE
+        from fleet.silence import Matcher, Silence
+
+        now = datetime.now(UTC)
+        those = (Matcher("type", OWN_TYPE), Matcher("alertname", "silent"))
+        client = Alertmanager.of(self.settings("operator"))
+        try:
+            client.add_silence(Silence("", those, now, now + RENEWAL, "make up", "services are started anew"))
+        except Unavailable:  # then somebody may be told for nothing
+            pass
+        finally:
+            client.close()
 
     def _bring_up(self, progress: Progress) -> None:
         done = {name: threading.Event() for name in self.services}
@@ -251,6 +274,15 @@ class Stack:
         self.secrets = ensure_secrets(self.layout)
         self.supervisor.stop_program(name)
         self._start(name, time.monotonic(), lambda: False)
+
+    def airflow(self) -> programs.Program:
+        """Airflow's command line, in the environment of its programs: append what it is to do. Raises
+        ConfigurationError while the stack is not up."""
+        if not self.supervisor.running():
+            raise ConfigurationError("the stack is not up; `make up` starts it, and Airflow with it")
+        self.secrets = ensure_secrets(self.layout)
+        program = self._program(programs.AIRFLOW[0])
+        return replace(program, command=program.command[:1])
 
     def down(self) -> None:
         """Stop everything; nothing of this stack is running afterwards. Clients go first: they may have to flush."""

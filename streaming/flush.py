@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, REJECTED, TRANSITIONS, is_reading, mark_of
+from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, REJECTED, RETURNED, TRANSITIONS, is_reading, mark_of
 from fleet.contract import LATEST_US, Intake, NotYetKnown, Reject
 from fleet.dead_letter import DeadLetter, dead_letter_of_record, decode_dead_letter
 from fleet.lake_layout import (
@@ -61,6 +61,7 @@ class Buffer:
     controls: int = 0
     missing: int = 0
     unseen: int = 0
+    returned: list[tuple[int, int]] = field(default_factory=list)
     held_bytes: int = 0
     """Of the values held, for the bound on memory."""
     first_append_ms: int = -1
@@ -124,11 +125,19 @@ class Buffer:
                 self._take_transition(record, value)
             else:
                 self._take_reading(record, value, result or Reject(UNREADABLE, f"header {MARK_HEADER} is {mark!r:.80}"))
+                if mark == RETURNED:
+                    self._pass_over(offset)
         return True
 
     def _opened(self, now: float) -> None:
         if self.opened_at is None:
             self.opened_at = now
+
+    def _pass_over(self, offset: int) -> None:
+        first = offset
+        if self.returned and self.returned[-1][1] == offset - 1:
+            first, _ = self.returned.pop()
+        self.returned.append((first, offset))
 
     def _take_reading(self, record: Any, value: bytes, result: Reading | Reject) -> None:
         if isinstance(result, Reject):
@@ -218,6 +227,7 @@ class Buffer:
         return Manifest(
             self.topic, self.kafka_partition, self.first_offset, self.next_offset - 1, self.rows, self.unreadable,
             self.heartbeats, self.controls, self.missing, self.first_append_ms, self.last_append_ms, files, self.unseen,
+            self.returned,
         )  # fmt: skip
 
 

@@ -3,10 +3,12 @@
 import time
 from collections import Counter
 from collections.abc import Collection
+from datetime import datetime
 
 from kafka import TopicPartition
 
 from connections.kafka import consumer, end_offsets
+from connections.lake import Lake
 from connections.warehouse import Warehouse
 from fleet.catalog import Catalog
 from fleet.channels import REJECTED, TRANSITIONS
@@ -80,6 +82,36 @@ def said_in_the_warehouse(settings: Settings, ids: list[str], seconds: float) ->
             if said.total() >= len(ids) or time.monotonic() > deadline:
                 return said
             time.sleep(POLL_SECONDS)
+    finally:
+        warehouse.close()
+
+
+def wait_until_said_in_the_lake(settings: Settings, after: Offsets, seconds: float) -> None:
+    """Until the transitions before those offsets have landed. Raises Unavailable saying how far landing came."""
+    lake = Lake(settings.lake)
+    deadline = time.monotonic() + seconds
+    while True:
+        landed = {place: -1 if (last := lake.last_manifest(*place)) is None else last.last_offset for place in after}
+        behind = sorted(place for place, offset in after.items() if landed[place] < offset - 1)
+        if not behind:
+            return
+        if time.monotonic() > deadline:
+            raise Unavailable(f"transitions of alerts did not land in {seconds:.0f} s: {behind}")
+        time.sleep(POLL_SECONDS)
+
+
+def audited(settings: Settings, start: datetime, end: datetime, systems: Collection[str]) -> dict[str, int]:
+    """What the audit of that span wrote down of the systems: transitions published, those that are what the rules say
+    of what landed, and differences."""
+    warehouse = Warehouse.of(settings)
+    try:
+        (found,) = warehouse.rows(
+            "SELECT coalesce(sum(published), 0)::bigint AS published, coalesce(sum(same), 0)::bigint AS same,"
+            " coalesce(sum(explained + unexplained), 0)::bigint AS different FROM parity"
+            " WHERE starts_at = :start AND ends_at = :end AND system = ANY(:systems)",
+            start=start, end=end, systems=list(systems),
+        )  # fmt: skip
+        return found
     finally:
         warehouse.close()
 

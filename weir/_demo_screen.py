@@ -34,7 +34,7 @@ def show(figures: dict[str, Any], settings: Settings, has_grafana: bool) -> None
     rejected = ", ".join(f"{reason} {count}" for reason, count in sorted(figures["rejected"].items())) or "none"
     url = make_url(settings.db_url.get_secret_value())
     reconciles = "[red]They do not reconcile.[/]" if figures["differences"] else "[green]They reconcile.[/]"
-    refused = sum(figures["rejected"].values())
+    refused, audit = sum(figures["rejected"].values()), figures["audit"]
     password = settings.airflow_password.get_secret_value()
     grafana = "not here: unpack Grafana 9.4 or newer and run make up GRAFANA_HOME=/its/folder"
     if has_grafana:
@@ -45,6 +45,7 @@ Messages     published {figures["published"]:,} = bridged {figures["bridged"]:,}
 Rejected     {rejected}
 Rollups      {figures["rollups"]:,} rows new, anomalies {figures["anomalies"]:,}
 Alerts       {figures["transitions"]:,} transitions; active ones: weir alerts
+Audited      {audit["same"]:,} of {audit["published"]:,} transitions are what the rules say of the landed readings
 Figures      {settings.home / "demo.json"}; the books: weir ledger
 
 Airflow      {settings.airflow_url}  user {settings.airflow_user}, password {password}

@@ -5,9 +5,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +32,10 @@ FAULTS = (
 ROOM_FAULTS = ("out_of_range=0.005", "duplicate=0.005")
 """A message of the room has one value: where that is bad, nothing of the reading lives, and it is quarantined whole."""
 DAG = "sensor_etl"
+AUDIT = "parity_nightly"
+BEFORE = timedelta(minutes=10)
+"""The audit is of that much more: landing may have opened a file for heartbeats five minutes before the first reading,
+and a file is of the day in which it begins."""
 RUN_SECONDS = 600
 BRIDGE_SECONDS = 120
 QUIET_SECONDS = 10
@@ -96,7 +100,14 @@ def run(
     from fleet.catalog import Catalog, load_catalog
     from fleet.channels import TRANSITIONS
     from simulators.outcome import differences
-    from weir._demo_alerts import by_rule, said_in_the_warehouse, said_on_kafka, wait_until_evaluated
+    from weir._demo_alerts import (
+        audited,
+        by_rule,
+        said_in_the_warehouse,
+        said_on_kafka,
+        wait_until_evaluated,
+        wait_until_said_in_the_lake,
+    )
     from weir._demo_books import count_live, count_on_kafka, loaded, log_ends, outcome, topics_of, wait_until_landed
     from weir._demo_told import inbox, told, wait_until_told
 
@@ -108,7 +119,7 @@ def run(
     ends = log_ends(settings, topics)
     with _blaming("landing", log_tail):
         wait_until_landed(settings, ends, LANDING_SECONDS)
-    _etl(settings, say, "what came before")
+    _run_dag(settings, say, DAG, "takes what came before")
     before, start = loaded(settings, SYSTEMS), log_ends(settings, topics)
     with _blaming("alerts", log_tail):
         wait_until_evaluated(settings, start, ALERTS_SECONDS)
@@ -132,6 +143,7 @@ def run(
     say(f"live: {live.total():,} readings are in the table of recent ones")
     with _blaming("alerts", log_tail):
         wait_until_evaluated(settings, end, ALERTS_SECONDS)
+    evaluated_at = datetime.now(UTC)
     said, ids, last = said_on_kafka(settings, said_before, SYSTEMS)
     say(f"alerts: {said.total():,} transitions are on Kafka")
     written = said_in_the_warehouse(settings, ids, ALERTS_SECONDS)
@@ -140,11 +152,16 @@ def run(
         for (rule, to), n in sorted(said.items())
         if written[rule, to] != n
     ]
-    run_id = _etl(settings, say, "the demo's readings")
+    run_id = _run_dag(settings, say, DAG, "takes the demo's readings")
     with _blaming("dispatcher", log_tail):
         wait_until_told(settings, last, TOLD_SECONDS)
     messages = told(settings, told_from, arrived_before)
     say(f"dispatcher: {sum(of['sent'] for of in messages['receivers'].values()):,} messages were sent")
+    with _blaming("landing", log_tail):
+        wait_until_said_in_the_lake(settings, last, LANDING_SECONDS)
+    span = {"from": (told_from - BEFORE).isoformat(), "to": evaluated_at.isoformat()}
+    _run_dag(settings, say, AUDIT, "runs the rules over what landed once more", span)
+    audit = audited(settings, told_from - BEFORE, evaluated_at, SYSTEMS)
     after = loaded(settings, SYSTEMS)
     types = [t.type for t in catalog]
     found = outcome(readings, rejected, live, before, after, types)
@@ -159,12 +176,18 @@ def run(
         "anomalies": after.anomalies - before.anomalies,
         "transitions": said.total(),
         "alerts": by_rule(said, catalog),
+        "audit": audit,
         "dag_run": run_id,
         "seconds": round(time.monotonic() - started, 1),
         "recording": str(recording) if recording else None,
         "simulators": summaries,
         "told": messages,
-        "differences": [*differences(summaries, found), *untold, *messages["different"]],
+        "differences": [
+            *differences(summaries, found),
+            *untold,
+            *messages["different"],
+            *_unproven(audit, said.total()),
+        ],
     }
 
 
@@ -241,19 +264,31 @@ def _wait_until_bridged(ends: Callable[[], Any], start: Any, published: int, set
         time.sleep(1)
 
 
-def _etl(settings: Settings, say: Say, what: str) -> str:
-    """One run of the DAG through Airflow's own API; its id. Raises with the failing tasks' logs."""
+def _unproven(audit: Mapping[str, int], said: int) -> list[str]:
+    """Where the audit is not of all that was said, or found something else."""
+    published, same, different = audit["published"], audit["same"], audit["different"]
+    found = [f"audit: {said:,} transitions on Kafka, {published:,} audited"] if published < said else []
+    if same != published or different:
+        found.append(
+            f"audit: {same:,} of {published:,} transitions are what the rules say, {different:,} differ;"
+            " see the table parity_differences"
+        )
+    return found
+
+
+def _run_dag(settings: Settings, say: Say, dag: str, what: str, conf: Mapping[str, object] | None = None) -> str:
+    """One run of a DAG through Airflow's own API; its id. Raises with the failing tasks' logs."""
     from connections.airflow import Airflow
 
     with Airflow.of(settings) as airflow:
-        run_id = airflow.trigger(DAG)
-        say(f"Airflow: {DAG} takes {what}: {airflow.url}/dags/{DAG}/runs/{run_id}")
-        state = airflow.wait(DAG, run_id, RUN_SECONDS)
-        say(f"Airflow: {DAG} ended: {state}")
+        run_id = airflow.trigger(dag, conf)
+        say(f"Airflow: {dag} {what}: {airflow.url}/dags/{dag}/runs/{run_id}")
+        state = airflow.wait(dag, run_id, RUN_SECONDS)
+        say(f"Airflow: {dag} ended: {state}")
         if state != "success":
-            failed = [t for t in airflow.tasks(DAG, run_id) if t.state == "failed"]
-            logs = "\n".join(f"--- {t.name}\n{airflow.log_tail(DAG, run_id, t)}" for t in failed)
-            raise DataError(f"{DAG} {run_id} failed; see {airflow.url}/dags/{DAG}\n{logs}")
+            failed = [t for t in airflow.tasks(dag, run_id) if t.state == "failed"]
+            logs = "\n".join(f"--- {t.name}\n{airflow.log_tail(dag, run_id, t)}" for t in failed)
+            raise DataError(f"{dag} {run_id} failed; see {airflow.url}/dags/{dag}\n{logs}")
     return run_id
 
 

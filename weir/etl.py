@@ -75,18 +75,26 @@ def new_run_id() -> str:
 
 def run_through(job: "Job", run_id: str, request: "Request", say: Callable[[str], None]) -> dict[str, Any]:
     """All steps of a run; its figures, its `run_id` and `late_alerts`. Raises DataError where something is wrong."""
-    from etl.late_alerts import before_processing
-    from fleet.errors import WeirError
+    from etl.late_alerts import write_late_alerts
+    from fleet.errors import DataError, WeirError
 
     batches = job.begin(run_id, request)
     say(f"partitions to process: {sum(len(b.partitions) for b in batches)}, in batches: {len(batches)}")
+    unknown, late_alerts = None, 0
     try:
-        late_alerts = before_processing(job, run_id, batches, say)
+        try:
+            late_alerts = write_late_alerts(job, run_id, [key for batch in batches for key in batch.partitions])
+        except DataError as error:  # is no reason not to load
+            unknown = error
+            say(str(error))
         _process(job, run_id, batches, say)
-        return {"run_id": run_id, "late_alerts": late_alerts, **job.finish(run_id)}
+        figures = {"run_id": run_id, "late_alerts": late_alerts, **job.finish(run_id)}
     except WeirError as error:
         job.fail_if_open(run_id, f"{type(error).__name__}: {error}")
         raise
+    if unknown is not None:
+        raise unknown
+    return figures
 
 
 def _process(job: "Job", run_id: str, batches: "list[Batch]", say: Callable[[str], None]) -> None:

@@ -87,6 +87,13 @@ def logs(
         os.execvp("tail", ["tail", "-n0", "-F", str(path)])  # noqa: S606
 
 
+def airflow(context: typer.Context) -> None:
+    """Airflow's own command line, of the stack's Airflow; `weir airflow --help` is Airflow's too."""
+    program = _stack().airflow()
+    os.chdir(program.directory)
+    os.execve(program.command[0], ["airflow", *context.args], dict(program.environment))  # noqa: S606
+
+
 def clean(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Stop the stack and delete all it made: data, lake, secrets, native parts. The download cache stays."""
     from stack.cache import cache_folder
@@ -106,3 +113,5 @@ def clean(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
 def register(app: typer.Typer) -> None:
     for command in (setup, up, down, restart, status, logs, clean):
         app.command()(command)
+    unread = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(context_settings=unread)(airflow)

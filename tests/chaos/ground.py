@@ -9,7 +9,7 @@ from typing import Any
 
 from connections import kafka
 from fleet.catalog import Catalog
-from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, mark_of
+from fleet.channels import CONTROL, HEARTBEAT, MARK_HEADER, RETURNED, mark_of
 from fleet.columns import ColumnReader
 from fleet.control import Control, Device, Resolve, Retire, Spec, encode_control
 from fleet.engine import Engine
@@ -24,8 +24,8 @@ RULES = ("hot", "hot_for_long", "often_hot", "average", "leap", "by_level", "sil
 
 
 class Feed:
-    """Readings, heartbeats and control records into the topic, until it is ended. The seed decides what is sent, not
-    when: the log is the truth, whatever came to be in it."""
+    """Readings, some of which rules pass over, heartbeats and control records into the topic, until it is ended. The
+    seed decides what is sent, not when: the log is the truth, whatever came to be in it."""
 
     def __init__(self, settings: Settings, spec_text: str, seed: int, devices: int = 60, rate: float = 400.0):
         self.sent = 0
@@ -100,8 +100,9 @@ class Feed:
         late = chance.expovariate(1.0) * 1e6 if roll > 0.95 else 0.0
         at_us = (time.time_ns() // 1_000_000) * 1000 - int(late)
         value = encode_reading(Reading(device, TYPE, SITE, at_us, values, self.sent if roll < 0.5 else None))
+        headers = [(MARK_HEADER, RETURNED)] if 0.02 < roll < 0.05 else []  # as an old row of a file
         for _ in range(2 if roll > 0.99 else 1):
-            producer.send(TOPIC, value, device.encode())
+            producer.send(TOPIC, value, device.encode(), headers)
 
     def _control(self, producer: Any, record: Control, **where: Any) -> None:
         producer.send(TOPIC, encode_control(record), headers=[(MARK_HEADER, CONTROL)], **where)

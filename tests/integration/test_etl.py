@@ -2,11 +2,7 @@
 
 import hashlib
 import json
-import os
-import signal
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +22,6 @@ from etl.curated import curated
 from etl.retention import expire
 from etl.run import Job, Request
 from fleet.errors import ConfigurationError, DataError, Unavailable
-from fleet.settings import CHECKOUT, Settings
 from tests.integration.batch_runs import KEY, at, contents, keys, run
 from tests.integration.small_lake import T0, SmallLake
 
@@ -486,30 +481,3 @@ def test_two_runs_on_a_partition_take_turns(job: Job, lake: SmallLake) -> None:
         assert job.warehouse.rows("SELECT * FROM rollups") == []
     thread.join(60)
     assert done[0]["loaded"] == 1
-
-
-def test_kill_9_in_mid_load_leaves_the_old_rows(job: Job, lake: SmallLake, settings: Settings) -> None:
-    weather = job.catalog.type("weather_station")
-    lake.land(weather, [{"device_id": "1", **at(0), "humidity": 50.0}])
-    run(job, "r1")
-    before = contents(job)
-    lake.land(weather, [{"device_id": "1", **at(2), "humidity": 60.0}])
-    environ = {
-        **os.environ, "WEIR_ENV_FILE": str(settings.env_file), "WEIR_HOME": str(settings.home),
-        "WEIR_LAKE_URI": settings.lake, "WEIR_TYPES_DIR": str(settings.types_dir), "WEIR_KAFKA_USER": "",
-        "WEIR_SPARK_REMOTE": "",
-    }  # fmt: skip
-    # The load has replaced rollups, anomalies and quarantine and stands before its last statement.
-    with _waits(job, "LOCK TABLE ledger_metrics IN EXCLUSIVE MODE") as blocked:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "weir.main", "etl", "run"], env=environ, cwd=CHECKOUT, start_new_session=True
-        )
-        try:
-            blocked()
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    assert contents(job) == before
-    assert keys(run(job, "r2")[0]) == {KEY}
-    (hour,) = job.warehouse.rows("SELECT count, mean FROM rollups WHERE grain = '1h'")
-    assert (hour["count"], hour["mean"]) == (2, 55.0)

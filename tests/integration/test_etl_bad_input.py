@@ -84,6 +84,50 @@ def test_a_damaged_file(job: Job, lake: SmallLake, damage: Callable[[bytes], byt
     assert set(ledger(job).values()) == {"loaded"}
 
 
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [(lambda data: b"no Parquet", "Spark cannot compute it: "), (None, "Spark cannot compute it: ")],
+    ids=["no Parquet", "gone"],
+)
+def test_a_file_that_goes_bad_after_it_was_validated(
+    job: Job, lake: SmallLake, damage: Callable[[bytes], bytes] | None, told: str
+) -> None:
+    """Spark computes a batch in one go; where that fails, each partition alone."""
+    weather = job.catalog.type("weather_station")
+    for hour in (0, 3600):
+        lake.land(weather, [{"device_id": "1", **at(hour + i), "humidity": 50.0 + i} for i in range(50)])
+    (batch,) = job.begin("r1", Request())
+    job.validate("r1", batch)
+    (path,) = lake.lake.files("raw/system=weather/type=weather_station/v=1/date=2026-11-22/hour=03")
+    file = Path(lake.lake.path(path))
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole)) if damage else file.unlink()
+    with pytest.raises(DataError, match=f"^{KEY}: .*{told}"):
+        job.load("r1", batch)
+    assert ledger(job) == {KEY: "failed", "weather/weather_station/2026-11-22T04": "loaded"}
+    file.write_bytes(whole)
+    assert keys(run(job, "r2")[0]) == {KEY}
+
+
+def test_a_file_that_is_gone_near_by_keeps_nobody_from_loading(job: Job, lake: SmallLake) -> None:
+    """A spec was mended, and a late file lets a value come back: what it would have fired cannot be known without the
+    readings of the hour before, and the run says so once it has loaded all."""
+    weather = job.catalog.type("weather_station")
+    for hour in (0, 3600):
+        lake.land(weather, [{"device_id": "1", **at(hour), "temperature": 70.0}])
+    run(job, "r1")
+    (path,) = lake.lake.files("raw/system=weather/type=weather_station/v=1/date=2026-11-22/hour=03")
+    Path(lake.lake.path(path)).unlink()
+    again = mend(job, "weather_station", "range: [-40, 60]", "range: [-40, 80]")
+    lake.land(weather, [{"device_id": "1", **at(3630), "temperature": 20.0}])
+    with pytest.raises(DataError, match=f"(?s)^what would have fired, .* is not known:\n.*{path}"):
+        run_through(again, "r2", Request(), lambda _: None)
+    (row,) = again.warehouse.rows("SELECT partition, status, valid FROM ledger WHERE run_id = 'r2'")
+    assert (row["partition"], row["status"], row["valid"]) == ("weather/weather_station/2026-11-22T04", "loaded", 2)
+    (ended,) = again.warehouse.rows("SELECT status FROM etl_runs WHERE run_id = 'r2'")
+    assert ended["status"] == "succeeded"
+
+
 def test_a_version_that_is_gone(job: Job, lake: SmallLake) -> None:
     """A spec was put back to an older version: what newer readings carry, it does not know."""
     weather = job.catalog.type("weather_station")

@@ -2,6 +2,7 @@
 or cut off in between."""
 
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -56,7 +57,8 @@ def test_a_device_from_its_registration_to_its_end(
     say(publisher, "b-1", 1, site="gate")
     wait_for(lambda: heard(operator, "b-1"), 20, own_bridge.log.read_text)
     weir("devices", "retire", "badge", "b-1")
-    assert "is retired since" in weir("devices", "set", "badge", "b-1", "--room", "x", code=1).stderr
+    said = weir("devices", "set", "badge", "b-1", "--room", "x", code=1).stderr
+    assert re.search(r"is retired since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$", said.strip())
     assert "say where it stands with --site" in weir("devices", "add", "badge", "b-0", code=1).stderr
     assert weir("devices", "list", "--site", "gate").stdout.endswith("\n0 devices; 1 retired: see --all\n")
     shown = weir("devices", "list", "--site", "gate", "--all").stdout.splitlines()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from connections.alertmanager import Alertmanager
+from fleet.channels import OWN_TYPE
 from fleet.errors import ConfigurationError
 from fleet.settings import CHECKOUT
 from stack.ports import Ports
@@ -16,7 +18,7 @@ from stack.stack import Stack
 from tests.conftest import own_home
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
-SERVICES = ("mosquitto", "kafka", "bridge", "landing")
+SERVICES = ("mosquitto", "kafka", "alertmanager", "bridge", "landing")
 
 
 def weir(home: Path, *arguments: str, **settings: str) -> None:
@@ -47,6 +49,11 @@ def test_a_new_device_type_lands_after_a_second_up(tmp_path: Path) -> None:
             Stack(home, None, SERVICES, {}).up()
             now = pids(stack)
             assert {name for name in SERVICES if now[name] != at_first[name]} == {"bridge", "landing"}
+            alertmanager = Alertmanager.of(stack.settings())
+            (silence,) = alertmanager.silences()
+            alertmanager.close()
+            said = {"system": "weir", "type": OWN_TYPE, "alertname": "silent", "device": "bridge-1"}
+            assert all(matcher.matches(said) for matcher in silence.matchers), "nobody is paged for the restart"
 
             weir(home, "simulate", "roof", "--devices", "2", "--duration", "60", "--speed", "0")
             deadline = time.monotonic() + 30

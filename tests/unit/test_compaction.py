@@ -259,7 +259,7 @@ def test_a_backtest_says_the_same(small: SmallLake) -> None:
         said = [{"device_id": str(d), "event_time": T0 + timedelta(seconds=n * 60 + d), "seq": n, "temperature": hot}
                 for d in range(9)]  # fmt: skip
         small.land(SPEC, said, kafka_partition=n % 2)
-    past = Past(small.lake, (SPEC,), {}, ())
+    past = Past(small.lake, (SPEC,), {})
     window = Window(T0, T0 + timedelta(hours=1))
     before = backtest(past, SPEC, window, timedelta(0))
     assert len(before.episodes) > 20
@@ -470,7 +470,7 @@ def test_what_has_expired_is_told_by_name(small: SmallLake) -> None:
         LandedFiles(lake).file_of("sensor", 0, 1)
     assert "hour=04" in (LandedFiles(lake).file_of("sensor", 0, 5) or "")
     with pytest.raises(DataError, match="have expired"):
-        backtest(Past(lake, (SPEC,), {}, ()), SPEC, Window(T0, T0 + timedelta(hours=2)), timedelta(0))
+        backtest(Past(lake, (SPEC,), {}), SPEC, Window(T0, T0 + timedelta(hours=2)), timedelta(0))
     assert tidy(lake, NOW + GRACE) == Tidied(landed=4)
     land(small, 9, start=900)
     late = read_index(lake)

@@ -135,6 +135,18 @@ def test_a_flush_writes_what_came(lake: Lake) -> None:
     assert (row["seq"], row["kafka_offset"], row["event_time"].microsecond) == (1, 0, 250)
 
 
+def test_a_manifest_says_what_rules_pass_over(lake: Lake) -> None:
+    """What came back from quarantine and old rows of files, as stretches of offsets."""
+    held, back = buffer(), [(MARK_HEADER, RETURNED)]
+    for offset, headers in enumerate([back, back, [], back, [(MARK_HEADER, HEARTBEAT)], back, back]):
+        held.take(Record(offset, reading(offset), headers), 0.0)
+    assert flush(lake, held)
+    manifest = lake.last_manifest("sensor", 0)
+    assert manifest is not None
+    assert manifest.returned == [(0, 1), (3, 3), (5, 6)]
+    assert manifest.passed_over == {0, 1, 3, 5, 6}
+
+
 LETTER = {"reason": "r", "detail": "d", "system": "s", "device_type": "t", "version": 1, "received_at": 1}
 BROKEN_LETTERS = {
     "no JSON": b"\xff",

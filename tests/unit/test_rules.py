@@ -46,6 +46,11 @@ def test_the_good_one_passes() -> None:
     assert diffs(GOOD) == [""]
 
 
+def test_a_spec_is_no_test() -> None:
+    (diff,) = diffs((CHECKOUT / "fleet" / "types" / "weather_station.yaml").read_text())
+    assert diff.startswith("x.test.yaml:1: this is a device type's spec")
+
+
 LINE = "{at: 0s, device: d, a: 1}"
 WRONG = [
     ("no spec", "spec:", "speck:", 1, "did you mean 'spec'"),
@@ -64,6 +69,7 @@ WRONG = [
     ("an unknown type", "device: d, a", "device: d, type: u, a", 12, "no type 'u'"),
     ("a seq that is no number", "device: d, a", "device: d, seq: x, a", 12, "whole number"),
     ("an unknown key in expect", "to: firing", "too: firing", 14, "did you mean 'to'"),
+    ("an unknown rule in expect", "rule: high", "rule: hihg", 14, "no rule 'hihg' here; did you mean 'high'"),
     ("a resolve of no rule", LINE, "{at: 0s, resolve: {device: d, rule: hi}}", 12, "no rule 'hi'"),
     ("a param that is no number", "    input", "    registry: [{device: d, params: {x: y}}]\n    input", 11, "number"),
     ("a new spec that is wrong", LINE, "{at: 0s, spec: {type: t}}", 12, "is required and missing"),
