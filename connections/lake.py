@@ -18,7 +18,7 @@ from connections.local_store import LocalStore
 from connections.store import Store
 from fleet.errors import ConfigurationError, DataError, Unavailable
 from fleet.lake_layout import LANDED, MANIFEST_PATH, ColumnType, manifest_folder, manifest_path
-from fleet.manifest import DataFile, Manifest, decode_manifest, encode_manifest
+from fleet.manifest import Manifest, decode_manifest, encode_manifest
 from fleet.settings import Settings
 
 ARROW_TYPES: dict[ColumnType, pa.DataType] = {
@@ -86,10 +86,11 @@ class Lake:
 
     # Writing
 
-    def write_table(self, relative: str, table: pa.Table) -> int:
-        """A Parquet file, durable when this returns; replaces one of the same name. Returns its size in bytes."""
+    def write_table(self, relative: str, table: pa.Table, group_rows: int | None = None) -> int:
+        """A Parquet file, durable when this returns; replaces one of the same name. Returns its size in bytes.
+        `group_rows`: of a row group, where a part of the file is to be read alone."""
         sink = BytesIO()
-        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True, row_group_size=group_rows)
         data = sink.getbuffer()
         self.write(relative, data)
         return len(data)
@@ -160,19 +161,6 @@ class Lake:
         if manifest.imbalance():
             raise DataError(f"{self.url(relative)} does not add up: off by {manifest.imbalance()} records")
         return manifest
-
-    def file_of(self, topic: str, partition: int, offset: int) -> str | None:
-        """The data file that has a record; empty where none has it, as it is a heartbeat, a control record or could not
-        be read; None where it has not landed yet."""
-        names = [n for n in self.manifest_names(topic, partition) if n <= manifest_path(topic, partition, offset)]
-        manifest = self.manifest(names[-1]) if names else None
-        if manifest is None or manifest.last_offset < offset:
-            return None
-        return next((file.path for file in manifest.files if offset in self._offsets(file)), "")
-
-    def _offsets(self, file: DataFile) -> set[int]:
-        table = pq.read_table(BytesIO(self.read(file.path)), columns=["kafka_offset"])
-        return set(table["kafka_offset"].to_pylist())
 
     def landed_partitions(self) -> list[tuple[str, int]]:
         """(topic, Kafka partition) of all that ever landed."""

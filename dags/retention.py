@@ -1,5 +1,5 @@
-"""What is older than its type's `retention` leaves the warehouse once a day; the lake keeps all of it. The same without
-Airflow: `weir etl expire`."""
+"""What is older than its type's `retention` leaves the warehouse once a day. The lake keeps all of it, but for readings
+of types with a `retention.lake`. The same without Airflow: `weir etl expire`."""
 
 from airflow.sdk import dag
 

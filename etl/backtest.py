@@ -20,6 +20,7 @@ from connections.registry import Registry
 from connections.warehouse import Warehouse
 from etl.lake_frames import arrow_tables
 from etl.lake_index import by_partition
+from etl.landed_files import LandedFiles
 from etl.landed_log import LandedLog, arrivals_of
 from etl.window import Window, micros
 from fleet.backtest import Arrival, Coverage, Episode, episodes, transitions
@@ -152,11 +153,12 @@ def _of_partition(past: Past, rules: DeviceType, kafka_partition: int, found: li
 
 def _arrivals(past: Past, manifests: Iterable[Manifest], span: Span) -> Iterator[Arrival]:
     """Of one Kafka partition, in order of offset, but for what rules pass over. Raises DataError."""
+    landed = LandedFiles(past.lake)
     for manifest in manifests:
         streams, passed_over = [], manifest.passed_over
         for spec in past.types:
             of_type = [f for f in by_partition(manifest.files).values() if f.partition.type == spec.type]
-            tables = [table for files in of_type for table in arrow_tables(past.lake, spec, files)]
+            tables = [table for files in of_type for table in arrow_tables(past.lake, spec, files, read=landed.table)]
             if tables:
                 streams.append(arrivals_of(pa.concat_tables(tables).sort_by("kafka_offset"), spec.type, spec.version))
         for arrival in merge(*streams, key=lambda a: a.offset):

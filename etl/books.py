@@ -1,5 +1,6 @@
 """All the books at once, for people: every topic, every partition of a system, what is not yet processed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -65,8 +66,7 @@ def read_books(settings: Settings, system: str | None, now: datetime) -> Books:
     systems = [catalog.system(system)] if system else [*catalog.systems.values()]
     topics = [*(s.topic for s in systems), REJECTED_TOPIC]
     lake, warehouse = Lake.of(settings), Warehouse.of(settings)
-    index = read_index(lake)
-    index = type(index)({key: found for key, found in index.manifests.items() if key[0] in topics})
+    index = read_index(lake, topics=topics)
     ends = kafka_end_offsets(settings, topics) if settings.kafka_user else {}
     oldest = {t.type: now - t.retention.rollups for t in catalog}
     oldest[REJECTED] = min(oldest.values(), default=now)
@@ -107,13 +107,13 @@ def _mqtt_drops(settings: Settings) -> MqttDrops:
     return MqttDrops(dropped, "" if dropped is not None else "it does not say")
 
 
-def _seq_gaps(lake: Lake, partitions: dict[str, PartitionFiles]) -> dict[str, SeqGaps]:
+def _seq_gaps(lake: Lake, partitions: Mapping[str, PartitionFiles]) -> dict[str, SeqGaps]:
     """Two columns of each file; types whose devices do not count are left out."""
     by_type: dict[str, list[pa.Table]] = {}
     for p in partitions.values():
         if p.partition.type == REJECTED:
             continue
-        for file in p.files:
+        for file in p.to_read:
             table = pq.read_table(
                 pa.BufferReader(lake.read(file.path)), columns=["device_id", "seq"], partitioning=None
             )

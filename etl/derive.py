@@ -99,7 +99,7 @@ def parts(partitions: Iterable[PartitionFiles], most_rows: int = MAX_TASK_ROWS) 
         if held and held + partition.rows > most_rows:
             task, held = task + 1, 0
         for share in range(shares):
-            found += [Part(file.path, file.version, task + share, share, shares) for file in partition.files]
+            found += [Part(file.path, file.version, task + share, share, shares) for file in partition.to_read]
         task, held = (task, held + partition.rows) if shares == 1 else (task + shares, 0)
     return found
 

@@ -62,18 +62,23 @@ def _rows(schema: pa.Schema, files: Iterable[pa.RecordBatch]) -> Iterator[pa.Tab
     """What the kernel takes at once, with all of a device. `files` have content, version, share and shares: one in
     `shares` of a file's devices is this task's. All files of a partition must be there that it has a share of."""
     read = (_read(file, schema) for batch in files for file in batch.to_pylist())
-    tables = [table for table in read if table.num_rows]
+    tables = [table for of_file in read for table in of_file if table.num_rows]
     if tables:
         yield from _chunks(pa.concat_tables(tables).unify_dictionaries())
 
 
-def _read(file: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+def _read(file: Mapping[str, Any], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of this share, with the columns of `schema` and spec_version: what a file lacks is null, as the type
-    may have got it later, and what an older version had besides is left."""
+    may have got it later, and what an older version had besides is left. A row group at a time: Arrow reads no list of
+    dictionaries over several, and what is not of this share goes at once."""
     content = pq.ParquetFile(pa.BufferReader(file["content"]), read_dictionary=TEXTS, page_checksum_verification=True)
     there = [name for name in schema.names if name in content.schema_arrow.names]
-    table = content.read(columns=there)
-    arrays = [table[f.name] if f.name in there else pa.nulls(table.num_rows, f.type) for f in schema]
+    for number in range(content.num_row_groups):
+        yield _of_share(content.read_row_group(number, columns=there), file, schema)
+
+
+def _of_share(table: pa.Table, file: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    arrays = [table[f.name] if f.name in table.column_names else pa.nulls(table.num_rows, f.type) for f in schema]
     table = pa.table(arrays, names=schema.names)
     version = pa.repeat(pa.scalar(file["version"], pa.int32()), table.num_rows)
     table = table.append_column("spec_version", version)

@@ -1,6 +1,6 @@
 """Data files of the lake as Arrow tables and Spark frames, with what the files promise checked."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from connections.lake import UNIT, Lake, arrow_schema
 from etl import fetch_task
 from etl.lake_index import PartitionFiles
 from fleet.errors import DataError
-from fleet.lake_layout import REJECTED_COLUMNS, Partition, columns
+from fleet.lake_layout import COMPACTED_FILE, REJECTED_COLUMNS, Partition, columns
 from fleet.manifest import DataFile
 from fleet.spec import DeviceType
 
@@ -41,19 +41,24 @@ def file_frame(spark: "SparkSession", lake: Lake, paths: Iterable[str]) -> "Data
 
 
 def arrow_tables(
-    lake: Lake, spec: DeviceType, partition: PartitionFiles, dictionaries: Sequence[str] = ()
+    lake: Lake,
+    spec: DeviceType,
+    partition: PartitionFiles,
+    dictionaries: Sequence[str] = (),
+    read: Callable[[DataFile], pa.Table] | None = None,
 ) -> Iterator[pa.Table]:
-    """Each file as a table with the type's present columns, some of its texts as dictionaries: a number a row.
+    """Each file as a table with the type's present columns, some of its texts as dictionaries: a number a row. `read`
+    instead of read_table.
 
     A metric that no reading of a file carried may be missing in it, and is null: the type may have got it later. Raises
     DataError where a file is not what its manifest and its place say: unreadable, other columns, types or units,
     another number of rows, or times outside the partition; and where its version is newer than the type.
     """
     schema = arrow_schema(columns(spec))
-    for file in partition.files:
+    for file in partition.to_read:
         _check_version(spec, file)
-        table = read_table(lake, file, dictionaries)
-        with _damage_told(lake, file):
+        table = read(file) if read else read_table(lake, file, dictionaries)
+        with damage_told(lake, file):
             _check_units(table.schema, spec, file)
             _check_columns(table.schema, schema, file, current=file.version == spec.version)
             _check_carried(table, schema, file)
@@ -71,17 +76,17 @@ def reject_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Dead letters in small batches, with these columns, file by file. Raises DataError as arrow_tables."""
     schema, wanted = arrow_schema(REJECTED_COLUMNS), list(names)
-    for file in partition.files:
-        data = _bytes(lake, file)
-        with _damage_told(lake, file):
+    for file in partition.to_read:
+        data = read_bytes(lake, file.path)
+        with damage_told(lake, file):
             found = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-            _check_rows(found.metadata.num_rows, lake, file)
+            check_rows(found.metadata.num_rows, lake, file)
             _check_columns(found.schema_arrow, schema, file, current=True)
             read = 0
             for batch in found.iter_batches(REJECTS_AT_ONCE, columns=wanted):
                 read += batch.num_rows
                 yield batch.select(wanted)
-            _check_rows(read, lake, file)
+            check_rows(read, lake, file)
 
 
 RESTORE = "put the file back from a copy of the lake; until then its partition stays as it was last loaded"
@@ -89,24 +94,26 @@ RESTORE = "put the file back from a copy of the lake; until then its partition s
 
 def read_table(lake: Lake, file: DataFile, dictionaries: Sequence[str] = ()) -> pa.Table:
     """As it is. Raises DataError where it is not there, no Parquet, or has another number of rows."""
-    data = _bytes(lake, file)
-    with _damage_told(lake, file):
+    data = read_bytes(lake, file.path)
+    with damage_told(lake, file):
         table = pq.read_table(
             pa.BufferReader(data), partitioning=None, read_dictionary=dictionaries, page_checksum_verification=True
         )
-        _check_rows(table.num_rows, lake, file)
+        check_rows(table.num_rows, lake, file)
     return table
 
 
-def _bytes(lake: Lake, file: DataFile) -> bytes:
+def read_bytes(lake: Lake, path: str) -> bytes:
+    """Of a file that a manifest or a compaction record names. Raises DataError where it is not there."""
     try:
-        return lake.read(file.path)
+        return lake.read(path)
     except FileNotFoundError:
-        raise DataError(f"{lake.url(file.path)} is in a manifest and not in the lake; {RESTORE}") from None
+        by = "compaction record" if COMPACTED_FILE.match(path.rpartition("/")[2]) else "manifest"
+        raise DataError(f"{lake.url(path)} is in a {by} and not in the lake; {RESTORE}") from None
 
 
 @contextmanager
-def _damage_told(lake: Lake, file: DataFile) -> Iterator[None]:
+def damage_told(lake: Lake, file: DataFile) -> Iterator[None]:
     """Of bytes that are there. Arrow tells damage as its own error, as the system's where a codec finds it, or as none
     until a name is asked for."""
     try:
@@ -116,7 +123,7 @@ def _damage_told(lake: Lake, file: DataFile) -> Iterator[None]:
         raise DataError(f"{lake.url(file.path)} is no Parquet file that can be read: {told}; {RESTORE}") from error
 
 
-def _check_rows(found: int, lake: Lake, file: DataFile) -> None:
+def check_rows(found: int, lake: Lake, file: DataFile) -> None:
     if found != file.rows:
         raise DataError(f"{lake.url(file.path)} has {found:,} rows, its manifest says {file.rows:,}")
 

@@ -14,7 +14,7 @@ import msgspec
 import pyarrow as pa
 
 from connections.lake import Lake
-from etl.lake_frames import read_table
+from etl.landed_files import Expired, LandedFiles
 from fleet.backtest import Arrival
 from fleet.channels import TRANSITIONS
 from fleet.errors import DataError
@@ -33,6 +33,7 @@ class LandedLog:
     def __init__(self, lake: Lake, topic: str, partition: int):
         self.lake, self.topic, self.partition = lake, topic, partition
         self.names = lake.manifest_names(topic, partition)
+        self.files = LandedFiles(lake)
 
     def first_at(self, append_ms: int) -> int:
         """The place of the first manifest whose records were appended then or later."""
@@ -88,9 +89,10 @@ class LandedLog:
             if partition.type == REJECTED:
                 continue
             try:
-                table = read_table(self.lake, file).sort_by(OFFSET)
+                table = self.files.table(file).sort_by(OFFSET)
             except DataError as error:
-                holes.append(Hole(manifest.first_offset, manifest.last_offset, "missing_file", str(error)))
+                cause = "expired" if isinstance(error, Expired) else "missing_file"
+                holes.append(Hole(manifest.first_offset, manifest.last_offset, cause, str(error)))
                 continue
             streams.append(arrivals_of(table, partition.type, file.version))
         return merge(*streams, key=lambda arrival: arrival.offset)
@@ -140,7 +142,7 @@ def published(
                 if partition.type != TRANSITIONS or partition.system != system:
                     continue
                 try:
-                    table = read_table(lake, file)
+                    table = landed.files.table(file)
                 except DataError as error:
                     damaged.append(str(error))
                     continue

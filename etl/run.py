@@ -210,7 +210,10 @@ class Job:
         partitions = self._seen[1].partitions
         missing = [key for key in batch.partitions if key not in partitions]
         if missing:
-            raise DataError(f"the lake no longer has {missing[0]}, which run {run_id} was to process")
+            raise DataError(
+                f"the lake no longer has {missing[0]}, which run {run_id} was to process; where it expired meanwhile"
+                " (retention.lake), the next run leaves it out"
+            )
         return [partitions[key] for key in keys or batch.partitions]
 
     def _validated(self, run_id: str, batch: Batch, files: list[PartitionFiles]) -> list[PartitionFiles]:

@@ -57,7 +57,8 @@ def _type(spec: DeviceType) -> Iterator[str]:
     yield ""
     yield f"- MQTT: {', '.join(subscriptions)}"
     yield f"- Kafka: {', '.join(topics)}"
-    yield f"- Lake: one folder a {spec.folder_grain}; columns {', '.join(_columns(spec))}"
+    kept = f"kept for {_duration(spec.retention.lake)}" if spec.retention.lake else "kept for good"
+    yield f"- Lake: one folder a {spec.folder_grain}, {kept}; columns {', '.join(_columns(spec))}"
     yield (
         f"- Warehouse: raw readings for {_duration(spec.retention.readings)},"
         f" rollups for {_duration(spec.retention.rollups)}"

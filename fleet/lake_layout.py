@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from fleet.channels import TRANSITIONS
 from fleet.spec import DeviceType
@@ -150,6 +150,26 @@ def data_file_name(topic: str, kafka_partition: int, first_offset: int, last_off
     return f"{topic}-{kafka_partition}-{first_offset}-{last_offset}.parquet"
 
 
+DATA_FILE = re.compile(r"(?P<topic>[^/]+)-(?P<partition>\d+)-(?P<first>\d+)-(?P<last>\d+)\.parquet$")
+
+
+class Place(NamedTuple):
+    """Where a landed file's records stood: between these offsets of a Kafka partition, both among them."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+
+
+def place_of(path: str) -> Place:
+    """Raises ValueError where the file is none that landed."""
+    match = DATA_FILE.match(path.rpartition("/")[2])
+    if match is None:
+        raise ValueError(f"{path} is no name of a file that landed")
+    return Place(match["topic"], int(match["partition"]), int(match["first"]), int(match["last"]))
+
+
 LANDED = "_landed"
 
 
@@ -163,3 +183,25 @@ def manifest_path(topic: str, kafka_partition: int, first_offset: int) -> str:
 
 
 MANIFEST_PATH = re.compile(rf"{LANDED}/(?P<topic>[^/]+)/(?P<partition>\d+)/(?P<first>\d{{20}})\.json$")
+
+COMPACTED = "_compacted"
+COMPACTED_FILE = re.compile(r"compacted-(?P<written_ms>\d{13,})-[0-9a-f]{8}\.parquet$")
+"""Beside the files that landed, and no name that landing gives."""
+
+
+def compacted_file_name(written_ms: int, unlike: str) -> str:
+    """Two that are at work on the same partition write files of their own: `unlike` is 8 random hexadecimal digits."""
+    return f"compacted-{written_ms}-{unlike}.parquet"
+
+
+def compaction_folder(system: str, type_name: str) -> str:
+    return f"{COMPACTED}/{system}/{type_name}"
+
+
+def compaction_path(partition: str, version: int, number: int) -> str:
+    """Of the record with that number of a partition, by its key. Names sort by number."""
+    system, type_name, start = partition.split("/")
+    return f"{compaction_folder(system, type_name)}/{start}.v{version}.{number:08d}.json"
+
+
+COMPACTION_NAME = re.compile(r"(?P<start>[^./]+)\.v(?P<version>\d+)\.(?P<number>\d{8})\.json$")

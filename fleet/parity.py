@@ -32,6 +32,7 @@ class Cause(NamedTuple):
 
 CAUSES = {
     "missing_file": Cause(True, "a file that a manifest names is not in the lake, or damaged"),
+    "expired": Cause(True, "readings that are older than retention.lake, and were deleted from the lake"),
     "hole": Cause(True, "records that never landed: no manifest has them, or Kafka had lost them before landing came"),
     "not_landed": Cause(True, "the warehouse has the transition, and the lake does not have it yet"),
     "not_evaluated": Cause(True, "the alert service has not come so far yet"),

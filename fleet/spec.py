@@ -155,8 +155,10 @@ class Adapter(Strict):
 
 class Retention(Strict):
     readings: Duration = timedelta(days=7)
-    """Raw readings in the warehouse; the lake keeps them all."""
+    """Raw readings in the warehouse; the lake keeps them all, for good or for `lake`."""
     rollups: Duration = timedelta(days=1825)
+    lake: Duration | None = None
+    """From then on readings are deleted from the lake, a folder at a time. None: never."""
 
 
 class Simulation(Strict):
@@ -258,6 +260,7 @@ class RuledType(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "RuledType":
         problems = [*self._names(), *self._metrics(), *self._adapter(), *self._files(), *self._rules()]
+        problems += self._retention()
         if problems:
             # One message a line: `path: problem`, so that the loader can find each one's line.
             raise ValueError("\n".join(problems))
@@ -298,6 +301,18 @@ class RuledType(Strict):
                     f" {format_duration(self.retention.rollups)} (retention.rollups)"
                 )
         return problems
+
+    def _retention(self) -> list[str]:
+        """What the warehouse has is made from the lake, and made again where a late reading comes."""
+        if self.retention.lake is None:
+            return []
+        return [
+            f"retention.lake: {format_duration(self.retention.lake)} is shorter than retention.{name},"
+            f" {format_duration(kept)}: the warehouse's {name} are made from the lake; at least as long, or left out"
+            " for good"
+            for name in ("readings", "rollups")
+            if (kept := getattr(self.retention, name)) > self.retention.lake
+        ]
 
     def _adapter(self) -> list[str]:
         problems = []

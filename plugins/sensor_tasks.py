@@ -127,11 +127,16 @@ def end() -> None:
 
 @task(**ATTEMPTS)
 def expire() -> dict[str, dict[str, int]]:
-    """Deletes from the warehouse what is older than its type's retention, by event time; rows by type and table."""
+    """Deletes from the warehouse what is older than its type's retention, by event time; rows by type and table. Of
+    types that say so the lake's readings expire, too."""
     from etl.retention import expire as remove
+    from etl.retention import expire_lake
 
-    job = job_of_task()
-    return remove(job.warehouse, job.catalog, datetime.now(UTC))
+    job, now = job_of_task(), datetime.now(UTC)
+    deleted = remove(job.warehouse, job.catalog, now)
+    for type_name, figures in expire_lake(job.lake, job.warehouse, job.catalog, now).items():
+        deleted[type_name] |= {f"lake_{name}": number for name, number in figures.items()}
+    return deleted
 
 
 def _named(batch: dict[str, Any]) -> "Batch":

@@ -1,18 +1,16 @@
 """Files in the lake that no manifest names: what a flush that was killed left behind. Readers never see them."""
 
-import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import lru_cache
 
 from connections.lake import Lake
 from connections.store import TEMPORARY
-from fleet.lake_layout import ALERTS, LANDED, REJECTED, manifest_path
+from fleet.lake_layout import ALERTS, COMPACTED, DATA_FILE, LANDED, REJECTED, manifest_path
 
-FOLDERS = ("raw", REJECTED, ALERTS, LANDED)
+FOLDERS = ("raw", REJECTED, ALERTS, LANDED, COMPACTED)
 MIN_AGE = timedelta(hours=1)
 """A flush writes its files again each time it is tried, so that one under way is younger than this."""
-DATA_FILE = re.compile(r"(?P<topic>[^/]+)-(?P<partition>\d+)-(?P<first>\d+)-(?P<last>\d+)\.parquet$")
 
 
 def sweep(lake: Lake, now: datetime, min_age: timedelta = MIN_AGE) -> list[str]:
@@ -27,7 +25,8 @@ def sweep(lake: Lake, now: datetime, min_age: timedelta = MIN_AGE) -> list[str]:
 
 
 def is_orphan(path: str, named: Callable[[str], frozenset[str]]) -> bool:
-    """Whether no manifest names the file; `named` gives the files of a manifest. What landing did not write stays."""
+    """Whether no manifest names the file; `named` gives the files of a manifest. What landing did not write stays:
+    of compacted files etl.lake_tidy knows."""
     name = path.rpartition("/")[2]
     if name.startswith(TEMPORARY):
         return True

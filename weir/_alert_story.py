@@ -24,6 +24,7 @@ def show(
     """One alert: its transitions, the readings around them, and where in Kafka and the lake each came from."""
     from connections.lake import Lake
     from connections.warehouse import Warehouse
+    from etl.landed_files import Expired, LandedFiles
     from fleet.settings import Settings
 
     settings = Settings.load()
@@ -38,14 +39,19 @@ def show(
     finally:
         warehouse.close()
     lake, topic = Lake.of(settings), _topic(settings, alert["system"])
+    landed = LandedFiles(lake)
     for transition in transitions:
         transition["source"] = {
             "topic": topic,
             "partition": transition.pop("source_partition"),
             "offset": (offset := transition.pop("source_offset")),
         }
-        path = lake.file_of(topic, transition["source"]["partition"], offset)
-        transition["source"] |= {"landed": path is not None, "file": lake.url(path) if path else None}
+        try:
+            path, expired = landed.file_of(topic, transition["source"]["partition"], offset), False
+        except Expired:
+            path, expired = "", True
+        url = lake.url(path) if path else None
+        transition["source"] |= {"landed": path is not None, "expired": expired, "file": url}
     if as_json:
         typer.echo(json.dumps({**alert, "transitions": transitions, "readings": readings}, default=plain))
     else:
@@ -88,6 +94,7 @@ def _show(alert: dict[str, Any], transitions: list[dict[str, Any]], readings: li
     for t in transitions:
         source = t["source"]
         no_file = "no reading" if source["landed"] else "not in the lake yet"
+        no_file = "expired" if source["expired"] else no_file
         values = ", ".join(f"{name} {_value(value)}" for name, value in t["values"].items())
         reason = f" ({t['reason']})" if t["reason"] else ""
         lines.append(

@@ -88,7 +88,7 @@ def said_in_the_warehouse(settings: Settings, ids: list[str], seconds: float) ->
 
 def wait_until_said_in_the_lake(settings: Settings, after: Offsets, seconds: float) -> None:
     """Until the transitions before those offsets have landed. Raises Unavailable saying how far landing came."""
-    lake = Lake(settings.lake)
+    lake = Lake.of(settings)
     deadline = time.monotonic() + seconds
     while True:
         landed = {place: -1 if (last := lake.last_manifest(*place)) is None else last.last_offset for place in after}

@@ -112,12 +112,17 @@ def _process(job: "Job", run_id: str, batches: "list[Batch]", say: Callable[[str
 
 @etl.command()
 def expire() -> None:
-    """Delete what is older than its type's retention from the warehouse (the lake keeps all)."""
-    from etl.retention import expire as remove
+    """Delete what is older than its type's retention from the warehouse, and from the lake where the spec says so.
 
-    job = open_job()
-    for type_name, deleted in remove(job.warehouse, job.catalog, datetime.now(UTC)).items():
+    `weir lake compact` deletes the lake's files a day later."""
+    from etl.retention import expire as remove
+    from etl.retention import expire_lake
+
+    job, now = open_job(), datetime.now(UTC)
+    for type_name, deleted in remove(job.warehouse, job.catalog, now).items():
         typer.echo(f"{type_name}: {lines(deleted)}")
+    for type_name, expired in expire_lake(job.lake, job.warehouse, job.catalog, now).items():
+        typer.echo(f"{type_name} in the lake: {lines(expired)}")
 
 
 @etl.command()

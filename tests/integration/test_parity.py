@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ from connections.kafka_admin import KafkaAdmin
 from connections.lake import Lake
 from connections.partition_log import committed
 from connections.warehouse import Warehouse
+from etl.compaction import compact
+from etl.lake_tidy import tidy
 from etl.landed_log import published as in_the_lake
 from fleet.catalog import load_catalog
 from fleet.channels import CONTROL, MARK_HEADER, TRANSITIONS
+from fleet.compaction import GRACE
 from fleet.control import Spec, encode_control
 from fleet.manifest import DataFile, Manifest, encode_manifest
 from fleet.settings import Settings
@@ -279,6 +282,15 @@ def test_what_is_wrong_is_found_and_explained(
     history.warehouse.close()
     assert said["parity"] == pytest.approx(found["parity"])
     assert said["parity_unexplained"] == found["unexplained"] == (len(found["differences"]) if code else 0)
+
+
+def test_a_compacted_lake_is_audited_alike(ran: Ran, lake: Path, owner: Warehouse) -> None:
+    now, store = datetime.now(UTC), Lake(f"file://{lake}")
+    before, later = ran.parity(lake, to=now), now + timedelta(days=40)
+    kinds = {one.partition.split("/")[1] for one in compact(store, later) if one.files_after}
+    assert kinds == {TYPE, TRANSITIONS}
+    assert tidy(store, later + GRACE).landed > 20
+    assert ran.parity(lake, to=now) == before
 
 
 def test_the_state_after_a_hole_is_that_of_kafkas_log(ran: Ran, lake: Path, owner: Warehouse) -> None:

@@ -30,9 +30,10 @@ KEYS = {
 }
 
 
-def parquet(rows: list[Row], without: tuple[str, ...] = ()) -> bytes:
+def parquet(rows: list[Row], without: tuple[str, ...] = (), group_rows: int | None = None) -> bytes:
     sink = BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, IN_FILES).drop_columns(list(without)), sink)
+    table = pa.Table.from_pylist(rows, IN_FILES).drop_columns(list(without))
+    pq.write_table(table, sink, row_group_size=group_rows)
     return sink.getvalue()
 
 
@@ -70,6 +71,16 @@ def test_files_make_what_their_rows_make() -> None:
     types = {field.type for parts in read(task([parquet(READINGS)])).values() for field in parts[0].schema}
     assert not any(pa.types.is_dictionary(kind) for kind in types)
     assert rows(task([parquet(READINGS[:20]), parquet([]), parquet(READINGS[20:])])) == whole(READINGS)
+
+
+@pytest.mark.parametrize("shares", [1, 3])
+def test_a_file_of_many_row_groups(shares: int) -> None:
+    """As compaction makes them."""
+    file = parquet(READINGS, group_rows=7)
+    found = [read(task([file], share, shares)) for share in range(shares)]
+    rollups = pa.concat_tables(table for tables in found for table in tables["rollups"])
+    key = KEYS["rollups"]
+    assert sorted(rollups.to_pylist(), key=lambda row: [str(row[k]) for k in key]) == whole(READINGS)["rollups"]
 
 
 def test_pieces_are_the_tables_cut(monkeypatch: pytest.MonkeyPatch) -> None:

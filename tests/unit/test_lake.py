@@ -99,20 +99,3 @@ def test_a_failure_at_any_step_leaves_nothing_that_counts(
 def test_other_schemes_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="ftp"):
         Lake("ftp://somewhere/lake")
-
-
-def test_the_file_that_has_a_record_is_found_among_those_of_its_flush(lake: Lake) -> None:
-    assert lake.file_of("sensor", 2, 12) is None
-    files = []
-    for hour, offsets in (("03", [10, 13]), ("04", [11, 14])):  # 12 is a heartbeat
-        path = f"raw/{hour}.parquet"
-        lake.write_table(path, pa.table({"kafka_offset": offsets}))
-        files.append(DataFile(path, f"weather/weather_station/2026-11-22T{hour}", 1, 2, 10))
-    found = Manifest(
-        "sensor", 2, 10, 14, first_append_ms=1, last_append_ms=2, files=files, rows=4, unreadable=0, heartbeats=1,
-        controls=0, missing=0,
-    )  # fmt: skip
-    assert lake.commit(found)
-    assert [lake.file_of("sensor", 2, offset) for offset in range(10, 16)] == [
-        "raw/03.parquet", "raw/04.parquet", "", "raw/03.parquet", "raw/04.parquet", None,
-    ]  # fmt: skip

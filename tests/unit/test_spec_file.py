@@ -74,6 +74,7 @@ WRONG = [
     ("stuck for longer than a folder", "outside: quarantine", "stuck_after: 1h", 6, "shorter than 1h"),
     ("a history of a day", "outside: quarantine", "history: 1d", 6, "is not between 7d"),
     ("a history beyond what is kept", "outside: quarantine", "history: 2000d", 6, "1825d (retention.rollups)"),
+    ("a lake that forgets first", "version: 1", "version: 1\nretention: {lake: 30d}", 3, "retention.rollups, 1825d"),
     ("a counter that is stuck", "kind: counter", "kind: counter, stuck_after: 5m", 7, "are for gauges"),
     ("outside without range", "range: [-40, 85], ", "", 6, "there is no range"),
     ("a profile beyond the sensor", "outside: quarantine", "simulate: {range: [0, 99]}", 6, "must lie inside range"),
