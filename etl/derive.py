@@ -108,13 +108,21 @@ PATH = r"raw/system=[^/]+/type=.*$"
 """Of a data file, relative to the lake, in Spark's name for it."""
 
 
+ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
+PIECES_AT_ONCE = "16"
+"""As one Arrow batch; Spark's 10,000 are meant for rows of some bytes."""
+
+
 def _tables(
     spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Sequence[PartitionFiles], past: kernel.Past
 ) -> dict[str, pa.Table]:
     """Those of etl.kernel, of all partitions, in no order; none where there are no rows. One Spark action."""
-    found = in_kernel(
-        spark, lake, spec, partitions, partial(kernel_task.pieces, past=past), kernel_task.PIECE
-    ).toArrow()
+    frame = in_kernel(spark, lake, spec, partitions, partial(kernel_task.pieces, past=past), kernel_task.PIECE)
+    spark.conf.set(ARROW_ROWS, PIECES_AT_ONCE)
+    try:
+        found = frame.toArrow()
+    finally:
+        spark.conf.unset(ARROW_ROWS)
     pieces: dict[str, list[pa.Table]] = {}
     for name, piece in zip(found["name"].to_pylist(), found["piece"], strict=True):
         pieces.setdefault(name, []).append(pa.ipc.open_stream(piece.as_buffer()).read_all())

@@ -7,8 +7,9 @@ from etl.lake_index import PartitionFiles
 from etl.window import Window
 from fleet.lake_layout import REJECTED
 
-MAX_BATCH_ROWS = 4_000_000
-"""Rows that one task reads: about 5 s of Spark. A partition of more is a batch of its own."""
+MAX_BATCH_ROWS = 1_000_000
+"""Rows that one task reads: 2 s of Spark, and where readings are rarer than minutes some millions of rollups, 1 GB. A
+partition of more is a batch of its own."""
 MAX_BATCH_BYTES = 256 * 1024 * 1024
 """In the lake; for dead letters, of which a few may be as large as a million readings."""
 MAX_BATCH_PARTITIONS = 48

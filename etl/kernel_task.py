@@ -18,7 +18,8 @@ from etl import kernel
 PIECE = "name string, piece binary"
 """What `pieces` gives, as Spark's DDL: the name of a table, and rows of it as an Arrow stream."""
 PIECE_ROWS = 50_000
-"""About 5 MB."""
+"""About 5 MB, of which a fifth remains when they are compressed: readings that are rarer than minutes make as many rows of
+rollups as they have values, and all of a task's pieces stand in Spark's memory at once."""
 MINUTE = (
     "site string, device_id string, metric string, bucket timestamp, mean double, min double, max double, last double"
 )
@@ -37,12 +38,13 @@ def pieces(
     past: kernel.Past = kernel.NO_PAST,
 ) -> Iterator[pa.RecordBatch]:
     """All tables of kernel.derive, cut into PIECEs. `files` as `_rows` takes them."""
+    compressed = pa.ipc.IpcWriteOptions(compression="zstd")
     for chunk in _rows(schema, files):
         for name, derived in kernel.derive(chunk, metrics, grain, past).items():
             table = _as_texts(derived)
             for start in range(0, max(table.num_rows, 1), PIECE_ROWS):
                 sink = pa.BufferOutputStream()
-                with pa.ipc.new_stream(sink, table.schema) as stream:
+                with pa.ipc.new_stream(sink, table.schema, options=compressed) as stream:
                     stream.write_table(table.slice(start, PIECE_ROWS))
                 piece = pa.array([sink.getvalue().to_pybytes()], pa.binary())
                 yield pa.RecordBatch.from_arrays([pa.array([name]), piece], ["name", "piece"])
