@@ -142,10 +142,10 @@ def readings(
 # Transform
 
 
-def peer_pass(name: str, python: Path, folder: Path, spec: DeviceType, grain: str) -> dict[str, float]:
+def peer_pass(name: str, python: Path, folders: list[str], spec: DeviceType, grain: str) -> dict[str, float]:
     """In a process of its own, which times itself."""
     ranges = {name: [m.range.low, m.range.high] for name, m in spec.metrics.items() if m.range}
-    asked = json.dumps({"folder": str(folder), "ranges": ranges, "partition": grain})
+    asked = json.dumps({"folders": folders, "ranges": ranges, "partition": grain})
     command = [str(python), str(HERE / "peers" / f"{name}_rollups.py"), asked]
     answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(answer)  # type: ignore[no-any-return]
@@ -180,11 +180,12 @@ def transform(name: str, settings: Settings, peers_python: Path, passes: int | N
     try:
         lake = Lake(f"file://{folder}")
         rows = write_lake(lake, spec, size)
-        grain = next(iter(read_index(lake).partitions.values())).partition.grain
+        partitions = [files.partition for files in read_index(lake).partitions.values()]
+        folders, grain = [lake.path(one.folder(spec.version)) for one in partitions], partitions[0].grain
         with session(settings) as spark:
             ways: dict[str, Callable[[], dict[str, float]]] = {
                 "weir": lambda: weir_pass(spark, lake, spec, folder / "home"),
-                **{peer: partial(peer_pass, peer, peers_python, folder, spec, grain) for peer in PEERS},
+                **{peer: partial(peer_pass, peer, peers_python, folders, spec, grain) for peer in PEERS},
             }
             # Code that the JVM has not compiled is not measured.
             derive(spark, lake, spec, [*read_index(lake).partitions.values()][:1])

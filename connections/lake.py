@@ -52,6 +52,7 @@ class Lake:
     `s3://bucket/…`. All paths are relative to it."""
 
     def __init__(self, uri: str, webhdfs_port: int = hdfs_store.PORT):
+        self._opened = uri, webhdfs_port
         parts = urlsplit(uri.rstrip("/"))
         self.scheme = parts.scheme or "file"
         host = parts.netloc.rpartition("@")[2]
@@ -71,6 +72,10 @@ class Lake:
             from connections.s3_store import S3Store  # the AWS SDK takes 0.3 s to import
 
             self._store = S3Store(host, parts.path)
+
+    def __reduce__(self) -> tuple[type["Lake"], tuple[str, int]]:
+        """For another process: its connections are its own."""
+        return Lake, self._opened
 
     @classmethod
     def of(cls, settings: Settings) -> "Lake":

@@ -4,6 +4,7 @@ Keys, profile, region and endpoint are the AWS SDK's own settings, such as AWS_A
 """
 
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,6 +13,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from connections.store import TEMPORARY
 
 SIGNED_SECONDS = 3600
 CONFIG = Config(
@@ -48,7 +51,7 @@ class S3Store:
         self._bucket, self._root = bucket, root.strip("/")
         self._s3: Any = boto3.session.Session().client("s3", config=CONFIG)
         self._keeps_apart = False
-        """Whether the store has shown that it does."""
+        """Whether the store has shown that it knows conditions."""
         self._trying = threading.Lock()
 
     def write(self, path: str, data: bytes | memoryview) -> None:
@@ -56,15 +59,20 @@ class S3Store:
             self._s3.put_object(Bucket=self._bucket, Key=self._key(path), Body=bytes(data))
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
-        if not self._put(path, data):
-            self._keeps_apart = True
-            return False
         with self._trying:
-            # There are stores that know no conditions, and pass over them without a word.
-            if not self._keeps_apart and self._put(path, data):
+            if not self._keeps_apart:
+                self._try_conditions()
+                self._keeps_apart = True
+        return self._put(path, data)
+
+    def _try_conditions(self) -> None:
+        """There are stores that know none, and pass over them without a word."""
+        path = f"{TEMPORARY}{uuid.uuid4().hex}"
+        if self._put(path, b""):
+            taken_again = self._put(path, b"")
+            self.remove(path)
+            if taken_again:
                 raise OSError(CONDITIONS)
-            self._keeps_apart = True
-        return True
 
     def _put(self, path: str, data: bytes) -> bool:
         for _ in range(CONFLICTS):

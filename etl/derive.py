@@ -1,5 +1,6 @@
 """One batch of partitions through Spark: its books, rollups, anomalies and quarantine, as Arrow tables by partition."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,6 +22,8 @@ from fleet.spec import DeviceType
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+log = logging.getLogger("weir.etl")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def derive(
         # A file that went bad since it was validated: its partition alone is to fail.
         if len(wanted) == 1:
             return partial(_fail, f"Spark cannot compute it: {first_line(error)}")
+        log.warning("%s: %d partitions one by one, as Spark says: %s", spec.type, len(wanted), first_line(error))
         alone = {p.partition.key: derive(spark, lake, spec, [p], past) for p in wanted}
         return lambda p: alone[p.partition.key](p)
     counts = {row["starts_at"]: row for row in _summed(tables["counts"])} if tables else {}

@@ -18,8 +18,8 @@ from etl import kernel
 PIECE = "name string, piece binary"
 """What `pieces` gives, as Spark's DDL: the name of a table, and rows of it as an Arrow stream."""
 PIECE_ROWS = 50_000
-"""About 5 MB, of which a fifth remains when they are compressed: readings that are rarer than minutes make as many rows of
-rollups as they have values, and all of a task's pieces stand in Spark's memory at once."""
+"""About 5 MB before it is compressed. Readings that are rarer than minutes make more rollups than they have values, and
+all of a task's pieces stand in Spark's memory at once."""
 MINUTE = (
     "site string, device_id string, metric string, bucket timestamp, mean double, min double, max double, last double"
 )

@@ -1,6 +1,6 @@
 """Which partitions of a batch may be loaded: files as promised, and the type's suite met where it matters."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,13 +55,13 @@ def validate(
     by_hand = curated(spec)
     wanted_of_type = suite(spec)
     wanted_of_type["expectations"] += by_hand
-    lists = any("carried" in asked_columns(one["kwargs"]) for one in wanted_of_type["expectations"])
+    by_hand_about = {column for one in by_hand for column in asked_columns(one["kwargs"])}
     validator, outcome = Validator(home), Outcome()
     wanted = list(partitions)
     by_key = {p.partition.key: p for p in wanted}
 
     def check(piece: Piece, name: str) -> Verdict:
-        frame = _frame(piece.tables, lists)
+        frame = _frame(piece.tables, by_hand_about)
         verdict = validator.validate(wanted_of_type, frame, f"{run_id}-{name}".replace(":", "").replace("/", "-"))
         outcome.validations.append(Validation(name, tuple(piece.partitions), verdict))
         return verdict
@@ -121,13 +121,20 @@ def _time_of(key: str) -> str:
     return key.rpartition("/")[2]
 
 
-def _frame(tables: Sequence[pa.Table], lists: bool):  # type: ignore[no-untyped-def]
-    """As pandas has it, texts as categories. Lists become text where an expectation is about them, and else nothing:
-    they cost more than all other columns together."""
+def _frame(tables: Sequence[pa.Table], by_hand_about: Container[str]):  # type: ignore[no-untyped-def]
+    """As pandas has it. Where no expectation was written by hand, which may be any, texts are categories, and lists are
+    nothing: they cost more than all other columns together."""
     table = pa.concat_tables(tables).unify_dictionaries()
-    place = table.schema.get_field_index("carried")
-    told = pc.binary_join(table["carried"].cast(pa.list_(pa.string())), ",") if lists else pa.nulls(table.num_rows)
-    return table.set_column(place, "carried", told).to_pandas()
+    for place, name in enumerate(table.column_names):
+        column, asked = table[place], name in by_hand_about
+        if pa.types.is_list(column.type):
+            told = pc.binary_join(column.cast(pa.list_(pa.string())), ",") if asked else pa.nulls(len(column))
+        elif pa.types.is_dictionary(column.type) and asked:
+            told = column.cast(pa.string())
+        else:
+            continue
+        table = table.set_column(place, name, told)
+    return table.to_pandas()
 
 
 def _reason(verdict: Verdict) -> str:

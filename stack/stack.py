@@ -281,7 +281,7 @@ class Stack:
         if not self.supervisor.running():
             raise ConfigurationError("the stack is not up; `make up` starts it, and Airflow with it")
         self.secrets = ensure_secrets(self.layout)
-        program = self._program(programs.AIRFLOW[0])
+        program = self._program("airflow-scheduler")  # which alone has the lake's keys
         return replace(program, command=program.command[:1])
 
     def down(self) -> None:

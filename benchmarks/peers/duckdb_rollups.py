@@ -1,9 +1,10 @@
 """DuckDB doing by hand what Weir's batch does with landed readings: duplicates dropped, values out of range left out,
 robust z-scores per device and partition, rollups by minute and hour with the number of unusual values.
 
-    python duckdb_rollups.py '{"folder": …, "ranges": {metric: [low, high]}, "partition": "hour"}'
+    python duckdb_rollups.py '{"folders": [of each partition], "ranges": {metric: [low, high]}, "partition": "hour"}'
 
-Prints as JSON: seconds, rollups, and count and sum of their values.
+Partition by partition, as a day at once is more than Polars has memory for. Prints as JSON: seconds, rollups, and count
+and sum of their values.
 """
 
 import json
@@ -14,12 +15,12 @@ import duckdb
 
 asked = json.loads(sys.argv[1])
 ranges = asked["ranges"]
-FILES = f"read_parquet('{asked['folder']}/raw/**/*.parquet', hive_partitioning = false)"
 
-
-SHARED = "CREATE TEMP TABLE shared AS SELECT device_id, event_time FROM {files} GROUP BY ALL HAVING count(*) > 1"
+SHARED = (
+    "CREATE OR REPLACE TEMP TABLE shared AS SELECT device_id, event_time FROM {files} GROUP BY ALL HAVING count(*) > 1"
+)
 FRESH = """
-CREATE TEMP TABLE fresh AS WITH
+CREATE OR REPLACE TEMP TABLE fresh AS WITH
 alone AS (SELECT * FROM {files} ANTI JOIN shared USING (device_id, event_time)),
 first AS (
   SELECT * FROM {files} SEMI JOIN shared USING (device_id, event_time)
@@ -51,16 +52,18 @@ def rolled_up() -> tuple[int, int, float]:
     db = duckdb.connect()
     db.execute("SET threads = 2; SET memory_limit = '14GB'; SET preserve_insertion_order = false; SET TimeZone = 'UTC'")
     kept = ", ".join(f"CASE WHEN {m} BETWEEN {low} AND {high} THEN {m} END AS {m}" for m, (low, high) in ranges.items())
-    db.execute(SHARED.format(files=FILES))
-    db.execute(FRESH.format(kept=kept, files=FILES, metrics=", ".join(ranges)))
     rollups, count, total = 0, 0, 0.0
-    for metric in ranges:
-        db.execute(SCORED.format(metric=metric, partition=asked["partition"]))
-        for grain in ("minute", "hour"):
-            db.execute(ROLLED.format(grain=grain))
-            found = db.execute("SELECT count(*), sum(n), sum(n * mean) FROM rolled").fetchone()
-            assert found is not None
-            rollups, count, total = rollups + found[0], count + int(found[1]), total + found[2]
+    for folder in asked["folders"]:
+        files = f"read_parquet('{folder}/*.parquet', hive_partitioning = false)"
+        db.execute(SHARED.format(files=files))
+        db.execute(FRESH.format(kept=kept, files=files, metrics=", ".join(ranges)))
+        for metric in ranges:
+            db.execute(SCORED.format(metric=metric, partition=asked["partition"]))
+            for grain in ("minute", "hour"):
+                db.execute(ROLLED.format(grain=grain))
+                found = db.execute("SELECT count(*), sum(n), sum(n * mean) FROM rolled").fetchone()
+                assert found is not None
+                rollups, count, total = rollups + found[0], count + int(found[1]), total + found[2]
     return rollups, count, total
 
 

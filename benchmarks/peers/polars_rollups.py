@@ -11,10 +11,10 @@ ranges = asked["ranges"]
 PARTITION = {"hour": "1h", "day": "1d"}[asked["partition"]]
 
 
-def rolled_up() -> tuple[int, int, float]:
+def rolled_up(folder: str) -> tuple[int, int, float]:
     kept = [pl.when(pl.col(m).is_between(low, high)).then(pl.col(m)) for m, (low, high) in ranges.items()]
     fresh = (
-        pl.scan_parquet(f"{asked['folder']}/raw/**/*.parquet", hive_partitioning=False)
+        pl.scan_parquet(f"{folder}/*.parquet", hive_partitioning=False)
         .with_columns(carried=pl.col("carried").list.join(","))
         .sort("kafka_timestamp", "kafka_partition", "kafka_offset")
         .unique(["device_id", "event_time", "seq", "carried", *ranges], keep="first")
@@ -52,6 +52,6 @@ def rolled_up() -> tuple[int, int, float]:
 
 
 began = time.perf_counter()
-rollups, count, total = rolled_up()
+rollups, count, total = map(sum, zip(*map(rolled_up, asked["folders"]), strict=True))
 took = time.perf_counter() - began
 print(json.dumps({"seconds": took, "rollups": rollups, "count": count, "sum": total}))

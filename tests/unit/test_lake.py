@@ -1,6 +1,7 @@
 """The lake on a local disk: whole files only, one winner, and what a crash at each step leaves behind."""
 
 import os
+import pickle
 import threading
 from pathlib import Path
 
@@ -99,3 +100,10 @@ def test_a_failure_at_any_step_leaves_nothing_that_counts(
 def test_other_schemes_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="ftp"):
         Lake("ftp://somewhere/lake")
+
+
+@pytest.mark.parametrize("uri", ["file:///x", "hdfs://me@host:8020/x", "s3://bucket/x"])
+def test_another_process_opens_it_for_itself(uri: str) -> None:
+    again = pickle.loads(pickle.dumps(Lake(uri, 9871)))
+    assert again._opened == (uri, 9871)
+    assert again.url("a") == Lake(uri).url("a")

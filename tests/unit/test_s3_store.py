@@ -30,6 +30,10 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
             self.end_headers()
             self.wfile.write(body)
 
+        def do_DELETE(self) -> None:
+            self.send_response(204)
+            self.end_headers()
+
         def log_message(self, format: str, *args: object) -> None:
             pass
 
@@ -46,12 +50,14 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     server.server_close()
 
 
+TRIED = [200, 412]
+"""The first that a process asks: a file of no meaning is created twice."""
 OUTCOMES: dict[str, tuple[list[int], bool | str]] = {
-    "written, and the store shows that it would have refused": ([200, 412], True),
-    "there is one": ([412], False),
-    "another writer was at it, and won": ([409, 412], False),
-    "another writer was at it, and gave up": ([409, 409, 200, 412], True),
-    "it never ends": ([409], "other writers are at it all the time"),
+    "written": ([*TRIED, 200], True),
+    "there is one": ([*TRIED, 412], False),
+    "another writer was at it, and won": ([*TRIED, 409, 412], False),
+    "another writer was at it, and gave up": ([*TRIED, 409, 409, 200], True),
+    "it never ends": ([*TRIED, 409], "other writers are at it all the time"),
     "a store that knows no conditions": ([501], "does not keep two writers apart"),
     "a store that passes over conditions": ([200], "does not keep two writers apart"),
     "no bucket": ([404], "make the bucket"),

@@ -71,6 +71,17 @@ def test_what_is_wrong_is_counted(tmp_path: Path, changes: dict[int, dict[str, A
     assert bool(outcome.failed) is any(one[2] == "critical" for one in unmet)
 
 
+def test_texts_are_texts_for_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Categories cannot be compared with others."""
+    pair = {"column_A": "device_id", "column_B": "site"}
+    asked = {"type": "expect_column_pair_values_to_be_equal", "severity": "warning", "kwargs": pair}
+    monkeypatch.setattr(module, "curated", lambda spec: [asked])
+    lake = Lake(f"file://{tmp_path}/lake")
+    outcome = validate(lake, SPEC, [land(lake, {7: {"device_id": "roof"}})], "run", tmp_path)
+    ((unmet,),) = (one.verdict.unmet for one in outcome.validations)
+    assert (unmet.severity, unmet.unexpected, outcome.failed) == ("warning", 99, {})
+
+
 def test_what_readings_carried_is_there_for_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"type": REGEX, "severity": "warning", "kwargs": {"column": "carried", "regex": "^humidity$"}}
     monkeypatch.setattr(module, "curated", lambda spec: [asked])
