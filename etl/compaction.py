@@ -5,7 +5,7 @@ Which files are replaced, and what readers make of the record, is in fleet/compa
 """
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connections.compactions import Compactions
-from connections.lake import Lake
+from connections.lake import Lake, arrow_schema
 from etl.lake_frames import read_table
 from etl.lake_index import PartitionFiles, read_index
 from etl.window import micros
 from fleet.compaction import MAX_BYTES, MAX_ROWS, Compacted, Compaction, Covered, Plan, is_worth_it, plan
 from fleet.errors import DataError
-from fleet.lake_layout import compacted_file_name, place_of
+from fleet.lake_layout import SOURCE_COLUMNS, compacted_file_name, place_of
 from fleet.manifest import DataFile
 
 SETTLED = timedelta(days=1)
@@ -30,6 +30,9 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 GROUP_ROWS = 32_768
 """Of a row group: who reads in order of arrival reads one or two for each landed file."""
 ORDER = ("kafka_topic", "kafka_partition", "kafka_offset")
+SOURCE = arrow_schema(SOURCE_COLUMNS)
+Clock = Callable[[], datetime]
+"""A first night over a year of readings takes longer than a GRACE: what is written says when that was."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,17 @@ def summed(outcomes: Iterable[Outcome]) -> dict[str, int]:
     return {"partitions": len(done), **{name: sum(getattr(one, name) for one in done) for name in names}}
 
 
-def compact(lake: Lake, now: datetime, system: str | None = None, dry_run: bool = False) -> Iterator[Outcome]:
+def compact(lake: Lake, clock: Clock, system: str | None = None, dry_run: bool = False) -> Iterator[Outcome]:
     """Of each partition that has settled and has many small files, oldest first; `system` None is all. One whose files
     are not what they should be stays as it is. Raises Unavailable; DataError where a manifest or a record is none."""
     topics = {topic for topic, _ in lake.landed_partitions()}
     index, records = read_index(lake, topics=topics), Compactions(lake)
-    settled = (p for p in index.partitions.values() if p.partition.start <= now - SETTLED)
+    before = clock() - SETTLED
+    settled = (p for p in index.partitions.values() if p.partition.start <= before)
     for files in sorted(settled, key=lambda p: (p.partition.start, p.partition.key)):
         if system in (None, files.partition.system):
             for made in _plans(files, records):
-                yield _planned(made) if dry_run else _done(lake, records, files, made, now)
+                yield _planned(made) if dry_run else _done(lake, records, files, made, clock)
 
 
 def _plans(files: PartitionFiles, records: Compactions) -> Iterator[Plan]:
@@ -90,11 +94,11 @@ def _planned(made: Plan) -> Outcome:
     return Outcome(made.partition, made.version, *_files(made.sources))
 
 
-def _done(lake: Lake, records: Compactions, files: PartitionFiles, made: Plan, now: datetime) -> Outcome:
+def _done(lake: Lake, records: Compactions, files: PartitionFiles, made: Plan, clock: Clock) -> Outcome:
     before = _planned(made)
     written: list[Compacted] = []
     try:
-        after = list(_compacted(lake, files, made, now, written))
+        after = list(_compacted(lake, files, made, clock, written))
     except DataError as error:
         _remove(lake, written)
         return replace(before, left=str(error), damaged=True)
@@ -103,7 +107,7 @@ def _done(lake: Lake, records: Compactions, files: PartitionFiles, made: Plan, n
         return replace(before, left=f"they would be {len(after)}, as their sizes, columns or units differ")
     # A landed file that would stand alone stays as it is, and is no part of the record.
     entries = [*made.kept, *(entry for entry in after if not _is_landed(entry))]
-    if not records.commit(Compaction(made.partition, made.version, made.number, micros(now) // 1000, entries)):
+    if not records.commit(Compaction(made.partition, made.version, made.number, micros(clock()) // 1000, entries)):
         # What was written is swept when it is old: a store that answers twice may have taken this very record.
         return replace(before, left="another was faster")
     number, size = _files(after)
@@ -120,7 +124,7 @@ def _is_landed(entry: Compacted) -> bool:
 
 
 def _compacted(
-    lake: Lake, files: PartitionFiles, made: Plan, now: datetime, written: list[Compacted]
+    lake: Lake, files: PartitionFiles, made: Plan, clock: Clock, written: list[Compacted]
 ) -> Iterator[Compacted]:
     """What has the sources' rows afterwards; those that were written are added to `written`. Raises DataError."""
     held: list[tuple[Compacted, pa.Table]] = []
@@ -128,7 +132,7 @@ def _compacted(
     def close() -> Compacted:
         if len(held) == 1:
             return held[0][0]
-        written.append(_write(lake, files, made.version, held, now))
+        written.append(_write(lake, files, made.version, held, clock))
         return written[-1]
 
     for source in made.sources:
@@ -142,17 +146,26 @@ def _compacted(
 
 
 def _go_together(tables: list[pa.Table], table: pa.Table, entries: list[Compacted], entry: Compacted) -> bool:
-    """Files of other columns, types or units stay apart, so that each goes on saying what its rows' files said."""
+    """Files of other topics stay apart, as their manifests may go apart (fleet.compaction.Compacted); those of other
+    columns, types or units too, so that each goes on saying what its rows' files said."""
     rows, size = sum(t.num_rows for t in tables), sum(t.nbytes for t in tables)
     compressed = _files([*entries, entry])[1]
     fits = rows + table.num_rows <= MAX_ROWS and size + table.nbytes <= MAX_HELD_BYTES and compressed <= MAX_BYTES
-    return fits and tables[0].schema.equals(table.schema, check_metadata=True)
+    alike = entries[0].topic == entry.topic
+    return fits and alike and tables[0].schema.equals(table.schema, check_metadata=True)
 
 
 def _read(lake: Lake, source: Compacted) -> pa.Table:
     """Raises DataError where rows could not be told afterwards to be of the landed file that had them."""
     assert source.file is not None
     table = read_table(lake, source.file)
+    for name, kind in zip(SOURCE.names, SOURCE.types, strict=True):
+        found = [str(field.type) for field in table.schema if field.name == name]
+        if found != [str(kind)]:
+            said = " and ".join(found) or "missing"
+            raise DataError(f"{lake.url(source.file.path)}: column {name!r} is {said}, expected {kind}")
+        if table[name].null_count:
+            raise DataError(f"{lake.url(source.file.path)} has rows without a {name}")
     if _is_landed(source):
         place, limits = place_of(source.file.path), pc.min_max(table["kafka_offset"]).as_py()
         whose = {*table["kafka_topic"].unique().to_pylist()}, {*table["kafka_partition"].unique().to_pylist()}
@@ -162,11 +175,11 @@ def _read(lake: Lake, source: Compacted) -> pa.Table:
 
 
 def _write(
-    lake: Lake, files: PartitionFiles, version: int, held: list[tuple[Compacted, pa.Table]], now: datetime
+    lake: Lake, files: PartitionFiles, version: int, held: list[tuple[Compacted, pa.Table]], clock: Clock
 ) -> Compacted:
     """Durable, and read back."""
     table = pa.concat_tables([table for _, table in held]).sort_by([(name, "ascending") for name in ORDER])
-    name = compacted_file_name(micros(now) // 1000, uuid.uuid4().hex[:8])
+    name = compacted_file_name(micros(clock()) // 1000, uuid.uuid4().hex[:8])
     path = f"{files.partition.folder(version)}/{name}"
     size = lake.write_table(path, table, GROUP_ROWS)
     file = DataFile(path, files.partition.key, version, table.num_rows, size)

@@ -5,6 +5,7 @@ and spec version, records with rising numbers, each created only if absent and e
 covered, so that the last alone says what holds. What nobody needs any more is deleted a `GRACE` later.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import pairwise
@@ -23,7 +24,7 @@ MAX_ROWS = 500_000
 MAX_BYTES = 32 * 1024 * 1024
 """As MAX_ROWS, in the lake: dead letters may be as large as a million readings."""
 LEAST_FILES = 8
-"""Fewer small ones are not worth writing their rows again."""
+"""Of a topic. Fewer small ones are not worth writing their rows again."""
 
 
 class Covered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,14 +35,31 @@ class Covered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Compacted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Landed files, and the one that has their rows; None: they have expired."""
+    """Landed files, all of one topic, and the one that has their rows; None: they have expired, and their topics do not
+    matter. Manifests are moved away by topic, and read by topic; so an entry is either seen or not, but by who has
+    marks from before it was made."""
 
     covers: list[Covered]
     file: DataFile | None = None
 
     @property
+    def paths(self) -> list[str]:
+        return [one.path for one in self.covers]
+
+    @property
+    def topic(self) -> str:
+        return place_of(self.covers[0].path).topic
+
+    @property
     def is_large(self) -> bool:
         return self.file is None or 2 * self.file.rows >= MAX_ROWS or 2 * self.file.bytes >= MAX_BYTES
+
+    def is_seen(self, seen: Collection[str]) -> bool:
+        return all(path in seen for path in self.paths)
+
+    def is_torn(self, seen: Collection[str]) -> bool:
+        """Seen in part."""
+        return any(path in seen for path in self.paths) and not self.is_seen(seen)
 
 
 class Compaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,11 +73,11 @@ class Compaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def covered(self) -> frozenset[str]:
-        return frozenset(one.path for entry in self.files for one in entry.covers)
+        return frozenset(path for entry in self.files for path in entry.paths)
 
     @property
     def expired(self) -> frozenset[str]:
-        return frozenset(one.path for entry in self.files if entry.file is None for one in entry.covers)
+        return frozenset(path for entry in self.files if entry.file is None for path in entry.paths)
 
     def imbalance(self) -> int:
         """Rows of files less those of what they cover; 0 in a record that is right. One landed file is covered once."""
@@ -76,15 +94,30 @@ def in_force(records: Iterable[Compaction], seen: Collection[str]) -> tuple[list
     """For a reader that has seen these landed files of the partition and version: the files to read instead of some of
     them, and which have expired. `records`: the newest first.
 
-    A record of which the reader has not seen all covered files is too new for it: the one before holds.
+    An entry holds for who has seen all that it covers, and is nothing to who has seen none of it, as it has marks from
+    before, wants other topics, or the topic's manifests were moved away. One that is seen in part is too new, or torn:
+    for the files that it covers the record before is asked. Whatever the records say, no file is covered twice by what
+    is returned, nor one that was not seen.
     """
+    left: set[str] = set()
     expired: frozenset[str] = frozenset()
+    held: list[Compacted] = []
     for place, record in enumerate(records):
         if place == 0:
             expired = record.expired
-        if record.covered - expired <= set(seen):
-            return [e for e in record.files if e.file and not expired.issuperset(c.path for c in e.covers)], expired
-    return [], expired
+            left = set(seen) - expired
+        torn = False
+        for entry in record.files:
+            if entry.file is None:
+                continue
+            if entry.is_seen(left):
+                held.append(entry)
+                left.difference_update(entry.paths)
+            else:
+                torn = torn or entry.is_torn(left)
+        if not torn:
+            break
+    return held, expired
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -100,15 +133,20 @@ class Plan(msgspec.Struct, frozen=True):
 
 def plan(partition: str, version: int, landed: Iterable[DataFile], last: Compaction | None) -> Plan | None:
     """None where little would be gained. `landed`: all files of the partition and version; sources are in order of
-    their place in Kafka's log."""
+    their place in Kafka's log, of each topic enough of them or none. What the last record says of files that are not
+    among `landed`, as their manifests were moved away, stands as it is: they may come back."""
+    landed = list(landed)
     covered = last.covered if last else frozenset()
     known = last.files if last else []
+    there = {f.path for f in landed}
     files = [Compacted([Covered(f.path, f.rows)], f) for f in landed if f.path not in covered]
-    sources = [entry for entry in [*known, *files] if not entry.is_large]
-    if len(sources) < LEAST_FILES:
+    small = [entry for entry in [*known, *files] if not entry.is_large and entry.is_seen(there)]
+    number = Counter(entry.topic for entry in small)
+    sources = [entry for entry in small if number[entry.topic] >= LEAST_FILES]
+    if not sources:
         return None
     sources.sort(key=lambda entry: place_of(entry.covers[0].path))
-    kept = [entry for entry in known if entry.is_large]
+    kept = [entry for entry in known if entry not in sources]
     return Plan(partition, version, last.number + 1 if last else 1, sources, kept)
 
 

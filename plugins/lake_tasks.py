@@ -1,6 +1,7 @@
 """Care of the lake as Airflow tasks. What they do is in `etl/`, which is imported when a task runs."""
 
 from datetime import UTC, datetime
+from functools import partial
 
 from airflow.sdk import get_current_context, task
 
@@ -16,7 +17,8 @@ def compact() -> dict[str, int]:
 
     system = get_current_context()["params"]["system"]
     problems, done = [], []
-    for one in outcomes(job_of_task().lake, datetime.now(UTC), None if system == "all" else system):
+    clock = partial(datetime.now, UTC)
+    for one in outcomes(job_of_task().lake, clock, None if system == "all" else system):
         done.append(one)
         print(one)
         if one.damaged:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -23,7 +24,7 @@ def compact(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which files it would take.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make few files of many small ones, and delete what nobody has read for a day. Exit 1 where files are damaged.
+    """Make few files of many small ones, and delete what was replaced a day ago. Exit 1 where files are damaged.
 
     Readings are the same before and after: nothing is processed again."""
     from etl.compaction import compact as outcomes
@@ -31,14 +32,14 @@ def compact(
     from etl.lake_tidy import Tidied, tidy
     from weir.etl import lines, open_job
 
-    job, now, done = open_job(), datetime.now(UTC), []
+    job, clock, done = open_job(), partial(datetime.now, UTC), []
     if system not in ("all", "rejected"):
         job.catalog.system(system)
-    for one in outcomes(job.lake, now, None if system == "all" else system, dry_run):
+    for one in outcomes(job.lake, clock, None if system == "all" else system, dry_run):
         done.append(one)
         if not as_json:
             typer.echo(one)
-    tidied = Tidied() if dry_run else tidy(job.lake, now)
+    tidied = Tidied() if dry_run else tidy(job.lake, clock())
     figures = summed(done) if dry_run else {**summed(done), "deleted": tidied.landed + tidied.compacted}
     if as_json:
         typer.echo(json.dumps({**figures, "outcomes": [asdict(one) for one in done], "damaged": tidied.problems}))
@@ -54,7 +55,8 @@ def show(as_json: AsJson = False) -> None:
     from etl.lake_index import read_index
     from weir.etl import open_job
 
-    index = read_index(open_job().lake)
+    store = open_job().lake
+    index = read_index(store, topics={topic for topic, _ in store.landed_partitions()})
     found: dict[str, dict[str, int]] = {}
     for key in sorted({*index.partitions, *index.expired}):
         row = found.setdefault(key.rpartition("/")[0], dict.fromkeys(COLUMNS, 0))

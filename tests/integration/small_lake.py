@@ -1,6 +1,6 @@
 """Writes lakes of a few rows, as landing would: data files, then a manifest for each flush."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,11 @@ from fleet.manifest import DataFile, Manifest
 from fleet.spec import DeviceType
 
 T0 = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
+
+
+def still(moment: datetime) -> Callable[[], datetime]:
+    """A clock that stands."""
+    return lambda: moment
 
 
 @dataclass
@@ -53,8 +58,11 @@ class SmallLake:
         self.commit(topic, kafka_partition, {p: pa.Table.from_pylist(r, schema) for p, r in grouped.items()},
                     version=spec.version, **changes)  # fmt: skip
 
-    def land_rejects(self, rows: Iterable[Mapping[str, Any]], at: datetime = T0) -> None:
-        topic, first = "readings.rejected", self.offsets.get(("readings.rejected", 0), 0)
+    def land_rejects(
+        self, rows: Iterable[Mapping[str, Any]], at: datetime = T0, topic: str = "readings.rejected"
+    ) -> None:
+        """Of other topics: as what could not be read is landed."""
+        first = self.offsets.get((topic, 0), 0)
         full = [
             {
                 "detail": "told", "system": "weather", "device_type": "weather_station", "version": 1,

@@ -25,7 +25,7 @@ from fleet.settings import CHECKOUT
 from streaming.sweep import sweep
 from tests.integration.batch_runs import KEY, at, contents, keys, run
 from tests.integration.broken_off import Point, _break_off
-from tests.integration.small_lake import T0, SmallLake
+from tests.integration.small_lake import T0, SmallLake, still
 
 pytestmark = pytest.mark.timeout(600)
 NOW = T0 + timedelta(days=2)
@@ -52,7 +52,7 @@ DELETIONS = {
 
 
 def _compact(uri: str, now: datetime) -> None:
-    [*compact(Lake(uri), now)]
+    [*compact(Lake(uri), still(now))]
 
 
 def _tidy(uri: str, now: datetime) -> None:
@@ -113,7 +113,7 @@ def test_killed_while_compacting(own: Lake, point: str) -> None:
     lake, whole = own, seen(own)
     killed("_compact", lake, NOW, POINTS[point])
     assert seen(lake) == whole
-    assert not [o for o in compact(lake, NOW) if o.left], "the next one finishes"
+    assert not [o for o in compact(lake, still(NOW)) if o.left], "the next one finishes"
     assert seen(lake) == whole
     tidy(lake, NOW + GRACE)
     sweep(lake, datetime.now(NOW.tzinfo) + timedelta(hours=2))
@@ -125,13 +125,13 @@ def test_killed_while_compacting(own: Lake, point: str) -> None:
 def test_killed_while_deleting(own: Lake, point: str) -> None:
     """Of a lake whose first partition was compacted twice, with a file that no record names."""
     lake = own
-    [*compact(lake, NOW)]
+    [*compact(lake, still(NOW))]
     small = SmallLake(lake, {("sensor", 0): 15, ("sensor", 1): 15})
     spec = load_catalog(CHECKOUT / "fleet" / "types").type("weather_station")
     for n in range(8):
         small.land(spec, [{"device_id": "9", **at(n), "temperature": 1.0}], kafka_partition=1)
     killed("_compact", lake, NOW, POINTS["one file"])
-    [*compact(lake, NOW)]
+    [*compact(lake, still(NOW))]
     whole = seen(lake)
     killed("_tidy", lake, NOW + GRACE, DELETIONS[point])
     assert seen(lake) == whole
@@ -165,7 +165,7 @@ def test_the_batch_finds_nothing_changed_and_computes_the_same_bits(
 ) -> None:
     monkeypatch.setattr(etl.compaction, "GROUP_ROWS", 50)
     before = contents(job)
-    assert len([*compact(hours.lake, NOW)]) == 3
+    assert len([*compact(hours.lake, still(NOW))]) == 3
     assert run(job, "r2")[0] == []
     assert str(read_books(job.settings, None, NOW).verdict) == "the books balance"
     assert len(keys(run(job, "r3", force=True)[0])) == 3
@@ -189,7 +189,7 @@ def test_compacted_while_a_run_is_at_it(job: Job, hours: SmallLake) -> None:
 
     batches = job.begin("r2", Request(force=True))
     hours.land(weather, [{"device_id": "1", **at(1800), "temperature": 5.0}])
-    [*compact(hours.lake, NOW)]
+    [*compact(hours.lake, still(NOW))]
     other = Job(job.settings)  # each step may be a process of its own
     for batch in batches:
         other.validate("r2", batch)
@@ -205,7 +205,7 @@ def test_the_lake_forgets_by_spec(job: Job, hours: SmallLake) -> None:
     path = job.settings.types_dir / "weather_station.yaml"
     path.write_text(path.read_text() + "\nretention: {readings: 7d, rollups: 30d, lake: 30d}\n")
     job = Job(job.settings)
-    [*compact(hours.lake, NOW)]
+    [*compact(hours.lake, still(NOW))]
     gone = T0 + timedelta(days=30, hours=1)
     assert expire_lake(hours.lake, job.warehouse, job.catalog, gone - timedelta(seconds=1)) == {}
     expire(job.warehouse, job.catalog, gone)

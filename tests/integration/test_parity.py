@@ -42,6 +42,7 @@ from tests.chaos.ground import SYSTEM, TOPIC, TYPE, Feed, log_of, published
 from tests.chaos.run import TYPES
 from tests.command import Weir, command
 from tests.integration.processes import Process, wait_for
+from tests.integration.small_lake import still
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -287,7 +288,7 @@ def test_what_is_wrong_is_found_and_explained(
 def test_a_compacted_lake_is_audited_alike(ran: Ran, lake: Path, owner: Warehouse) -> None:
     now, store = datetime.now(UTC), Lake(f"file://{lake}")
     before, later = ran.parity(lake, to=now), now + timedelta(days=40)
-    kinds = {one.partition.split("/")[1] for one in compact(store, later) if one.files_after}
+    kinds = {one.partition.split("/")[1] for one in compact(store, still(later)) if one.files_after}
     assert kinds == {TYPE, TRANSITIONS}
     assert tidy(store, later + GRACE).landed > 20
     assert ran.parity(lake, to=now) == before

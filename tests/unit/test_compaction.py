@@ -1,6 +1,7 @@
 """Compaction on a real local store: whoever reads, whenever, in whatever order, has each row once."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -32,7 +33,7 @@ from fleet.lake_layout import columns, compaction_path, manifest_path, partition
 from fleet.manifest import DataFile
 from fleet.settings import CHECKOUT
 from streaming.sweep import sweep
-from tests.integration.small_lake import T0, SmallLake
+from tests.integration.small_lake import T0, SmallLake, still
 
 SPEC = load_catalog(CHECKOUT / "fleet" / "types").type("weather_station")
 KEY = "weather/weather_station/2026-11-22T03"
@@ -63,7 +64,7 @@ def table_of(lake: Lake, index: LakeIndex) -> list[tuple[Any, ...]]:
     for files in index.partitions.values():
         if files.partition.type == "rejected":
             letters = [row for batch in reject_batches(lake, files) for row in batch.to_pylist()]
-            found += [(r["kafka_topic"], 0, r["kafka_offset"], r["reason"]) for r in letters]
+            found += [(r["kafka_topic"], r["kafka_partition"], r["kafka_offset"], r["reason"]) for r in letters]
             continue
         for table in arrow_tables(lake, SPEC, files, TEXTS):
             found += [
@@ -112,6 +113,8 @@ def record(number: int, *entries: Compacted, at_ms: int = 0) -> Compaction:
 
 ONE, TWO = record(1, entry("a", "b", file="A")), record(2, entry("a", "b", file="A"), entry("c", "d", file="C"))
 THREE = record(3, entry("a", "b", "c", "d"), entry("e", "f", file="E"))
+FOUR = record(4, entry("a", "b", "c", "d", file="C"), entry("e", "f", "g", "h", file="E"))
+"""Of two topics, say."""
 
 
 @pytest.mark.parametrize(
@@ -126,9 +129,18 @@ THREE = record(3, entry("a", "b", "c", "d"), entry("e", "f", file="E"))
         ([THREE, TWO, ONE], "abcdef", ["E"], "abcd"),
         ([THREE, TWO, ONE], "abcde", [], "abcd"),
         ([THREE, TWO, ONE], "abc", [], "abcd"),
+        ([TWO], "cdx", ["C"], ""),
+        ([TWO], "x", [], ""),
+        ([FOUR, TWO, ONE], "abcdefgh", ["C", "E"], ""),
+        ([FOUR, TWO, ONE], "efgh", ["E"], ""),
+        ([FOUR, TWO, ONE], "abcdfgh", ["C"], ""),
+        ([FOUR, TWO, ONE], "abfgh", ["A"], ""),
+        ([THREE, TWO, ONE], "ef", ["E"], "abcd"),
     ],
     ids=["none", "one", "one that is too new", "two", "the second is too new", "both are too new", "expired and more",
-         "expired, and more that is too new", "expired before the marks"],
+         "expired, and more that is too new", "expired before the marks", "another topic is not seen", "none is seen",
+         "all of two topics", "one of two topics", "one of two is too new", "both are too new, and one was before",
+         "expired of a topic that is not seen"],
 )  # fmt: skip
 def test_what_holds_for_who_has_seen_so_much(
     records: list[Compaction], seen: str, files: list[str], expired: str
@@ -136,6 +148,27 @@ def test_what_holds_for_who_has_seen_so_much(
     held, gone = in_force(records, set(seen))
     assert [e.file.path for e in held if e.file] == files
     assert gone == set(expired)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_no_file_is_read_twice_nor_one_that_was_not_seen(dice: st.DataObject) -> None:
+    """Whatever a reader has seen, of records that follow each other: each joins some entries of the last and files."""
+    names, records, entries = "abcdefghij", [], list[tuple[str, ...]]()
+    for number in range(1, dice.draw(st.integers(1, 4)) + 1):
+        parts = [*entries, *((n,) for n in names if not any(n in e for e in entries))]
+        wheres = dice.draw(st.lists(st.integers(0, 4), min_size=len(parts), max_size=len(parts)))
+        groups = {w: tuple(n for p, at in zip(parts, wheres, strict=True) if at == w for n in p) for w in range(1, 5)}
+        left_alone = [p for p, at in zip(parts, wheres, strict=True) if at == 0 and p in entries]
+        entries = [*(g for g in groups.values() if g), *left_alone]
+        records.insert(0, record(number, *(entry(*e, file=f"{number}{e[0]}") for e in entries)))
+    seen = set(dice.draw(st.sets(st.sampled_from(names))))
+    held, _ = in_force(records, seen)
+    covered = [path for e in held for path in e.paths]
+    assert len(covered) == len(set(covered))
+    assert set(covered) <= seen
+    whole = [e for e in entries if set(e) <= seen]
+    assert {e for one in whole for e in one} <= set(covered), "what is seen whole is read from the newest"
 
 
 def test_what_nobody_reads_any_more() -> None:
@@ -155,6 +188,8 @@ BOTH = record(
     Compacted([Covered("sensor-0-902-903.parquet", 400_000)], DataFile("D", KEY, 1, 400_000, 9)),
 )
 """Has a small file and a large one."""
+AWAY = record(4, Compacted([Covered("sensor-0-800-801.parquet", 2)], DataFile("E", KEY, 1, 2, 9)))
+"""Has a small one, whose landed file no manifest names any more."""
 
 
 @pytest.mark.parametrize(
@@ -165,13 +200,25 @@ BOTH = record(
         (7, 0, BOTH, (8, 1, 5)),
         (6, 0, BOTH, None),
         (8, 0, record(4, entry("ab")), (8, 1, 5)),
+        (8, 0, AWAY, (8, 1, 5)),
+        (7, 0, AWAY, None),
     ],
-    ids=["too few", "enough", "with a small one of before", "too few with it", "after what has expired"],
+    ids=[
+        "too few",
+        "enough",
+        "with a small one of before",
+        "too few with it",
+        "after what has expired",
+        "beside what was moved away",
+        "too few beside it",
+    ],
 )
 def test_what_is_compacted(
     small: int, large: int, last: Compaction | None, expected: tuple[int, int, int] | None
 ) -> None:
-    landed = [DataFile(f"sensor-0-{n}-{n}.parquet", KEY, 1, 10, 99) for n in range(small)]
+    landed = [DataFile("sensor-0-900-901.parquet", KEY, 1, 2, 9)] if last is BOTH else []
+    landed += [DataFile(f"iot_stream-0-{n}-{n}.parquet", KEY, 1, 10, 99) for n in range(7)]  # too few
+    landed += [DataFile(f"sensor-0-{n}-{n}.parquet", KEY, 1, 10, 99) for n in range(small)]
     landed += [DataFile(f"sensor-0-{n}-{n}.parquet", KEY, 1, 400_000, 99) for n in range(100, 100 + large)]
     found = plan(KEY, 1, landed, last)
     assert (found and (len(found.sources), len(found.kept), found.number)) == expected
@@ -199,7 +246,7 @@ def test_each_row_is_read_once_before_during_and_after(small: SmallLake) -> None
         small.land_rejects([{"reason": f"{n}"}])
     lake = small.lake
     whole, marks, early = everything(lake), read_index(lake).marks, read_index(lake)
-    done = list(compact(lake, NOW))
+    done = list(compact(lake, still(NOW)))
     assert [(o.partition, o.files_before, o.files_after) for o in done] == [
         ("rejected/rejected/2026-11-22T03", 10, 1), (KEY, 20, 1), (KEY.replace("T03", "T04"), 20, 1),
     ]  # fmt: skip
@@ -210,7 +257,7 @@ def test_each_row_is_read_once_before_during_and_after(small: SmallLake) -> None
     assert tidy(lake, NOW + GRACE) == Tidied(landed=50)
     assert everything(lake) == whole
     assert len(lake.files("raw")) == 2
-    assert [*compact(lake, NOW + GRACE)] == []
+    assert [*compact(lake, still(NOW + GRACE))] == []
     land(small, 3, start=500)
     assert table_of(lake, read_index(lake, marks)) == whole[0], "who has marks sees what was there then"
     assert len(read_index(lake).partitions[KEY].to_read) == 4
@@ -220,12 +267,12 @@ def test_each_row_is_read_once_before_during_and_after(small: SmallLake) -> None
 def test_late_files_join_what_was_compacted(small: SmallLake) -> None:
     lake = small.lake
     land(small, 10)
-    [*compact(lake, NOW)]
+    [*compact(lake, still(NOW))]
     marks, first = read_index(lake).marks, everything(lake)[0]
     land(small, 8, start=700)
     later = NOW + timedelta(days=1)
     whole = everything(lake)
-    assert [o.files_after for o in compact(lake, later)] == [1, 1]
+    assert [o.files_after for o in compact(lake, still(later))] == [1, 1]
     for moment in (later, later + timedelta(hours=23), later + timedelta(hours=25)):
         assert everything(lake) == whole
         if moment < later + GRACE:
@@ -240,7 +287,7 @@ def test_a_landed_file_is_found_in_its_row_groups(small: SmallLake, monkeypatch:
     land(small, 20)
     files = [f for m in lake.manifests("sensor", 1) for f in m.files]
     before = {f.path: read_table(lake, f) for f in files}
-    [*compact(lake, NOW)]
+    [*compact(lake, still(NOW))]
     tidy(lake, NOW + GRACE)
     landed = LandedFiles(lake)
     for file in files:
@@ -263,7 +310,7 @@ def test_a_backtest_says_the_same(small: SmallLake) -> None:
     window = Window(T0, T0 + timedelta(hours=1))
     before = backtest(past, SPEC, window, timedelta(0))
     assert len(before.episodes) > 20
-    [*compact(small.lake, NOW)]
+    [*compact(small.lake, still(NOW))]
     tidy(small.lake, NOW + GRACE)
     assert backtest(past, SPEC, window, timedelta(0)) == before
 
@@ -277,7 +324,7 @@ def test_transitions_are_compacted_too(small: SmallLake) -> None:
                "kafka_timestamp": T0}  # fmt: skip
         table = pa.Table.from_pylist([row], arrow_schema(TRANSITION_COLUMNS))
         small.commit("alerts.transitions", 0, {partition: table}, version=1)
-    (done,) = compact(small.lake, NOW)
+    (done,) = compact(small.lake, still(NOW))
     assert (done.partition, done.files_after) == (partition.key, 1)
     tidy(small.lake, NOW + GRACE)
     landed = LandedFiles(small.lake)
@@ -285,21 +332,74 @@ def test_transitions_are_compacted_too(small: SmallLake) -> None:
     assert [landed.table(f)["transition_id"].to_pylist() for f in files] == [[str(n)] for n in range(9)]
 
 
+def move(topic: str, manifests: str, to: str) -> None:
+    """Its manifests, as landing asks for where a topic was made anew; or back."""
+    for manifest in Path(manifests, topic).glob("*/*"):
+        (folder := Path(to, topic, manifest.parent.name)).mkdir(parents=True, exist_ok=True)
+        manifest.rename(folder / manifest.name)
+    shutil.rmtree(Path(manifests, topic), ignore_errors=True)
+
+
+@pytest.mark.parametrize("topic", ["sensor", "readings.rejected"])
+def test_a_topic_is_moved_away_and_the_others_are_read(small: SmallLake, topic: str) -> None:
+    lake, manifests, away = small.lake, small.lake.path("_landed"), small.lake.path("away")
+    for n in range(10):
+        small.land_rejects([{"reason": f"{n}"}])
+        small.land_rejects([{"reason": f"unreadable {n}"}], topic="sensor")
+    whole, marks = table_of(lake, read_index(lake)), read_index(lake).marks
+    others = [row for row in whole if row[0] != topic]
+    assert [(o.files_before, o.files_after) for o in compact(lake, still(NOW))] == [(20, 2)]
+    assert tidy(lake, NOW + GRACE) == Tidied(landed=20)
+    assert table_of(lake, read_index(lake, topics={others[0][0]})) == others
+    move(topic, manifests, away)
+    assert table_of(lake, read_index(lake)) == table_of(lake, read_index(lake, marks)) == others
+
+    small.offsets[topic, 0] = 1000  # the new one's
+    for n in range(10):
+        small.land_rejects([{"reason": f"new {n}"}], topic=topic)
+    later = table_of(lake, read_index(lake))
+    assert len(later) == 20
+    assert [(o.files_before, o.files_after) for o in compact(lake, still(NOW + GRACE))] == [(10, 1)]
+    assert tidy(lake, NOW + 2 * GRACE) == Tidied(landed=10, records=1)
+    assert table_of(lake, read_index(lake)) == later
+
+    move(topic, away, manifests)
+    assert [row for row in table_of(lake, read_index(lake)) if row[2] < 1000] == whole
+
+
+def test_nothing_is_deleted_that_is_read_where_manifests_are_away_in_part(small: SmallLake) -> None:
+    land(small, 20)
+    lake = small.lake
+    [*compact(lake, still(NOW))]
+    folder = Path(lake.path("_landed/sensor/0"))
+    folder.rename(lake.path("away"))
+    left = everything(lake)
+    assert len(left[0]) == 60
+    assert tidy(lake, NOW + GRACE) == Tidied()
+    assert everything(lake) == left
+    Path(lake.path("away")).rename(folder)
+    assert tidy(lake, NOW + GRACE) == Tidied(landed=40)
+
+
+TOPICS = ("sensor", "readings.rejected")
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("land"), st.integers(0, 1), st.integers(0, 4)),
+        st.tuples(st.just("letters"), st.integers(0, 1), st.integers(0, 4)),
         st.tuples(st.just("night"), st.integers(1, 30)),
         st.tuples(st.just("tidy")),
         st.tuples(st.just("look")),
+        st.tuples(st.just("away"), st.integers(0, 1)),
     ),
-    min_size=4, max_size=10,
+    min_size=4, max_size=12,
 )  # fmt: skip
 
 
 @given(STEPS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_reader_at_any_time(steps: list[tuple[Any, ...]]) -> None:
-    """Of files so small that a partition has several large ones. Who looked less than a GRACE ago reads on."""
+    """Of files so small that a partition has several large ones; two topics have files in one partition, and each may
+    be made anew. Who looked less than a GRACE ago reads on, but for what was moved away."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         for name, value in (("LEAST_FILES", 3), ("MAX_ROWS", 12)):
             patch.setattr(fleet.compaction, name, value)
@@ -308,31 +408,50 @@ def test_any_reader_at_any_time(steps: list[tuple[Any, ...]]) -> None:
         patch.setattr(os, "fsync", lambda _: None)  # most of the time, and nobody pulls the plug
         small = SmallLake(Lake(f"file://{folder}/lake"))
         lake, now, landed = small.lake, NOW, 0
-        looked: list[tuple[datetime, LakeIndex, list[Any]]] = []
-        for kind, *how in [*steps, ("land", 0, 3), ("night", 1), ("look",), ("tidy",), ("night", 25)]:
+        manifests, made = lake.path("_landed"), dict.fromkeys(TOPICS, 0)
+        looked: list[tuple[datetime, LakeIndex, list[Any], dict[str, int]]] = []
+        end = [("land", 0, 3), *[("letters", n % 2, n) for n in range(6)]]
+        for kind, *how in [*steps, *end, ("night", 1), ("look",), ("tidy",), ("night", 25)]:
             if kind == "land":
                 small.land(SPEC, rows(landed * 7, how[1] + 1), kafka_partition=how[0], heartbeats=1)
                 landed += 1
+            elif kind == "letters":
+                small.land_rejects([{"reason": f"{n}"} for n in range(how[1] + 1)], topic=TOPICS[how[0]])
+            elif kind == "away":
+                topic = TOPICS[how[0]]
+                others = [row for row in table_of(lake, read_index(lake)) if row[0] != topic]
+                made[topic] += 1
+                move(topic, manifests, f"{folder}/away")
+                small.offsets |= {(topic, n): 1000 * made[topic] for n in (0, 1)}
+                assert table_of(lake, read_index(lake)) == others
             elif kind == "night":
                 now += timedelta(hours=how[0])
                 before = everything(lake)
-                assert not [o for o in compact(lake, now) if o.damaged]
+                assert not [o for o in compact(lake, still(now)) if o.damaged]
                 assert everything(lake) == before
             elif kind == "tidy":
                 before = everything(lake)
                 tidy(lake, now)
                 assert everything(lake) == before
             else:
-                looked.append((now, index := read_index(lake), table_of(lake, index)))
-            for moment, index, found in looked:
+                looked.append((now, index := read_index(lake), table_of(lake, index), {**made}))
+            for moment, index, found, then in looked:
                 if now < moment + GRACE:
                     assert table_of(lake, index) == found
-                    assert table_of(lake, read_index(lake, index.marks)) == found
-        assert len(everything(lake)[0]) == sum(m.rows for p in (0, 1) for m in lake.manifests("sensor", p))
+                    there = [row for row in found if made[row[0]] == then[row[0]]]
+                    assert table_of(lake, read_index(lake, index.marks)) == there
+                    for topic in TOPICS:
+                        some = read_index(lake, index.marks, topics={topic})
+                        assert table_of(lake, some) == [row for row in there if row[0] == topic]
+        for topic in TOPICS:
+            move(topic, f"{folder}/away", manifests)
+        count = sum(m.rows for place in lake.landed_partitions() for m in lake.manifests(*place))
+        assert len(everything(lake)[0]) == len({row[:3] for row in everything(lake)[0]}) == count
         tidy(lake, now + GRACE)
         tidy(lake, now + 2 * GRACE)
         named = {f.path for p in read_index(lake).partitions.values() for f in p.to_read}
-        assert set(lake.files("raw")) == named, "nothing is left over"
+        assert {*lake.files("raw"), *lake.files("rejected")} == named, "nothing is left over"
+        assert len(everything(lake)[0]) == count
 
 
 # What goes wrong
@@ -361,15 +480,38 @@ def another_place(data: bytes) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def without_offsets(data: bytes) -> bytes:
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(pq.read_table(pa.BufferReader(data)).drop_columns("kafka_offset"), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def other_offsets(kind: pa.DataType, value: Any) -> Callable[[bytes], bytes]:
+    def changed(data: bytes) -> bytes:
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(pa.BufferReader(data))
+        place, sink = table.schema.get_field_index("kafka_offset"), pa.BufferOutputStream()
+        pq.write_table(table.set_column(place, "kafka_offset", pa.array([value] * table.num_rows, kind)), sink)
+        return sink.getvalue().to_pybytes()
+
+    return changed
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
         (flip, "no Parquet file that can be read"),
         (one_row_less, "its manifest says"),
         (another_place, "other places in Kafka's log"),
+        (without_offsets, "column 'kafka_offset' is missing, expected int64"),
+        (other_offsets(pa.int64(), None), "has rows without a kafka_offset"),
+        (other_offsets(pa.string(), "5"), "column 'kafka_offset' is string, expected int64"),
         (None, "is in a manifest and not in the lake"),
     ],
-    ids=["one bit", "one row", "other places", "gone"],
+    ids=["one bit", "one row", "other places", "no offsets", "null offsets", "offsets as text", "gone"],
 )
 def test_a_damaged_file_is_not_laundered(
     small: SmallLake, damage: Callable[[bytes], bytes] | None, told: str
@@ -379,7 +521,7 @@ def test_a_damaged_file_is_not_laundered(
     victim = read_index(lake).partitions[KEY].files[4].path
     path = Path(lake.path(victim))
     path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
-    bad, good = compact(lake, NOW)
+    bad, good = compact(lake, still(NOW))
     assert bad.damaged and told in bad.left and victim in bad.left
     assert (good.left, good.files_after) == ("", 1)
     assert len(read_index(lake).partitions[KEY].to_read) == 10
@@ -389,15 +531,55 @@ def test_a_damaged_file_is_not_laundered(
 def test_originals_stay_where_the_compacted_file_went_bad(small: SmallLake) -> None:
     land(small, 10)
     lake = small.lake
-    [*compact(lake, NOW)]
+    [*compact(lake, still(NOW))]
     (path,) = [p for p in lake.files("raw") if "hour=03/compacted" in p]
     whole = Path(lake.path(path)).read_bytes()
     Path(lake.path(path)).write_bytes(flip(whole))
     found = tidy(lake, NOW + GRACE)
     assert found.landed == 10
     assert path in found.problems[0]
+    assert f"delete {lake.url(compaction_path(KEY, 1, 1))}" in found.problems[0]
     Path(lake.path(path)).write_bytes(whole)
     assert tidy(lake, NOW + GRACE) == Tidied(landed=10)
+
+
+def test_the_way_back_from_a_bad_file_is_told_while_there_is_one(small: SmallLake) -> None:
+    land(small, 10)
+    lake = small.lake
+    whole = table_of(lake, read_index(lake))
+    [*compact(lake, still(NOW))]
+    (bad,) = [Path(lake.path(p)) for p in lake.files("raw") if "hour=03/compacted" in p]
+    bad.write_bytes(flip(bad.read_bytes()))
+    original = Path(lake.path(read_index(lake).partitions[KEY].files[0].path))
+    kept = original.read_bytes()
+    original.unlink()
+    assert "delete" not in tidy(lake, NOW + GRACE).problems[0]
+    original.write_bytes(kept)
+    assert "and they are read again" in tidy(lake, NOW + GRACE).problems[0]
+    Path(lake.path(compaction_path(KEY, 1, 1))).unlink()
+    assert table_of(lake, read_index(lake)) == whole
+    later = NOW + 2 * GRACE
+    assert [o.left for o in compact(lake, still(later))] == [""]
+    assert tidy(lake, later + GRACE) == Tidied(landed=10, compacted=1)
+    assert table_of(lake, read_index(lake)) == whole
+
+
+def test_a_compaction_of_days_keeps_what_it_has_just_written(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    land(small, 10)
+    lake, moments, commit = small.lake, [NOW], Compactions.commit
+    whole = everything(lake)
+
+    def tidied(records: Compactions, wanted: Compaction) -> bool:
+        assert tidy(lake, moments[-1]).compacted == 0
+        return commit(records, wanted)
+
+    monkeypatch.setattr(Compactions, "commit", tidied)
+    for one in compact(lake, lambda: moments[-1]):
+        assert one.left == ""
+        moments.append(moments[-1] + GRACE + timedelta(hours=6))
+    made = [Compactions(lake).last(key, 1) for key in (KEY, KEY.replace("T03", "T04"))]
+    assert [record and record.at_ms for record in made] == [micros(moment) // 1000 for moment in moments[:2]]
+    assert everything(lake) == whole
 
 
 def test_files_of_unlike_columns_stay_apart(small: SmallLake) -> None:
@@ -410,7 +592,7 @@ def test_files_of_unlike_columns_stay_apart(small: SmallLake) -> None:
                "kafka_partition": 0, "kafka_offset": first, "kafka_timestamp": T0}  # fmt: skip
         small.commit("sensor", 0, {partition: pa.Table.from_pylist([row], fewer)}, version=1)
     whole = everything(lake)
-    done = [o for o in compact(lake, NOW) if o.partition == KEY]
+    done = [o for o in compact(lake, still(NOW)) if o.partition == KEY]
     assert [(o.files_before, o.files_after) for o in done] == [(16, 3)], (
         "Kafka's first partition, the second, the first"
     )
@@ -421,7 +603,7 @@ def test_files_that_cannot_be_fewer_stay(small: SmallLake, monkeypatch: pytest.M
     monkeypatch.setattr(etl.compaction, "MAX_HELD_BYTES", 1)
     land(small, 10)
     before = small.lake.files("")
-    assert all("would be 10" in o.left and not o.damaged for o in compact(small.lake, NOW))
+    assert all("would be 10" in o.left and not o.damaged for o in compact(small.lake, still(NOW)))
     assert small.lake.files("") == before
 
 
@@ -429,7 +611,7 @@ def test_of_two_at_once_one_wins(small: SmallLake, monkeypatch: pytest.MonkeyPat
     land(small, 10)
     lake = small.lake
     whole, commit = everything(lake), Compactions.commit
-    other: list[Iterator[Any]] = [compact(lake, NOW)]
+    other: list[Iterator[Any]] = [compact(lake, still(NOW))]
 
     def late(records: Compactions, wanted: Compaction) -> bool:
         if other:
@@ -437,7 +619,7 @@ def test_of_two_at_once_one_wins(small: SmallLake, monkeypatch: pytest.MonkeyPat
         return commit(records, wanted)
 
     monkeypatch.setattr(Compactions, "commit", late)
-    assert [o.left for o in compact(lake, NOW)] == ["another was faster", ""]
+    assert [o.left for o in compact(lake, still(NOW))] == ["another was faster", ""]
     assert everything(lake) == whole
     assert tidy(lake, NOW + GRACE) == Tidied(landed=20, compacted=1)
     assert everything(lake) == whole
@@ -476,13 +658,13 @@ def test_what_has_expired_is_told_by_name(small: SmallLake) -> None:
     late = read_index(lake)
     assert (late.partitions[KEY].rows, late.expired[KEY]) == (45, 20)
     whole = table_of(lake, late)
-    assert [o.left for o in compact(lake, NOW + GRACE)] == ["", ""]
+    assert [o.left for o in compact(lake, still(NOW + GRACE))] == ["", ""]
     assert table_of(lake, read_index(lake)) == whole
 
 
 def test_manifests_never_change(small: SmallLake) -> None:
     land(small, 10)
     before = small.lake.read(manifest_path("sensor", 0, 0))
-    [*compact(small.lake, NOW)]
+    [*compact(small.lake, still(NOW))]
     tidy(small.lake, NOW + GRACE)
     assert small.lake.read(manifest_path("sensor", 0, 0)) == before
