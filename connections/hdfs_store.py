@@ -16,14 +16,13 @@ from urllib.parse import quote
 import httpx
 
 from connections.store import TEMPORARY
+from fleet.settings import WEBHDFS_PORT
 
-PORT = 9870
-"""WebHDFS of a NameNode, unless its hdfs-site.xml (`dfs.namenode.http-address`) says another."""
 PATIENCE = httpx.Timeout(60, connect=10)
 
 
 class HdfsStore:
-    def __init__(self, host: str, root: str, user: str | None = None, port: int = PORT):
+    def __init__(self, host: str, root: str, user: str | None = None, port: int = WEBHDFS_PORT):
         """`user` None: HADOOP_USER_NAME, or this process's own, as Hadoop's clients do."""
         self.root = root.rstrip("/")
         self.user = user or os.environ.get("HADOOP_USER_NAME") or getpass.getuser()

@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from connections import hdfs_store
+from connections.hdfs_store import HdfsStore
 from connections.local_store import LocalStore
 from connections.store import Store
 from fleet.errors import ConfigurationError, DataError, Unavailable
 from fleet.lake_layout import LANDED, MANIFEST_PATH, ColumnType, manifest_folder, manifest_path
 from fleet.manifest import Manifest, decode_manifest, encode_manifest
-from fleet.settings import Settings
+from fleet.settings import WEBHDFS_PORT, Settings
 
 ARROW_TYPES: dict[ColumnType, pa.DataType] = {
     "string": pa.string(),
@@ -51,7 +51,7 @@ class Lake:
     """`uri` is `file:///…`, `hdfs://[user@]namenode[:port]/…` (the port is Spark's; we speak WebHDFS) or
     `s3://bucket/…`. All paths are relative to it."""
 
-    def __init__(self, uri: str, webhdfs_port: int = hdfs_store.PORT):
+    def __init__(self, uri: str, webhdfs_port: int = WEBHDFS_PORT):
         self._opened = uri, webhdfs_port
         parts = urlsplit(uri.rstrip("/"))
         self.scheme = parts.scheme or "file"
@@ -67,7 +67,7 @@ class Lake:
             kind = "NameNode" if self.scheme == "hdfs" else "bucket"
             raise ConfigurationError(f"WEIR_LAKE_URI={uri} names no {kind}: {self.scheme}://{kind.lower()}/folder")
         elif self.scheme == "hdfs":
-            self._store = hdfs_store.HdfsStore(str(parts.hostname), parts.path, parts.username, webhdfs_port)
+            self._store = HdfsStore(str(parts.hostname), parts.path, parts.username, webhdfs_port)
         else:
             from connections.s3_store import S3Store  # the AWS SDK takes 0.3 s to import
 
@@ -157,6 +157,11 @@ class Lake:
     def last_manifest(self, topic: str, partition: int) -> Manifest | None:
         names = self.manifest_names(topic, partition)
         return self.manifest(names[-1]) if names else None
+
+    def landed_to(self, topic: str, partition: int) -> int:
+        """The offset after the last that has landed; 0 where nothing has."""
+        last = self.last_manifest(topic, partition)
+        return 0 if last is None else last.last_offset + 1
 
     def manifest(self, relative: str) -> Manifest:
         try:

@@ -93,8 +93,7 @@ def replay(job: Job, asked: Filter, replay_id: str, dry_run: bool = False) -> Re
 def has_landed(job: Job, ends: Mapping[str, int]) -> bool:
     for name, end in ends.items():
         topic, _, partition = name.rpartition("/")
-        last = job.lake.last_manifest(topic, int(partition))
-        if last is None or last.last_offset + 1 < end:
+        if job.lake.landed_to(topic, int(partition)) < end:
             return False
     return True
 

@@ -5,8 +5,7 @@ from datetime import timedelta
 from pydantic import Field, field_validator
 
 from fleet.duration import Duration
-from fleet.errors import ConfigurationError
-from fleet.local_time import LocalTime
+from fleet.local_time import ZoneName
 from fleet.rule import Number, Strict
 
 FILE_WORDS = ("device_id", "event_time", "seq", "site")
@@ -30,21 +29,12 @@ class Files(Strict):
     time_format: str | None = None
     """`s` or `ms` since 1970, or as strptime takes it, such as `%d.%m.%Y %H:%M:%S`. Without it numbers are as in the
     device's own messages, and texts RFC 3339."""
-    time_zone: str = "UTC"
+    time_zone: ZoneName = "UTC"
     """Of times that say none; of an hour that comes twice the first is meant."""
     site: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$", max_length=64)
     """Of devices that are not registered, where the row has none."""
     alerts_within: Duration = timedelta(hours=1)
     """Rules pass over rows that are older than this when they are taken."""
-
-    @field_validator("time_zone")
-    @classmethod
-    def _known_zone(cls, name: str) -> str:
-        try:
-            LocalTime(name)
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
-        return name
 
     @field_validator("time_format")
     @classmethod

@@ -1,7 +1,10 @@
 """The local time of a site: hour, weekday, day and month of a moment, by zoneinfo."""
 
 from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Annotated
 from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator
 
 from fleet.errors import ConfigurationError
 
@@ -51,3 +54,15 @@ class LocalTime:
     def month(self, time_us: int) -> int | None:
         local = self.at(time_us)
         return None if local is None else local.year * 12 + local.month
+
+
+def _known(name: str) -> str:
+    try:
+        LocalTime(name)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+ZoneName = Annotated[str, AfterValidator(_known)]
+"""An IANA name in a file that people write."""

@@ -22,6 +22,10 @@ OPT_IN = ("stream",)
 """As those, and started where they are asked for alone."""
 
 
+WEBHDFS_PORT = 9870
+"""Of a NameNode, unless its hdfs-site.xml (`dfs.namenode.http-address`) says another."""
+
+
 class Settings(BaseModel):
     """Field `kafka_user` is the variable `WEIR_KAFKA_USER`. Durations are in seconds, sizes in bytes."""
 
@@ -56,7 +60,7 @@ class Settings(BaseModel):
     """SQLAlchemy URL of the warehouse, `postgresql+psycopg2://user:password@host:port/database`."""
     lake_uri: str = ""
     """`file:///…`, `hdfs://namenode:8020/…` or `s3://bucket/…`; empty means the folder `lake` in `home`."""
-    webhdfs_port: int = 9870
+    webhdfs_port: int = WEBHDFS_PORT
     """Where the NameNode of an `hdfs://` lake speaks WebHDFS: all but Spark goes by that."""
 
     spark_remote: SecretStr = SecretStr("")

@@ -189,12 +189,11 @@ class Landing:
         """Begin where the lake says. Raises nothing: a partition that cannot be read waits for the next try."""
         self._drop(place)
         try:
-            last = self.lake.last_manifest(*place)
+            position = self.lake.landed_to(*place)
             begin, end = kafka.extents(consumer, [place])[place]
         except (Unavailable, KafkaError, DataError) as error:
             self._put_off(consumer, place, str(error))
             return
-        position = 0 if last is None else last.last_offset + 1
         if position > end:
             self._blocked[place] = (
                 f"{place.topic}-{place.partition}: the lake has offsets up to {position - 1}, Kafka's log ends at"

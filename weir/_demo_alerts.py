@@ -91,8 +91,7 @@ def wait_until_said_in_the_lake(settings: Settings, after: Offsets, seconds: flo
     lake = Lake.of(settings)
     deadline = time.monotonic() + seconds
     while True:
-        landed = {place: -1 if (last := lake.last_manifest(*place)) is None else last.last_offset for place in after}
-        behind = sorted(place for place, offset in after.items() if landed[place] < offset - 1)
+        behind = sorted(place for place, offset in after.items() if lake.landed_to(*place) < offset)
         if not behind:
             return
         if time.monotonic() > deadline:

@@ -90,7 +90,7 @@ def wait_until_landed(settings: Settings, end: Offsets, seconds: float) -> None:
     lake = Lake.of(settings)
     deadline = time.monotonic() + seconds
     while True:
-        landed = {key: 0 if (last := lake.last_manifest(*key)) is None else last.last_offset + 1 for key in end}
+        landed = {key: lake.landed_to(*key) for key in end}
         waiting = {key: offset for key, offset in end.items() if landed[key] < offset}
         readings, rejected = count_on_kafka(settings, landed, waiting) if waiting else (Counter[str](), Counter[str]())
         left = readings.total() + rejected.total()

@@ -21,6 +21,7 @@ from fleet.settings import CHECKOUT
 from streaming.sweep import sweep
 from tests.integration.processes import free_port, wait_for
 from tests.integration.store_servers import SECRET, STORES, Place
+from tests.unit.test_lake import assert_manifests_in_order
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -38,11 +39,6 @@ def place(request: pytest.FixtureRequest, places: dict[str, Place], tmp_path: Pa
 @pytest.fixture
 def lake(place: Place) -> Lake:
     return place.lake
-
-
-def manifest(first: int, last: int) -> Manifest:
-    files = [DataFile(f"raw/{first}.parquet", "weather/weather_station/2026-11-22T03", 1, last - first + 1, 10)]
-    return Manifest("sensor", 2, first, last, last - first + 1, 0, 0, 0, 0, 1, 2, files)
 
 
 def test_a_file_is_written_replaced_read_listed_and_removed(lake: Lake) -> None:
@@ -95,15 +91,7 @@ def test_a_name_that_is_taken_stays_as_it_is(place: Place) -> None:
 
 
 def test_manifests_come_in_order_and_after_a_given_one(lake: Lake) -> None:
-    for first in (100, 0, 1_000_000_000_000, 9):
-        assert lake.commit(manifest(first, first + 8))
-    assert not lake.commit(manifest(100, 120))
-    assert [m.first_offset for m in lake.manifests("sensor", 2)] == [0, 9, 100, 1_000_000_000_000]
-    assert [m.first_offset for m in lake.manifests("sensor", 2, after=9)] == [100, 1_000_000_000_000]
-    last = lake.last_manifest("sensor", 2)
-    assert last is not None and last.last_offset == 1_000_000_000_008
-    assert lake.last_manifest("sensor", 0) is None
-    assert lake.landed_partitions() == [("sensor", 2)]
+    assert_manifests_in_order(lake)
 
 
 WRITER = """

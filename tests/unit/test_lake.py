@@ -46,6 +46,11 @@ def test_of_many_writers_of_one_name_one_wins(lake: Lake) -> None:
 
 
 def test_manifests_come_in_order_and_after_a_given_one(lake: Lake) -> None:
+    assert_manifests_in_order(lake)
+
+
+def assert_manifests_in_order(lake: Lake) -> None:
+    """Of a lake that has none, on any store."""
     for first in (100, 0, 1_000_000_000_000, 9):
         assert lake.commit(manifest(first, first + 8))
     assert not lake.commit(manifest(100, 120))
