@@ -14,6 +14,7 @@ from connections import kafka
 from connections.warehouse import Warehouse
 from etl.landed_log import LandedLog
 from etl.run import Job
+from fleet.compaction import LEAST_FILES
 from fleet.reading import Reading, encode_reading
 from fleet.settings import CHECKOUT, Settings
 from tests.command import command
@@ -79,12 +80,16 @@ class Ground:
 
     def land(self, operator: Settings) -> None:
         """All that Kafka has."""
-        with self.landing() as landing:
+        with self.landing(WEIR_LANDING_MAX_ROWS=200) as landing:
             wait_for(lambda: caught_up(self.place.lake, operator, ["sensor"]), 60, landing.readiness, every=0.5)
             assert landing.stop() == 0
 
-    def run(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.weir("etl", "run", "--json").stdout)
+    def run(self, *options: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.weir("etl", "run", "--json", *options).stdout)
+        return found
+
+    def compact(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.weir("lake", "compact", "--json").stdout)
         return found
 
     def empty(self) -> None:
@@ -111,7 +116,7 @@ class Ground:
         ]
 
 
-def test_readings_come_through_each_store_alike(
+def test_readings_come_through_each_store_alike_and_so_they_do_from_compacted_files(
     settings_for: SettingsFor, places: dict[str, Place], tmp_path: Path
 ) -> None:
     operator, simulator = settings_for("operator"), settings_for("simulator")
@@ -129,6 +134,13 @@ def test_readings_come_through_each_store_alike(
             first, before = ground.run(), ground.loaded()
             ground.land(operator)
             found[name] = first, before, ground.run(), ground.loaded(), ground.arrivals()
+            fewer = ground.compact()
+            assert fewer["damaged"] == []
+            assert (fewer["partitions"], fewer["files_after"]) == (2, 2)
+            assert fewer["files_before"] >= 2 * LEAST_FILES
+            assert ground.run()["partitions"] == 0, "the same readings are nothing new"
+            assert ground.run("--force")["problems"] == []
+            assert (ground.loaded(), ground.arrivals()) == found[name][3:]
     told = ("partitions", "landed", "valid", "quarantined", "duplicate", "rollup_rows", "anomalies", "dead_letters")
     for first, _, second, _, _ in found.values():
         assert first["landed"] >= 7200 + 144 + 2
