@@ -2,10 +2,10 @@
 
     python benchmarks/gateway.py [--seconds 20] [--clients 32]
 
-Starts a stack of its own (Kafka and PostgreSQL) and a gateway in a temporary folder. Clients, in a process of their own,
-each wait for an answer before they send the next; they share the machine's cores with all the rest. Readings per core
-count the CPU time of the gateway's process alone. Loss is counted from Kafka's log: acknowledged and not there, or there
-twice.
+Starts a stack of its own (Kafka and PostgreSQL) and a gateway in a temporary folder. Clients, in a process of their
+own, each wait for an answer before they send the next; they share the machine's cores with all the rest. Readings per
+core count the CPU time of the gateway's process alone. Loss is counted from Kafka's log: acknowledged and not there, or
+there twice.
 """
 
 import argparse

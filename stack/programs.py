@@ -146,7 +146,7 @@ def kafka(layout: Layout, prefix: Prefix) -> Program:
 
 def mosquitto(layout: Layout, prefix: Prefix) -> Program:
     broker = (prefix.mosquitto, "-c", layout.config / "mosquitto.conf")
-    return Program("mosquitto", ("sh", layout.config / "mosquitto.sh", *broker), layout.home)
+    return Program("mosquitto", ("/bin/sh", layout.config / "mosquitto.sh", *broker), layout.home)
 
 
 def postgres(layout: Layout, prefix: Prefix, drop: tuple[str, ...]) -> Program:

@@ -46,6 +46,8 @@ class Deposit:
         self._bytes = 0
         self.problem = "starting"
         """Why nothing is taken now; empty: it is."""
+        self.barred: dict[str, str] = {}
+        """Topic → why nothing can be written to it. That holds up nothing that goes elsewhere."""
         self.restarts = -1
 
     @property
@@ -58,6 +60,8 @@ class Deposit:
         come again when the sender does."""
         if self._appender is None:
             raise Unavailable(self.problem)
+        if barred := next((topic for topic, _, _ in records if topic in self.barred), None):
+            raise Unavailable(f"topic {barred}: {self.barred[barred]}")
         size = sum(len(value) for _, value, _ in records)
         if self._bytes + size > MAX_BYTES_IN_FLIGHT:
             raise Unavailable(f"{self._bytes:,} bytes wait for Kafka already")
@@ -107,11 +111,13 @@ class Deposit:
                 self._settings, "weir-gateway", max_request_size=MAX_REQUEST_BYTES, max_block_ms=BLOCK_MS,
                 delivery_timeout_ms=int(seconds * 1000), request_timeout_ms=int(seconds * 1000) - kafka.LINGER_MS,
             )  # fmt: skip
-            for topic in self._topics:
-                try:
-                    producer.partitions_for(topic)
-                except KafkaError as error:  # its readings will be refused, those of others will not
-                    log.error("topic=%s %r (`make up` creates what fleet/types names)", topic, error)
+            try:
+                for topic in self._topics:
+                    if topic not in self.barred:
+                        producer.partitions_for(topic)
+            except BaseException:
+                kafka.close(producer)
+                raise
             return producer
 
         self._producer = await asyncio.to_thread(opened)

@@ -69,6 +69,7 @@ class Gateway:
             raise kafka.refused(self.settings, kafka.WRITE, problems)
         for problem in problems.items():
             log.error("topic=%s %s; its readings cannot be taken (`make up` creates what fleet/types names)", *problem)
+        self.deposit.barred = problems
 
     def _start(self, name: str, work: Callable[..., None], stop: threading.Event) -> None:
         def under_way() -> None:
