@@ -7,6 +7,7 @@ not looked at twice; a body in blocks is put together by it.
 
 import json
 import logging
+import os
 from typing import Any
 
 import aiocoap
@@ -120,6 +121,7 @@ def _said(code: Code, body: dict[str, Any]) -> aiocoap.Message:
 
 async def server(gate: Gate, settings: Settings) -> aiocoap.Context:
     """Listens until its `shutdown()`. Raises OSError where the port is taken."""
+    os.environ["AIOCOAP_REUSE_PORT"] = "0"  # or a second gateway on the port would get half of the messages
     site = resource.Site()
     site.add_resource([".well-known", "core"], resource.WKCResource(site.get_resources_as_linkheader))
     site.add_resource(["v1", "readings"], Readings(gate))

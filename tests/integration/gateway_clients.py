@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import aiocoap
+from pydantic import SecretStr
 
+from connections.mqtt_publisher import BulkPublisher
 from fleet.channels import REJECTED, mark_of
 from fleet.dead_letter import DeadLetter, decode_dead_letter
+from fleet.errors import Refused
 from fleet.reading import Reading, decode_reading
 from fleet.settings import Settings
 from tests.command import Weir
@@ -50,6 +53,23 @@ def issued(
     given = [] if register else ["--site", site]
     (said,) = json.loads(weir("devices", "credentials", "issue", type_name, device, "--json", *given).stdout)
     return dict(said)
+
+
+def logged_in(settings: Settings, credential: dict[str, Any]) -> BulkPublisher:
+    """At the MQTT broker, which learns of a new credential within seconds."""
+    password = SecretStr(credential["token"])
+    own = settings.model_copy(update={"mqtt_user": credential["mqtt_user"], "mqtt_password": password})
+    found: list[BulkPublisher] = []
+
+    def connects() -> bool:
+        try:
+            found.append(BulkPublisher(own))
+        except Refused:
+            return False
+        return True
+
+    wait_for(connects, 15, "the broker does not know it", every=0.3)
+    return found[0]
 
 
 def post(port: int, token: str, body: object, kind: str = "application/json") -> tuple[int, dict[str, Any]]:

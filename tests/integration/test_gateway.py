@@ -11,14 +11,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import aiocoap
 import pytest
-from pydantic import SecretStr
 
-from connections.mqtt_publisher import BulkPublisher
-from fleet.errors import Refused
 from fleet.settings import Settings
 from stack.stack import Stack
 from streaming.gateway import MAX_BODY_BYTES
@@ -29,6 +25,7 @@ from tests.integration.gateway_clients import (
     coap_datagram,
     issued,
     letters_of,
+    logged_in,
     message,
     post,
     readings_of,
@@ -41,23 +38,6 @@ from tests.readme import by_program
 pytestmark = pytest.mark.stack
 
 SettingsFor = Callable[[str], Settings]
-
-
-def logged_in(settings: Settings, credential: dict[str, Any]) -> BulkPublisher:
-    """At the MQTT broker, which learns of a new credential within seconds."""
-    password = SecretStr(credential["token"])
-    own = settings.model_copy(update={"mqtt_user": credential["mqtt_user"], "mqtt_password": password})
-    found: list[BulkPublisher] = []
-
-    def connects() -> bool:
-        try:
-            found.append(BulkPublisher(own))
-        except Refused:
-            return False
-        return True
-
-    wait_for(connects, 15, "the broker does not know it", every=0.3)
-    return found[0]
 
 
 def all_known(weir: Weir, gateway: Gateway) -> None:
