@@ -24,7 +24,7 @@ from etl.lake_index import read_index
 from etl.load import ALL_VALUES_BAD, OUT_OF_RANGE
 from etl.quarantine import ACCEPTED, Filter, limits
 from etl.run import Job
-from fleet.channels import MARK_HEADER, RETURNED, readings_topics
+from fleet.channels import MARK_HEADER, RETURNED, parse_request_source, readings_topics
 from fleet.channels import REJECTED as REJECTED_TOPIC
 from fleet.contract import Reject
 from fleet.errors import ConfigurationError
@@ -176,6 +176,9 @@ def _judged(judge: Requalifier, letter: dict[str, Any]) -> list[Requalified] | R
     source, payload = letter["mqtt_topic"], letter["payload"]
     if source is not None and source.startswith(FILE):
         return _judged_row(judge, letter, received_us)
+    if source is not None and (came := parse_request_source(source)) is not None:
+        address, is_senml = came
+        return judge.request(address, payload, is_senml, received_us)
     if source is not None:
         found = judge.message(source, payload, received_us)
     elif letter["source_topic"] is not None:

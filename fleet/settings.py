@@ -16,7 +16,7 @@ from fleet.nearest import did_you_mean
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PREFIX = "WEIR_"
-SERVICES = ("bridge", "landing", "live", "alerts", "history", "dispatcher")
+SERVICES = ("bridge", "gateway", "landing", "live", "alerts", "history", "dispatcher")
 """Weir's own long-running processes; each has a role, a port and settings of its name."""
 OPT_IN = ("stream",)
 """As those, and started where they are asked for alone."""
@@ -118,10 +118,24 @@ class Settings(BaseModel):
     port_inbox_smtp: int = DEFAULT_PORTS["inbox_smtp"]
     port_grafana: int = DEFAULT_PORTS["grafana"]
     port_stream_metrics: int = DEFAULT_PORTS["stream_metrics"]
+    port_gateway_metrics: int = DEFAULT_PORTS["gateway_metrics"]
+    port_gateway_http: int = DEFAULT_PORTS["gateway_http"]
+    port_gateway_coap: int = DEFAULT_PORTS["gateway_coap"]
 
     bridge_max_in_flight: int = 2000
     """Readings between the MQTT broker and Kafka's confirmation, per topic worker."""
     bridge_heartbeat_seconds: float = 10.0
+    gateway_http_port: int = 0
+    gateway_coap_port: int = 0
+    """Where the gateway listens: TCP and UDP."""
+    gateway_readings_per_second: float = Field(default=100.0, gt=0)
+    """What one device may send on average; at once, up to ten seconds' worth, and one full body."""
+    gateway_body_seconds: float = Field(default=10.0, gt=0)
+    """A request's head, and then its body, must be there within."""
+    gateway_confirm_seconds: float = Field(default=10.0, ge=1)
+    """So long a request waits for Kafka before it is answered with 503."""
+    credentials_key: SecretStr = SecretStr("")
+    """By which devices' tokens are hashed; without it none is known."""
     kafka_delivery_seconds: float = 60.0
     """After which a producer gives up on a record; its owner then starts again from what was not confirmed."""
     landing_max_rows: int = 100_000
@@ -142,6 +156,7 @@ class Settings(BaseModel):
     history_metrics_port: int = 0
     dispatcher_metrics_port: int = 0
     stream_metrics_port: int = 0
+    gateway_metrics_port: int = 0
     service_instance: str = "1"
     """Tells two workers of one service apart; each needs its own."""
 

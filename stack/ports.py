@@ -32,6 +32,9 @@ class Ports:
     inbox_smtp: int
     grafana: int
     stream_metrics: int
+    gateway_metrics: int
+    gateway_http: int
+    gateway_coap: int
 
     @classmethod
     def from_base(cls, base: int) -> "Ports":

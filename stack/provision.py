@@ -20,7 +20,8 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
     features = [name for system in catalog.systems.values() for name in feature_topics(system)]
     rights = []
     for topic in [*readings, *features, REJECTED]:
-        rights += [Right("bridge", operation, "topic", topic) for operation in ("write", "describe")]
+        for user in ("bridge", "gateway"):
+            rights += [Right(user, operation, "topic", topic) for operation in ("write", "describe")]
     own = {catalog.types[OWN_TYPE].topic} if OWN_TYPE in catalog.types else set()
     for topic in [*readings, *features]:
         if topic in own:  # nothing simulates Weir's own services
@@ -36,7 +37,7 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
         rights += [Right("stream", operation, "topic", topic) for operation in ("read", "describe")]
         # What the quarantine gives back.
         rights += [Right("batch", operation, "topic", topic) for operation in ("write", "describe")]
-    for topic in own:  # each service reports of itself; the bridge may write it already
+    for topic in own:  # each service reports of itself; bridge and gateway may write it already
         for user in ("landing", "live", "alerts", "history", "dispatcher"):
             rights += [Right(user, operation, "topic", topic) for operation in ("write", "describe")]
     # … and rows of files, of which some are none.

@@ -29,11 +29,11 @@ from fleet.channels import (
 )
 from fleet.contract import Intake, Reject
 from fleet.control import key_of
-from fleet.dead_letter import dead_letter_of_message, encode_dead_letter
 from fleet.errors import ConfigurationError, Unavailable
 from fleet.reading import Reading, encode_reading
 from fleet.settings import Settings
 from streaming.admission import Admission
+from streaming.entrance import MAX_REQUEST_BYTES, letter_of, read_safely
 
 POLL_SECONDS = 0.25
 CONFIRM_SECONDS = 0.004
@@ -46,8 +46,6 @@ UNROUTED_SECONDS = 0.05
 FEW = 64
 """Messages. After a read of so many the next follows at once."""
 MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
-MAX_REQUEST_BYTES = 3_000_000
-"""A dead letter of the largest message that Mosquitto lets in (1 MiB), in base64, and room."""
 REMEMBERED_TOPICS = 50_000
 DRAIN_SECONDS = 5.0
 REGISTRY_SECONDS = 5.0
@@ -146,16 +144,13 @@ class Worker:
         return mine
 
     def read(self, delivery: Delivery, now_us: int) -> Reading | Reject:
-        try:
-            result = self.intake.read_message(delivery.topic, delivery.payload, now_us)
-        except Exception as error:  # a defect of ours must not stop the messages behind this one
-            log.exception("worker=%s topic=%s the contract failed", self.name, delivery.topic[:200])
-            return Reject("contract_error", f"{type(error).__name__}: {error}"[:500])
+        topic, payload = delivery.topic, delivery.payload
+        result = read_safely(lambda: self.intake.read_message(topic, payload, now_us), topic)
         if isinstance(result, Reject):
             return result
         if self.route is None:
-            address = parse_data_topic(delivery.topic)
-            return Reject("bad_topic", f"no route takes {delivery.topic[:200]!r}", address.system if address else "")
+            address = parse_data_topic(topic)
+            return Reject("bad_topic", f"no route takes {topic[:200]!r}", address.system if address else "")
         return self.admission.check(result) or result
 
     def key(self, reading: Reading) -> bytes:
@@ -223,8 +218,7 @@ class Passage:
 
     def reject(self, reject: Reject, delivery: Delivery, now_us: int) -> Any:
         self.worker.tallies.rejected[reject.reason, reject.device_type] += 1
-        letter = dead_letter_of_message(reject, delivery.topic, delivery.payload, now_us)
-        return self.producer.send(REJECTED, encode_dead_letter(letter))
+        return self.producer.send(REJECTED, letter_of(reject, delivery.topic, delivery.payload, now_us))
 
     def confirm(self) -> None:
         """Acknowledges, in order of arrival, what Kafka has. Raises what Kafka raised."""

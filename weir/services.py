@@ -28,6 +28,18 @@ def bridge(
 
 
 @services.command()
+def gateway() -> None:
+    """HTTP and CoAP to Kafka, and the MQTT broker's logins of devices."""
+    from fleet.settings import Settings
+    from streaming.gateway_service import Gateway
+    from streaming.service import log_lines, stop_on_signals
+
+    settings = Settings.load()
+    log_lines(settings.log_level)
+    Gateway(settings).run(stop_on_signals())
+
+
+@services.command()
 def landing() -> None:
     """Kafka to the lake: Parquet files, and the manifests that commit them."""
     from fleet.settings import Settings

@@ -32,9 +32,10 @@ GRANT SELECT, INSERT, UPDATE ON models TO weir_batch; -- what was trained stays
 GRANT SELECT, INSERT, DELETE ON predictions TO weir_batch;
 GRANT EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches TO weir_batch;
 
--- The registry's commands and the bridge. They delete nothing.
+-- The registry's commands, the bridge and the gateway. They delete nothing.
 GRANT SELECT, UPDATE ON registry TO weir_registry;
-GRANT SELECT, INSERT, UPDATE ON sites, devices, specs, control_records TO weir_registry;
+GRANT SELECT, INSERT, UPDATE ON sites, devices, specs, control_records, credentials TO weir_registry;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO weir_reader, weir_operator;
+REVOKE ALL ON credentials FROM weir_reader, weir_operator; -- nobody reads hashes who has no need to
 GRANT INSERT ON dispatch_requests TO weir_operator; -- acknowledge, send again, test

@@ -1,0 +1,112 @@
+"""Whose a token is, who may log in to the broker, and the files that say so."""
+
+import signal
+import subprocess
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from connections import mqtt_logins
+from fleet.problem import Refused
+from fleet.registry import new_entry
+from stack.render import rendered
+from streaming.badges import Badges
+from tests.unit import gateway
+
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
+
+
+def badges(*credentials, moved_to=None, retired=False):
+    made = Badges(gateway.CATALOG, gateway.KEY)
+    made.learn(credentials, 1)
+    if moved_to or retired:
+        entry = new_entry(gateway.CATALOG.type("lamp"), "lamp-1", moved_to or "home-1", NOW)
+        fields = {f: getattr(entry, f) for f in entry.__struct_fields__} | {"retired_at": NOW if retired else None}
+        made.learn_entries([type(entry)(**fields)])
+    return made
+
+
+LAMP = gateway.credential("lamp", "lamp-1", "t1")
+ENDED = gateway.credential("lamp", "lamp-1", "t2", NOW, number=2)
+ENDING = gateway.credential("lamp", "lamp-1", "t3", NOW + timedelta(seconds=5), number=3)
+GONE = gateway.credential("gone", "x", "t4")
+
+
+def test_a_token_is_its_devices_where_the_registry_has_it():
+    assert badges(LAMP).of("t1", NOW).address == ("home", "elsewhere", "lamp", "lamp-1", None)
+    assert badges(LAMP, moved_to="home-7").of("t1", NOW).address.site == "home-7"
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [("", "no_token"), ("t9", "wrong_token"), ("t2", "token_ended"), ("t4", "wrong_token")],
+    ids=["none", "nobody's", "ended", "of a type that is gone"],
+)
+def test_who_is_refused(token, reason):
+    with pytest.raises(Refused) as refused:
+        badges(LAMP, ENDED, GONE).of(token, NOW)
+    assert refused.value.reason == reason
+
+
+def test_before_the_table_was_read_nobody_is_wrong():
+    with pytest.raises(Refused) as refused:
+        Badges(gateway.CATALOG, gateway.KEY).of("t1", NOW)
+    assert refused.value.reason == "registry_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("made", "users", "next_end"),
+    [
+        (badges(LAMP, ENDED, ENDING, GONE), ["lamp/lamp-1/1", "lamp/lamp-1/3"], NOW + timedelta(seconds=5)),
+        (badges(ENDED), [], None),
+        (badges(LAMP, retired=True), [], None),
+    ],
+    ids=["valid ones", "an ended one", "a retired device"],
+)
+def test_who_may_log_in(made, users, next_end):
+    assert [credential.user for credential, _ in made.logins(NOW)] == users
+    assert made.next_end(NOW) == next_end
+
+
+def test_files_are_written_where_something_is_another(tmp_path: Path):
+    logins = badges(LAMP, ENDING).logins(NOW)
+    assert mqtt_logins.write(tmp_path, logins)
+    assert not mqtt_logins.write(tmp_path, logins)
+    assert mqtt_logins.write(tmp_path, logins[:1])
+    assert (tmp_path / mqtt_logins.PASSWORDS).read_text() == "lamp/lamp-1/1:\n"
+    assert (tmp_path / mqtt_logins.RIGHTS).read_text().startswith("user lamp/lamp-1/1\ntopic write dt/home/elsewhere/")
+    assert {path.name for path in tmp_path.iterdir()} == {mqtt_logins.PASSWORDS, mqtt_logins.RIGHTS}
+
+
+def test_the_broker_reads_both_again_when_the_devices_change(tmp_path: Path):
+    """A stand-in for the broker says when it is told to."""
+    folders = {name: tmp_path / f"a 'deep' {name}" for name in ("config", "mqtt_devices", "mosquitto_data")}
+    for folder in folders.values():
+        folder.mkdir()
+    for kind in ("acl", "passwd"):
+        (folders["config"] / f"mosquitto.{kind}").write_text(f"services' {kind}\n")
+    script, broker, told = tmp_path / "start.sh", tmp_path / "broker.sh", tmp_path / "told"
+    script.write_text(rendered("mosquitto/mosquitto.sh.j2", folders))
+    broker.write_text(
+        f"trap 'echo again >> {told}' HUP\ntrap exit TERM\necho up > {told}\nwhile :; do sleep 0.1; done\n"
+    )
+
+    def until(path: Path, said: str) -> None:
+        deadline = time.monotonic() + 60
+        while not (path.is_file() and said in path.read_text()):
+            assert time.monotonic() < deadline, path.read_text() if path.is_file() else "nothing"
+            time.sleep(0.05)
+
+    with subprocess.Popen(["sh", script, "sh", broker], start_new_session=True) as process:
+        try:
+            until(told, "up")
+            passwords = folders["mosquitto_data"] / "passwd"
+            assert passwords.read_text() == "services' passwd\n"
+            assert passwords.stat().st_mode & 0o077 == 0
+            mqtt_logins.write(folders["mqtt_devices"], badges(LAMP).logins(NOW))
+            until(passwords, "services' passwd\nlamp/lamp-1/1:\n")
+            until(told, "again")
+        finally:
+            process.send_signal(signal.SIGTERM)
