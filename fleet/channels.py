@@ -66,6 +66,23 @@ def parse_data_topic(topic: str) -> Address | None:
     return Address(*levels[1:])
 
 
+def command_topic(system: str, site: str, type_name: str, device_id: str) -> str:
+    """Where a device hears its commands; it may answer one level below."""
+    return "/".join(("cmd", system, site, type_name, device_id))
+
+
+ANSWERS = "cmd/+/+/+/+/answer"
+"""The subscription to what devices say of their commands."""
+
+
+def parse_answer_topic(topic: str) -> Address | None:
+    """Who answers; None where the topic is none of an answer."""
+    levels = topic.split("/")
+    if len(levels) != 6 or (levels[0], levels[5]) != ("cmd", "answer"):
+        return None
+    return Address(*levels[1:5]) if all(LEVEL.fullmatch(level) for level in levels[1:5]) else None
+
+
 class Route(NamedTuple):
     """One worker of the bridge: an MQTT subscription and the Kafka topic with the readings it feeds.
 
@@ -149,3 +166,8 @@ def topic_configs(catalog: Catalog) -> dict[str, dict[str, str]]:
 
 def feature_topics(system: System) -> list[str]:
     return [name for spec in system.types for name in copy_topics(spec).values()]
+
+
+def topics_of_obeying(catalog: Catalog) -> list[str]:
+    """The topics with readings that show whether a command was obeyed."""
+    return [system.topic for system in catalog.systems.values() if any(spec.commands for spec in system.types)]

@@ -32,6 +32,7 @@ class Ports:
     inbox_smtp: int
     grafana: int
     stream_metrics: int
+    commander_metrics: int
 
     @classmethod
     def from_base(cls, base: int) -> "Ports":

@@ -1,7 +1,7 @@
 -- One writer for each table. The roles are made by whoever runs the server; see stack/ and docker/.
-REVOKE ALL ON ALL TABLES IN SCHEMA public FROM weir_live, weir_history, weir_dispatcher, weir_batch, weir_registry, weir_stream, weir_operator, weir_reader;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM weir_live, weir_history, weir_dispatcher, weir_commander, weir_batch, weir_registry, weir_stream, weir_operator, weir_reader;
 REVOKE EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO weir_live, weir_history, weir_dispatcher, weir_batch, weir_registry, weir_stream, weir_operator, weir_reader;
+GRANT USAGE ON SCHEMA public TO weir_live, weir_history, weir_dispatcher, weir_commander, weir_batch, weir_registry, weir_stream, weir_operator, weir_reader;
 
 GRANT SELECT, INSERT ON readings TO weir_live;
 GRANT SELECT, INSERT, UPDATE, DELETE ON live_offsets TO weir_live;
@@ -18,6 +18,9 @@ GRANT SELECT, INSERT, UPDATE, DELETE
 GRANT SELECT, UPDATE ON dispatcher, dispatch_requests TO weir_dispatcher;
 GRANT INSERT ON notifications TO weir_dispatcher;
 GRANT SELECT ON devices TO weir_dispatcher; -- how many there are at a site
+
+GRANT SELECT, INSERT, UPDATE ON commands, command_offsets TO weir_commander;
+GRANT SELECT ON devices TO weir_commander; -- where a device stands, and which there are at a site
 
 GRANT SELECT ON readings, live_offsets, devices, sites, ledger_balance TO weir_batch;
 GRANT SELECT, INSERT, UPDATE, DELETE
@@ -38,3 +41,4 @@ GRANT SELECT, INSERT, UPDATE ON sites, devices, specs, control_records TO weir_r
 
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO weir_reader, weir_operator;
 GRANT INSERT ON dispatch_requests TO weir_operator; -- acknowledge, send again, test
+GRANT INSERT (command_id, system, type, device_id, site, command, args, via, by, why, expires_at) ON commands TO weir_operator; -- all else is the commander's
