@@ -199,7 +199,7 @@ def test_who_may_write_readings():
                for s in catalog.systems}  # fmt: skip
     own = writers.pop("weir")
     assert all(users == {"bridge", "registry", "simulator", "batch"} for users in writers.values())
-    assert own == {"bridge", "registry", "batch", "landing", "live", "alerts", "history", "dispatcher"}
+    assert own == {"bridge", "registry", "batch", "landing", "live", "alerts", "history", "dispatcher", "commander"}
     assert {r.user for r in rights if r.resource == "topic" and r.name == "*"} == {"batch", "operator"}
     assert not any(right.operation in ("all", "alter", "delete", "create") for right in rights)
 
