@@ -163,6 +163,8 @@ class Commander:
     def _hear(self, link: CommandLink) -> None:
         """What devices say. It is acknowledged once it is written."""
         deliveries = link.poll(0)
+        if not deliveries:
+            return
         moves: list[tuple[Command, Move]] = []
         for delivery in deliveries:
             address, answer = parse_answer_topic(delivery.topic), decode_answer(delivery.payload)
