@@ -133,6 +133,16 @@ def seen(command: Command, reading: Reading) -> Move | None:
     return Move("obeyed") if is_obeyed(command.sets, command.shown) else None
 
 
+def unsent(command: Command, now: datetime) -> Move | None:
+    """Of one that the broker may not have: why it is not to be sent now. One that was begun and broken off may have
+    reached its device, whose readings say more."""
+    if now < command.expires_at:
+        return None
+    if command.sent_at is None:
+        return Move("expired", "it was not sent in time")
+    return Move("sent", "the broker did not confirm it")
+
+
 def is_obeyed(sets: Mapping[str, float], shown: Mapping[str, float]) -> bool:
     return all(
         metric in shown and isclose(shown[metric], value, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
@@ -141,9 +151,7 @@ def is_obeyed(sets: Mapping[str, float], shown: Mapping[str, float]) -> bool:
 
 
 def overdue(command: Command, now: datetime) -> Move | None:
-    """To be asked once all readings there are were seen."""
-    if command.state == "requested":
-        return Move("expired", "it was not sent in time") if now >= command.expires_at else None
+    """Of one that was sent; to be asked once all readings there are were seen."""
     if command.state not in SENT or now < command.expires_at + GRACE:
         return None
     said = "the device has it" if command.state == "delivered" else "the device did not answer"

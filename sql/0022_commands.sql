@@ -21,7 +21,7 @@ CREATE TABLE commands (
                   CHECK (state IN ('requested', 'sent', 'delivered', 'obeyed', 'refused', 'expired')),
     reason        text        NOT NULL DEFAULT '',
     changed_at    timestamptz NOT NULL DEFAULT now(),
-    sent_at       timestamptz
+    sent_at       timestamptz -- the first try
 );
 CREATE INDEX commands_under_way ON commands (state) WHERE state IN ('requested', 'sent', 'delivered');
 CREATE INDEX commands_by_device ON commands (type, device_id, requested_at DESC);

@@ -145,18 +145,26 @@ def under_way(warehouse: Warehouse, states: Iterable[State] = UNDER_WAY) -> list
     ]
 
 
-def moved(
-    connection: Connection, command: Command, move: Move, now: datetime, sent_at: datetime | None = None
-) -> bool:  # fmt: skip
-    """Whether the command was in the state that it was thought to be in. `sent_at`: it was sent then, as it is now."""
+def begun(connection: Connection, command: Command, now: datetime) -> datetime:
+    """From when on readings may show that it was obeyed: before it is sent for the first time."""
+    first = connection.execute(
+        text("UPDATE commands SET sent_at = coalesce(sent_at, :now) WHERE command_id = :id RETURNING sent_at"),
+        {"now": now, "id": command.command_id},
+    )
+    found: datetime = first.scalar_one()
+    return found
+
+
+def moved(connection: Connection, command: Command, move: Move, now: datetime) -> bool:
+    """Whether the command was in the state that it was thought to be in."""
     done = connection.execute(
         text(
             "UPDATE commands SET state = :to, reason = :reason, changed_at = :now,"
-            " sent_at = coalesce(:sent_at, sent_at), site = :site, sets = CAST(:sets AS jsonb)"
+            " site = :site, sets = CAST(:sets AS jsonb)"
             " WHERE command_id = :id AND state = :from"
         ),
         {
-            "to": move.state, "reason": move.reason, "now": now, "sent_at": sent_at, "site": command.site,
+            "to": move.state, "reason": move.reason, "now": now, "site": command.site,
             "sets": _json(command.sets).decode(), "id": command.command_id, "from": command.state,
         },
     )  # fmt: skip

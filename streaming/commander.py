@@ -26,7 +26,6 @@ from fleet.channels import command_topic, parse_answer_topic, topics_of_obeying
 from fleet.command import wanted_values
 from fleet.command_state import (
     SENT,
-    UNDER_WAY,
     Command,
     Move,
     answered,
@@ -35,6 +34,7 @@ from fleet.command_state import (
     overdue,
     seen,
     target_site,
+    unsent,
 )
 from fleet.errors import WeirError
 from fleet.settings import Settings
@@ -98,9 +98,10 @@ class Commander:
             closing(CommandLink(self.settings)) as link,
         ):
             self.transitions.follow(consumer)
-            self._under_way = {c.command_id: c for c in command_table.under_way(self.warehouse, SENT)}
-            if sent := [c.sent_at for c in self._under_way.values() if c.sent_at]:
-                watch.begin(min(sent))
+            found = command_table.under_way(self.warehouse)
+            self._under_way = {command.command_id: command for command in found if command.state in SENT}
+            if self._under_way:
+                watch.begin(min(command.sent_at for command in found if command.sent_at))
             log.info("commands under way: %d", len(self._under_way))
             while not stop.is_set() and sorted(topics) == sorted(topics_of_obeying(self.specs.catalog)):
                 self._turned_at = time.monotonic()
@@ -132,33 +133,34 @@ class Commander:
         waiting = command_table.under_way(self.warehouse, ["requested"])
         for begin in range(0, len(waiting), AT_ONCE):
             now = datetime.now(UTC)
-            good, wrong = self._checked(waiting[begin : begin + AT_ONCE], now)
-            self._write(wrong, now)
-            if not good:
-                continue
-            if not self._under_way:
-                watch.begin(now)
-            heard = link.send([_message(command, now) for command in good])
-            notes = ["" if listening else "nobody listens on the device's topic" for listening in heard]
-            moves = [(c, Move("sent", note)) for c, note in zip(good, notes, strict=True)]
-            for command in self._write(moves, now, sent_at=now):
-                self._under_way[command.command_id] = command
+            good, others = self._checked(waiting[begin : begin + AT_ONCE], now)
+            with self.warehouse.transaction() as connection:
+                for command in good:
+                    command.sent_at = command_table.begun(connection, command, now)
+            begun = [c.sent_at for c in (*good, *(c for c, move in others if move.state == "sent")) if c.sent_at]
+            if begun and not self._under_way:
+                watch.begin(min(begun))
+            self._write(others, now)
+            if good:
+                heard = link.send([_message(command, now) for command in good])
+                notes = ["" if listening else "nobody listens on the device's topic" for listening in heard]
+                self._write([(c, Move("sent", note)) for c, note in zip(good, notes, strict=True)], now)
 
     def _checked(self, commands: list[Command], now: datetime) -> tuple[list[Command], list[tuple[Command, Move]]]:
-        """(those that can be sent, now at their device's site; those that cannot, and why)"""
+        """(those that can be sent, now at their device's site; the others, and why)"""
         there = command_table.standing(self.warehouse, {(command.type, command.device_id) for command in commands})
-        good, wrong = [], []
+        good, others = [], []
         for command in commands:
-            if move := overdue(command, now):
-                wrong.append((command, move))
+            if move := unsent(command, now):
+                others.append((command, move))
                 continue
             try:
                 command.site = target_site(command, there.get((command.type, command.device_id)))
                 command.sets = wanted_values(self.specs.catalog.type(command.type), command.command, command.args)
                 good.append(command)
             except WeirError as error:
-                wrong.append((command, Move("refused", str(error))))
-        return good, wrong
+                others.append((command, Move("refused", str(error))))
+        return good, others
 
     def _hear(self, link: CommandLink) -> None:
         """What devices say. It is acknowledged once it is written."""
@@ -202,28 +204,27 @@ class Commander:
         if late and watch.is_at_end():
             self._write(late, now)
 
-    def _write(
-        self, moves: Sequence[tuple[Command, Move]], now: datetime, sent_at: datetime | None = None
-    ) -> list[Command]:
-        """All of them or none. Returns the commands that moved; a command that another commander has moved is its."""
+    def _write(self, moves: Sequence[tuple[Command, Move]], now: datetime) -> None:
+        """All of them or none. A command that another commander has moved is that one's."""
         if not moves:
-            return []
+            return
         latest: dict[str, tuple[Command, Move]] = {}
         with self.warehouse.transaction() as connection:
             for command, move in moves:
                 before = latest.get(command.command_id)
                 stands = msgspec.structs.replace(command, state=before[1].state) if before else command
-                if command_table.moved(connection, stands, move, now, sent_at):
+                if command_table.moved(connection, stands, move, now):
                     latest[command.command_id] = (command, move)
                 else:
                     self._under_way.pop(command.command_id, None)
         for command, move in latest.values():
-            command.state, command.sent_at = move.state, sent_at or command.sent_at
+            command.state = move.state
             self.moves[move.state] = self.moves.get(move.state, 0) + 1
-            if move.state not in UNDER_WAY:
+            if move.state in SENT:
+                self._under_way[command.command_id] = command
+            else:
                 self._under_way.pop(command.command_id, None)
             log.info("%s %s: %s %s %s", command.type, command.device_id, command.command, *move)
-        return [command for command, _ in latest.values()]
 
     def figures(self) -> Figures:
         counts = {"rejects": self.transitions.unreadable + self.bad_answers, "restarts": self.transitions.failures}

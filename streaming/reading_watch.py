@@ -31,9 +31,12 @@ class ReadingWatch:
     def __init__(self, settings: Settings, topics: Iterable[str]):
         self.topics = tuple(sorted(topics))
         self._consumer: Any = None
-        if not self.topics:  # no type obeys anything
+        if self.topics and (missing := kafka.access_problems(settings, kafka.READ, self.topics)):
+            for problem in missing.items():
+                log.error("topic=%s %s; whether its devices obey is not seen before `make up` was run", *problem)
+            self.topics = tuple(topic for topic in self.topics if topic not in missing)
+        if not self.topics:
             return
-        kafka.check_access(settings, kafka.READ, self.topics)
         self._consumer = kafka.consumer(settings, "weir-commander-readings")
         self._batches = Batches(self._consumer)
         self._places = kafka.partitions(self._consumer, self.topics)

@@ -24,6 +24,7 @@ from fleet.command_state import (
     rule_command_id,
     seen,
     target_site,
+    unsent,
 )
 from fleet.errors import CommandError
 from fleet.reading import Reading, to_epoch_us
@@ -93,8 +94,7 @@ def test_readings(readings: list[tuple[float, dict[str, float | None]]], obeyed:
 @pytest.mark.parametrize(
     ("state", "seconds", "says"),
     [
-        ("requested", 59, None),
-        ("requested", 60, "it was not sent in time"),
+        ("requested", 99, None),
         ("sent", 61, None),
         ("sent", 62, "the device did not answer; by its readings brightness was not told, on is 0, not 1"),
         ("delivered", 62, "the device has it; by its readings brightness was not told, on is 0, not 1"),
@@ -107,6 +107,19 @@ def test_time(state: str, seconds: float, says: str | None) -> None:
     found = overdue(command(state, shown={"on": 0.0}), SENT_AT + timedelta(seconds=seconds))
     assert found == (None if says is None else Move("expired", says))
     assert timedelta(seconds=2) == GRACE
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sent_at", "move"),
+    [
+        (59, None, None),
+        (60, None, Move("expired", "it was not sent in time")),
+        (59, SENT_AT, None),
+        (60, SENT_AT, Move("sent", "the broker did not confirm it")),
+    ],
+)
+def test_what_was_not_sent_in_time(seconds: float, sent_at: datetime | None, move: Move | None) -> None:
+    assert unsent(command("requested", sent_at=sent_at), SENT_AT + timedelta(seconds=seconds)) == move
 
 
 EVENTS = st.one_of(
