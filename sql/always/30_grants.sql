@@ -1,6 +1,6 @@
 -- One writer for each table. The roles are made by whoever runs the server; see stack/ and docker/.
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM weir_live, weir_history, weir_dispatcher, weir_commander, weir_batch, weir_registry, weir_stream, weir_operator, weir_reader;
-REVOKE EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches, expire_commands FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO weir_live, weir_history, weir_dispatcher, weir_commander, weir_batch, weir_registry, weir_stream, weir_operator, weir_reader;
 
 GRANT SELECT, INSERT ON readings TO weir_live;
@@ -33,7 +33,7 @@ GRANT SELECT, INSERT, DELETE ON parity, parity_differences TO weir_batch;
 GRANT SELECT ON alert_transitions, control_records TO weir_batch; -- what parity is compared with and explained by
 GRANT SELECT, INSERT, UPDATE ON models TO weir_batch; -- what was trained stays
 GRANT SELECT, INSERT, DELETE ON predictions TO weir_batch;
-GRANT EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches TO weir_batch;
+GRANT EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches, expire_commands TO weir_batch;
 
 -- The registry's commands and the bridge. They delete nothing.
 GRANT SELECT, UPDATE ON registry TO weir_registry;
