@@ -100,7 +100,8 @@ def test_what_has_ended_long_ago_is_forgotten(
             "UPDATE commands SET state = 'obeyed' WHERE command_id IN ('table-old', 'table-new')"
         )
         connection.exec_driver_sql(
-            "UPDATE commands SET requested_at = now() - INTERVAL '50 years' WHERE command_id IN ('table-old', 'table-open')"
+            "UPDATE commands SET requested_at = now() - INTERVAL '50 years'"
+            " WHERE command_id IN ('table-old', 'table-open')"
         )
     batch = Warehouse.of(settings_for("batch"))
     try:
