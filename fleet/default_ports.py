@@ -18,6 +18,6 @@ DEFAULT_PORTS = {
     "inbox_smtp": 29111,
     "grafana": 23000,
     "stream_metrics": 29107,
-    "commander_metrics": 29108,
+    "commander_metrics": 29109,
 }
 """In the order in which they follow WEIR_PORT_BASE."""

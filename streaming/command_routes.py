@@ -4,6 +4,7 @@ People show the operator's token (`Authorization: Bearer …`, WEIR_OPERATOR_TOK
 application/problem+json (RFC 9457) and say what to change.
 """
 
+import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import ClientDisconnect
 
 from connections.warehouse import Warehouse
 from fleet.catalog import Catalog
@@ -22,6 +24,9 @@ from streaming.command_requests import TEXT_CHARACTERS, request
 from streaming.command_table import found
 
 PROBLEM = "application/problem+json"
+MAX_BODY_BYTES = 16 * 1024
+BODY_SECONDS = 10.0
+"""For the whole body: who sends it by drops holds nothing up."""
 
 
 class Problem(Exception):
@@ -41,6 +46,8 @@ class _ProblemRoute(APIRoute):
 
         async def handled(asked: Request) -> Response:
             try:
+                if asked.method == "POST":
+                    await _wait_for_body(asked)
                 return await handle(asked)
             except Problem as problem:
                 return problem.response()
@@ -57,6 +64,28 @@ class _ProblemRoute(APIRoute):
                 return Problem(code, "the command was not taken", str(error)).response()
 
         return handled
+
+
+async def _wait_for_body(asked: Request) -> None:
+    """Raises Problem where it is no JSON, too large, comes too slowly or breaks off. The request keeps it."""
+    kind = asked.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != "application/json":
+        said = f"Content-Type is {kind[:80]!r}; send application/json"
+        raise Problem(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "not JSON", said)
+    length = asked.headers.get("content-length", "")
+    if not length.isdigit():
+        raise Problem(status.HTTP_411_LENGTH_REQUIRED, "how long is it?", "say the body's length in Content-Length")
+    if int(length) > MAX_BODY_BYTES:
+        said = f"{int(length):,} bytes; at most {MAX_BODY_BYTES:,}"
+        raise Problem(status.HTTP_413_CONTENT_TOO_LARGE, "too large", said)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            await asked.body()
+    except TimeoutError:
+        said = f"the body did not come within {BODY_SECONDS:g} s"
+        raise Problem(status.HTTP_408_REQUEST_TIMEOUT, "too slow", said) from None
+    except ClientDisconnect:
+        raise Problem(status.HTTP_400_BAD_REQUEST, "half a body", "the connection was closed in between") from None
 
 
 class NewCommand(BaseModel):

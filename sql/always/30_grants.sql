@@ -41,4 +41,5 @@ GRANT SELECT, INSERT, UPDATE ON sites, devices, specs, control_records TO weir_r
 
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO weir_reader, weir_operator;
 GRANT INSERT ON dispatch_requests TO weir_operator; -- acknowledge, send again, test
-GRANT INSERT (command_id, system, type, device_id, site, command, args, via, by, why, expires_at) ON commands TO weir_operator; -- all else is the commander's
+GRANT INSERT (command_id, system, type, device_id, site, command, args, via, by, why, expires_at) ON commands TO weir_operator, weir_registry; -- all else is the commander's
+GRANT SELECT ON commands, command_history TO weir_registry; -- people ask by the routes, too

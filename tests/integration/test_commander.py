@@ -1,16 +1,18 @@
 """Commands to real devices by real servers: obeyed, refused, late, away; and nothing lost or doubled by kill -9."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
-from fastapi.testclient import TestClient
 
 from connections import kafka
 from connections.warehouse import Warehouse
@@ -23,7 +25,7 @@ from stack.stack import Stack
 from streaming.command_routes import routes
 from tests.command import Weir, command
 from tests.integration.bulb import Bulb, Message, apply, hold, obey, refuse
-from tests.integration.processes import Process, wait_for
+from tests.integration.processes import Process, free_port, wait_for
 from tests.integration.registry_log import away
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
@@ -396,13 +398,27 @@ def test_the_rate_is_capped_and_a_log_read_again_commands_nothing_anew(ground: G
     producer.close(5)
 
 
+@contextmanager
+def serving(app: FastAPI) -> Iterator[httpx.Client]:
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_for(lambda: server.started, 20, "no server")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        yield client
+    server.should_exit = True
+    thread.join(20)
+
+
 def test_over_http(ground: Ground) -> None:
     settings = ground.settings_for("operator")
     app = FastAPI()
     catalog = load_catalog(ground.types)
     app.include_router(routes(settings, ground.warehouse, lambda: catalog))
-    client, head = TestClient(app), {"Authorization": f"Bearer {settings.operator_token.get_secret_value()}"}
-    with closing(ground.bulb("by-http")):
+    token = settings.operator_token.get_secret_value()
+    head = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    with closing(ground.bulb("by-http")), serving(app) as client:
         new = {"device": "by-http", "command": "on", "id": "http-1", "by": "ada", "why": "dark"}
         made = client.post("/v1/commands", json=new, headers=head)
         assert (made.status_code, made.headers["Location"]) == (202, "/v1/commands/http-1")
@@ -424,6 +440,17 @@ def test_over_http(ground: Ground) -> None:
             wrong = client.post("/v1/commands", content=json.dumps(body), headers=head)
             assert (wrong.status_code, wrong.headers["Content-Type"]) == (code, "application/problem+json"), body
             assert says in wrong.json()["detail"]
+        for content, code, says in (
+            (b"x" * 20_000, 413, "20,000 bytes; at most 16,384"),
+            (iter([b"{}"]), 411, "Content-Length"),
+            (b"{", 422, "JSON decode error"),
+            (b"\xff", 422, ""),
+        ):
+            wrong = client.post("/v1/commands", content=content, headers=head)
+            assert (wrong.status_code, wrong.headers["Content-Type"]) == (code, "application/problem+json"), content
+            assert says in wrong.json()["detail"]
+        form = client.post("/v1/commands", data={"device": "by-http"}, headers={"Authorization": f"Bearer {token}"})
+        assert form.status_code == 415
         assert client.get("/v1/commands/none", headers=head).status_code == 404
         for bad in ({}, {"Authorization": "Bearer x"}, {"Authorization": head["Authorization"] + "x"}):
             refused = client.post("/v1/commands", json=new, headers=bad)
