@@ -93,6 +93,21 @@ def parse_request_source(source: str) -> tuple[Address, bool] | None:
     form, _, rest = source.partition("/")
     address = parse_data_topic(f"dt/{rest}") if form in REQUEST_FORMS else None
     return (address, REQUEST_FORMS[form]) if address else None
+def command_topic(system: str, site: str, type_name: str, device_id: str) -> str:
+    """Where a device hears its commands; it may answer one level below."""
+    return "/".join(("cmd", system, site, type_name, device_id))
+
+
+ANSWERS = "cmd/+/+/+/+/answer"
+"""The subscription to what devices say of their commands."""
+
+
+def parse_answer_topic(topic: str) -> Address | None:
+    """Who answers; None where the topic is none of an answer."""
+    levels = topic.split("/")
+    if len(levels) != 6 or (levels[0], levels[5]) != ("cmd", "answer"):
+        return None
+    return Address(*levels[1:5]) if all(LEVEL.fullmatch(level) for level in levels[1:5]) else None
 
 
 class Route(NamedTuple):
@@ -190,3 +205,8 @@ def topic_configs(catalog: Catalog) -> dict[str, dict[str, str]]:
 
 def feature_topics(system: System) -> list[str]:
     return [name for spec in system.types for name in copy_topics(spec).values()]
+
+
+def topics_of_obeying(catalog: Catalog) -> list[str]:
+    """The topics with readings that show whether a command was obeyed."""
+    return [system.topic for system in catalog.systems.values() if any(spec.commands for spec in system.types)]

@@ -21,5 +21,6 @@ DEFAULT_PORTS = {
     "gateway_metrics": 29108,
     "gateway_http": 28081,
     "gateway_coap": 25683,
+    "commander_metrics": 29109,
 }
 """In the order in which they follow WEIR_PORT_BASE."""

@@ -16,7 +16,7 @@ from fleet.nearest import did_you_mean
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PREFIX = "WEIR_"
-SERVICES = ("bridge", "gateway", "landing", "live", "alerts", "history", "dispatcher")
+SERVICES = ("bridge", "gateway", "landing", "live", "alerts", "history", "dispatcher", "commander")
 """Weir's own long-running processes; each has a role, a port and settings of its name."""
 OPT_IN = ("stream",)
 """As those, and started where they are asked for alone."""
@@ -80,6 +80,9 @@ class Settings(BaseModel):
     grafana_password: SecretStr = SecretStr("")
     """Of its user admin."""
 
+    operator_token: SecretStr = SecretStr("")
+    """By which people command devices over HTTP."""
+
     alertmanager_url: str = "http://127.0.0.1:29094"
     alertmanager_user: str = "weir"
     alertmanager_password: SecretStr = SecretStr("")
@@ -121,6 +124,7 @@ class Settings(BaseModel):
     port_gateway_metrics: int = DEFAULT_PORTS["gateway_metrics"]
     port_gateway_http: int = DEFAULT_PORTS["gateway_http"]
     port_gateway_coap: int = DEFAULT_PORTS["gateway_coap"]
+    port_commander_metrics: int = DEFAULT_PORTS["commander_metrics"]
 
     bridge_max_in_flight: int = 2000
     """Readings between the MQTT broker and Kafka's confirmation, per topic worker."""
@@ -155,6 +159,7 @@ class Settings(BaseModel):
     alerts_metrics_port: int = 0
     history_metrics_port: int = 0
     dispatcher_metrics_port: int = 0
+    commander_metrics_port: int = 0
     stream_metrics_port: int = 0
     gateway_metrics_port: int = 0
     service_instance: str = "1"

@@ -15,27 +15,31 @@ from stack.places import HERE, Places
 from stack.ports import LOOPBACK, Ports
 
 ROLES = (
-    "operator", "registry", "bridge", "gateway", "landing", "live", "alerts", "history", "dispatcher", "batch",
-    "stream", "simulator",
+    "operator", "registry", "bridge", "gateway", "landing", "live", "alerts", "history", "dispatcher", "commander",
+    "batch", "stream", "simulator",
 )  # fmt: skip
-MQTT_ROLES = ("operator", "bridge", "simulator", "dispatcher")
+MQTT_ROLES = ("operator", "bridge", "simulator", "dispatcher", "commander")
 ASK_ALERTMANAGER = ("operator", "dispatcher")
 KNOW_CREDENTIALS = ("registry", "gateway")
 """Who makes devices' tokens, and who checks them."""
+TAKE_COMMANDS = ("operator", "gateway")
+"""Who knows the token by which people command devices over HTTP: they themselves, and who lets them in."""
 DB_ROLE = {
     "operator": "weir_operator", "registry": "weir_registry", "bridge": "weir_registry", "gateway": "weir_registry",
-    "live": "weir_live", "history": "weir_history", "dispatcher": "weir_dispatcher", "batch": "weir_batch",
+    "live": "weir_live", "history": "weir_history", "dispatcher": "weir_dispatcher", "commander": "weir_commander",
+    "batch": "weir_batch",
     "stream": "weir_stream",
 }  # fmt: skip
 """Role → its login in the warehouse. The owner, `weir`, is for migrations alone."""
 DB_LOGINS = (
-    "weir", "weir_live", "weir_history", "weir_dispatcher", "weir_batch", "weir_stream", "weir_registry",
-    "weir_operator", "weir_reader", "weir_airflow",
+    "weir", "weir_live", "weir_history", "weir_dispatcher", "weir_commander", "weir_batch", "weir_stream",
+    "weir_registry", "weir_operator", "weir_reader", "weir_airflow",
 )  # fmt: skip
 SERVER_KEYS = (
     "KAFKA_BROKER", "KAFKA_ADMIN", "KAFKA_CONTROLLER", "DB_SUPERUSER", "AIRFLOW_ADMIN", "AIRFLOW_BATCH",
     "AIRFLOW_API_SECRET", "SPARK_TOKEN", "GRAFANA_ADMIN", "GRAFANA_SECRET", "ALERTMANAGER", "INBOX_SMTP",
     "CREDENTIALS",
+    "OPERATOR_TOKEN",
 )  # fmt: skip
 
 
@@ -154,6 +158,8 @@ def role_settings(
         values |= {
             "WEIR_GATEWAY_HTTP_PORT": str(ports.gateway_http), "WEIR_GATEWAY_COAP_PORT": str(ports.gateway_coap)
         }  # fmt: skip
+    if role in TAKE_COMMANDS:
+        values["WEIR_OPERATOR_TOKEN"] = known["OPERATOR_TOKEN"]
     if role == "dispatcher":
         values |= inbox_settings(layout, ports, known, places)
     if role == "batch":

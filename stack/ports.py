@@ -35,6 +35,7 @@ class Ports:
     gateway_metrics: int
     gateway_http: int
     gateway_coap: int
+    commander_metrics: int
 
     @classmethod
     def from_base(cls, base: int) -> "Ports":

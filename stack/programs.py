@@ -42,6 +42,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "history": ("kafka", "postgres"),
     "grafana": ("postgres",),
     "dispatcher": ("kafka", "postgres"),
+    "commander": ("mosquitto", "kafka", "postgres"),
     "stream": ("kafka", "postgres"),
 }
 """Program → servers that have to be up and provisioned (topics, users, migrations) before it starts."""

@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
-from fastapi import APIRouter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from connections import kafka
+from connections.warehouse import Warehouse
 from fleet.catalog import load_catalog
 from fleet.channels import REJECTED, readings_topics
 from fleet.errors import ConfigurationError
@@ -17,6 +17,7 @@ from fleet.settings import Settings
 from streaming import gateway_coap, gateway_http
 from streaming.admission import Admission
 from streaming.badges import BadgeOffice, Badges
+from streaming.command_routes import routes
 from streaming.deposit import Deposit
 from streaming.gateway import Gate
 from streaming.registrar import Registrar
@@ -32,10 +33,10 @@ log = logging.getLogger("weir.gateway")
 class Gateway:
     """`run` returns after `stop` is set and what was taken is answered."""
 
-    def __init__(self, settings: Settings, routers: Iterable[APIRouter] = ()):
-        """`routers`: of other parts, on the same port."""
-        self.settings, self._routers = settings, list(routers)
+    def __init__(self, settings: Settings):
+        self.settings = settings
         self.catalog = load_catalog(settings.types_dir)
+        self.warehouse = Warehouse.of(settings)
         self.admission = Admission(self.catalog)
         self.badges = Badges(self.catalog, settings.credentials_key.get_secret_value())
         self.office = BadgeOffice(settings, self.badges)
@@ -59,6 +60,7 @@ class Gateway:
         for supervised in self._threads.values():
             supervised.thread.join(gateway_http.DRAIN_SECONDS + 5)
         log.info("stopped %s", self.summary())
+        self.warehouse.close()
         health.close()
 
     def _check(self) -> None:
@@ -86,7 +88,8 @@ class Gateway:
         if not settings.gateway_http_port or not settings.gateway_coap_port:
             raise ConfigurationError("WEIR_GATEWAY_HTTP_PORT and WEIR_GATEWAY_COAP_PORT say where the gateway listens")
         deposit = asyncio.create_task(self.deposit.run())
-        app = gateway_http.create_app(self.gate, self._routers)
+        commands = routes(settings, self.warehouse, lambda: self.catalog)
+        app = gateway_http.create_app(self.gate, [commands])
         server = gateway_http.server(app, settings)
         coap = await gateway_coap.server(self.gate, settings)
         http = asyncio.create_task(server.serve([gateway_http.listener(settings)]))

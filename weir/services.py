@@ -88,6 +88,18 @@ def dispatcher() -> None:
 
 
 @services.command()
+def commander() -> None:
+    """Commands of people and rules to devices: each sent, and followed until it is obeyed, refused or expired."""
+    from fleet.settings import Settings
+    from streaming.commander import Commander
+    from streaming.service import log_lines, stop_on_signals
+
+    settings = Settings.load()
+    log_lines(settings.log_level)
+    Commander(settings).run(stop_on_signals())
+
+
+@services.command()
 def live() -> None:
     """Kafka to the warehouse's table of recent readings."""
     from fleet.settings import Settings

@@ -41,6 +41,22 @@ BEGIN
     GET DIAGNOSTICS requests_deleted = ROW_COUNT;
 END $$;
 
+-- Commands that have ended, and their history.
+CREATE OR REPLACE FUNCTION expire_commands(asked_before timestamptz)
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    deleted bigint;
+BEGIN
+    WITH old AS (
+        DELETE FROM commands WHERE requested_at < asked_before AND state IN ('obeyed', 'refused', 'expired')
+        RETURNING command_id
+    ), history AS (
+        DELETE FROM command_history h USING old WHERE h.command_id = old.command_id
+    )
+    SELECT count(*) INTO deleted FROM old;
+    RETURN deleted;
+END $$;
+
 -- Whole chunks at once, where every type's time is over: cheap, and what gives the disk back.
 CREATE OR REPLACE FUNCTION expire_chunks(readings_before timestamptz, rollups_before timestamptz)
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$

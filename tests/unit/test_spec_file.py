@@ -132,10 +132,10 @@ def test_errors_name_line_and_fix(old: str, new: str, line: int, text: str) -> N
     assert any(part.startswith(f"roof_sensor.yaml:{line}: ") and text in part for part in message.splitlines()), message
 
 
-def test_on_and_off_are_words_as_keys_and_switches_as_values() -> None:
-    action = "for: 30s\n    flap: on\n    actions:\n      - {on: firing, device: fan, command: {off: 1}}"
+def test_on_and_off_are_words_as_keys_and_commands_and_switches_as_values() -> None:
+    action = "for: 30s\n    flap: on\n    actions:\n      - {on: firing, type: fan, command: off}"
     rule = load_spec(GOOD.replace("for: 30s", action), "x").alerts[0]
-    assert (rule.actions[0].on, rule.actions[0].command, rule.flap and rule.flap.high) == ("firing", {"off": 1}, 0.5)
+    assert (rule.actions[0].on, rule.actions[0].command, rule.flap and rule.flap.high) == ("firing", "off", 0.5)
     assert load_spec(GOOD.replace("for: 30s", "flap: off"), "x").alerts[0].flap is None
 
 

@@ -200,7 +200,8 @@ def test_who_may_write_readings():
                for s in catalog.systems}  # fmt: skip
     own = writers.pop("weir")
     assert all(users == {"bridge", "gateway", "registry", "simulator", "batch"} for users in writers.values())
-    assert own == {"bridge", "gateway", "registry", "batch", "landing", "live", "alerts", "history", "dispatcher"}
+    reporting = {"landing", "live", "alerts", "history", "dispatcher", "commander"}
+    assert own == {"bridge", "gateway", "registry", "batch"} | reporting
     assert {r.user for r in rights if r.resource == "topic" and r.name == "*"} == {"batch", "operator"}
     assert not any(right.operation in ("all", "alter", "delete", "create") for right in rights)
 
