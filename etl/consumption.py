@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from connections.warehouse import Reader
 from fleet.catalog import Catalog
 from fleet.consumption import Appliance, Hog, Used, hogs
-from fleet.meter import energy_types, power_of
+from fleet.meter import meter_of, power_of
 from fleet.spec import DeviceType
 from fleet.tariff import Tariffs
 
@@ -31,9 +31,7 @@ class Span(NamedTuple):
 
 def measured_types(catalog: Catalog, system: str | None = None) -> list[DeviceType]:
     """Those with a counter of energy. Raises ConfigurationError for a system that is none."""
-    of = catalog.system(system).types if system else catalog
-    names = {spec.type for spec in energy_types(of)}
-    return [spec for spec in of if spec.type in names]
+    return [spec for spec in (catalog.system(system).types if system else catalog) if meter_of(spec)]
 
 
 def used(reader: Reader, span: Span) -> list[Used]:

@@ -1,6 +1,5 @@
 """The meter of a device type: its counter of energy, if it has one, and what its readings can mean."""
 
-from collections.abc import Iterable
 from datetime import timedelta
 
 from fleet.energy import HOUR_US, Meter
@@ -35,7 +34,3 @@ def phase_us(zone: LocalTime, at_us: int) -> int:
     local = zone.at(at_us)
     offset = local.utcoffset() if local else None
     return -((offset or timedelta(0)) // US) % HOUR_US
-
-
-def energy_types(types: Iterable[RuledType]) -> list[RuledType]:
-    return [spec for spec in types if meter_of(spec)]
