@@ -34,11 +34,13 @@ def measured_types(catalog: Catalog, system: str | None = None) -> list[DeviceTy
     return [spec for spec in (catalog.system(system).types if system else catalog) if meter_of(spec)]
 
 
-def used(reader: Reader, span: Span) -> list[Used]:
-    """Whole hours, by their beginning."""
+def used(reader: Reader, span: Span, by_type: bool = False) -> list[Used]:
+    """Whole hours, by their beginning; `by_type`: the devices of a type at a site together, as one without a name."""
+    device = "''" if by_type else "device_id"
     rows = reader.rows(
-        "SELECT site, device_type, device_id, hour, watt_hours, time_zone FROM energy_hours"  # noqa: S608
-        f" WHERE hour >= :start AND hour < :end AND {OF} ORDER BY site, device_type, device_id, hour",
+        f"SELECT site, device_type, {device} AS device_id, hour, time_zone, sum(watt_hours) AS watt_hours"  # noqa: S608
+        f" FROM energy_hours WHERE hour >= :start AND hour < :end AND {OF}"
+        " GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4",
         start=span.start, end=span.end, types=list(span.types), site=span.site,
     )  # fmt: skip
     return [

@@ -67,9 +67,12 @@ class Places:
 NOWHERE = Places({}, Tariffs())
 
 
-def places(settings: Settings, warehouse: Warehouse, system: str) -> Places:
-    """Raises SpecError where the file of tariffs is wrong; without one nothing has a price."""
-    rows = warehouse.rows("SELECT site, time_zone FROM sites WHERE system = :system", system=system)
+def places(settings: Settings, warehouse: Warehouse, spec: DeviceType) -> Places:
+    """Of the type's system; none, for a type without a counter of energy. Raises SpecError where the file of tariffs is
+    wrong; without one nothing has a price."""
+    if meter_of(spec) is None:
+        return NOWHERE
+    rows = warehouse.rows("SELECT site, time_zone FROM sites WHERE system = :system", system=spec.system)
     return Places({row["site"]: LocalTime(row["time_zone"]) for row in rows}, tariffs_of(settings))
 
 
@@ -196,14 +199,12 @@ def _sum_up(c: Connection, type_name: str, touched: Hours, of: Places) -> None:
     )  # fmt: skip
 
 
-def reprice(warehouse: Warehouse, types: Sequence[str], of: Places) -> int:
-    """Today's tariffs for all hours that are stored, in one transaction; how many."""
+def reprice(warehouse: Warehouse, spec: DeviceType, of: Places) -> int:
+    """Today's tariffs for all hours that are stored of a type, in one transaction; how many."""
     with warehouse.transaction() as c:
-        for type_name in sorted(types):
-            lock(c, type_name)
-        hours = c.execute(
-            text("SELECT DISTINCT site, hour FROM energy_hours WHERE device_type = ANY(:types)"), {"types": [*types]}
-        ).all()
+        lock(c, spec.type)
+        stored = text("SELECT DISTINCT site, hour FROM energy_hours WHERE device_type = :type")
+        hours = c.execute(stored, {"type": spec.type}).all()
         prices = [(row.site, row.hour, *of.priced(row.site, row.hour, 1000.0)) for row in hours]
         done = c.execute(
             text(
@@ -211,10 +212,10 @@ def reprice(warehouse: Warehouse, types: Sequence[str], of: Places) -> int:
                 "  FROM unnest(CAST(:sites AS text[]), CAST(:hours AS timestamptz[]),"
                 "              CAST(:per_kwh AS double precision[]), CAST(:currencies AS text[]))"
                 "       AS p (site, hour, per_kwh, currency)"
-                " WHERE h.site = p.site AND h.hour = p.hour AND h.device_type = ANY(:types)"
+                " WHERE h.site = p.site AND h.hour = p.hour AND h.device_type = :type"
             ),
             {
-                "types": [*types], "sites": [p[0] for p in prices], "hours": [p[1] for p in prices],
+                "type": spec.type, "sites": [p[0] for p in prices], "hours": [p[1] for p in prices],
                 "per_kwh": [p[2] for p in prices], "currencies": [p[3] for p in prices],
             },
         )  # fmt: skip

@@ -2,9 +2,8 @@
 ordinary rules look at. Written to Kafka as devices' readings are; a home is a device of its site's name."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from kafka.errors import KafkaError
@@ -21,6 +20,7 @@ from fleet.reading import Reading, encode_reading, to_epoch_us
 
 TYPE = "home_energy"
 CONFIRM_SECONDS = 20
+SILENT = timedelta(days=1)
 log = logging.getLogger("weir.energy")
 
 
@@ -43,35 +43,31 @@ class HomeEnergy:
         return {name: None if value is None else round(value, 3) for name, value in found.items()}
 
 
-def home_energies(reader: Reader, catalog: Catalog, system: str | None, now: datetime, site: str | None = None) -> (
-    list[HomeEnergy]
-):  # fmt: skip
+def home_energies(
+    reader: Reader, catalog: Catalog, system: str | None, now: datetime, site: str | None = None
+) -> list[HomeEnergy]:
     """Of every site with a meter. Raises ConfigurationError for a system that is none, Unavailable."""
-    types = tuple(spec.type for spec in measured_types(catalog, system))
-    # A day more: the month of the westernmost zone begins no sooner.
-    start = min(now - BASELINE, now.replace(day=1) - timedelta(days=1))
-    span = Span(start, now, types, site)
-    hours, gaps = used(reader, span), unattributed(reader, span)
+    span = Span(now - BASELINE, now, tuple(spec.type for spec in measured_types(catalog, system)), site)
+    hours, gaps = used(reader, span, by_type=True), unattributed(reader, span)
     last = reader.rows(
         "SELECT site, device_type, max(last_at) AS at FROM energy_ends WHERE device_type = ANY(:types) GROUP BY 1, 2",
-        types=list(types),
+        types=list(span.types),
     )
     known_to = {(row["site"], row["device_type"]): row["at"] for row in last}
-    zones = {one.appliance.site: one.local.tzinfo for one in hours}
+    by_type: dict[tuple[str, str], list[Used]] = {}
+    for one in hours:
+        by_type.setdefault((one.appliance.site, one.appliance.type), []).append(one)
     found = []
-    for home, type_name in sorted(counting_types(totals(hours)).items()):
-        at = known_to.get((home, type_name))
-        zone = zones[home]
-        if at is None or not isinstance(zone, ZoneInfo):
-            continue
-        of_home = [one for one in hours if one.appliance.site == home and one.appliance.type == type_name]
+    for home in sorted(counting_types(totals(hours)).items()):
         unplaced = [
             (row["starts_at"], row["watt_hours"])
             for row in gaps
-            if row["site"] == home and row["device_type"] == type_name and row["reason"] != IMPLAUSIBLE
+            if (row["site"], row["device_type"]) == home and row["reason"] != IMPLAUSIBLE
         ]
-        spans = [_ahead(of_home, unplaced, *of(now, zone), at, zone) for of in (day_of, month_of)]
-        found.append(HomeEnergy(home, at, *spans))
+        zone, at = by_type[home][-1].local.tzinfo, known_to.get(home)
+        if at is not None and isinstance(zone, ZoneInfo):
+            day, month = (_ahead(by_type[home], unplaced, *of(now, zone), at, zone) for of in (day_of, month_of))
+            found.append(HomeEnergy(home[0], at, day, month))
     return found
 
 
@@ -82,27 +78,19 @@ def _ahead(
     """What lies in no hour counts where it began in the span. The hour that is running is no past."""
     used_wh = sum(one.watt_hours for one in hours if one.local >= begin)
     used_wh += sum(watt_hours for starts_at, watt_hours in gaps if starts_at >= begin)
-    whole = known_to - timedelta(hours=1)
-    return forecast(
-        used_wh / 1000, max(begin, known_to), end, zone,
-        Usual(history(_by_hour(one for one in hours if one.local <= whole))),
-    )  # fmt: skip
-
-
-def _by_hour(hours: Iterator[Used]) -> list[tuple[datetime, float]]:
-    """All devices together."""
-    found: dict[datetime, tuple[datetime, float]] = {}
-    for one in hours:
-        at = one.local.astimezone(UTC)
-        found[at] = one.local, found.get(at, (one.local, 0.0))[1] + one.watt_hours
-    return list(found.values())
+    past = history((one.local, one.watt_hours) for one in hours if one.local <= known_to - timedelta(hours=1))
+    return forecast(used_wh / 1000, max(begin, known_to), end, zone, Usual(past))
 
 
 def publish(job: Job, now: datetime) -> list[HomeEnergy]:
-    """To Kafka, where the rules hear of it. Nothing without a spec of the type. Raises Unavailable, Refused."""
+    """To Kafka, where the rules hear of it; nothing of a home that was not heard of for a day, and nothing at all
+    without a spec of the type. Raises Unavailable, Refused."""
     spec = job.catalog.types.get(TYPE)
-    found = home_energies(job.warehouse, job.catalog, spec.system, now) if spec else []
-    if spec is None or not found:
+    if spec is None:
+        return []
+    all_ = home_energies(job.warehouse, job.catalog, spec.system, now)
+    found = [home for home in all_ if now - home.known_to < SILENT]
+    if not found:
         return []
     producer = kafka.producer(job.settings, "weir-home-energy")
     try:

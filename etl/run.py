@@ -240,7 +240,7 @@ class Job:
             from etl.history import past
 
             spec = self.catalog.type(batch.type)
-            before, sites = past(self.warehouse, spec, ready), places(self.settings, self.warehouse, spec.system)
+            before, sites = past(self.warehouse, spec, ready), places(self.settings, self.warehouse, spec)
             with session(self.settings, f"weir-etl-{batch.type}") as spark:
                 derived = derive(spark, self.lake, spec, ready, before, sites.phases(ready))
             for files in ready:

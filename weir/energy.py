@@ -151,11 +151,9 @@ def reprice_(system: System = "all") -> None:
     from weir.etl import open_job
 
     job = open_job()
-    for name in job.catalog.systems if system == "all" else [system]:
-        types = [spec.type for spec in measured_types(job.catalog, name)]
-        if types:
-            done = reprice(job.warehouse, types, places(job.settings, job.warehouse, name))
-            typer.echo(f"{name}: {done:,} hours")
+    for spec in measured_types(job.catalog, None if system == "all" else system):
+        done = reprice(job.warehouse, spec, places(job.settings, job.warehouse, spec))
+        typer.echo(f"{spec.type}: {done:,} hours")
 
 
 def _settings() -> "Settings":

@@ -209,7 +209,8 @@ def test_prices_that_change_are_given_to_stored_hours(job: Job, lake: SmallLake)
     cost = "SELECT round(sum(cost)::numeric, 6)::float AS cost FROM energy_hours"
     assert job.warehouse.rows(cost) == [{"cost": pytest.approx((720 * 3 * 0.2 + 719 * 0.3) / 1000)}]
     job.settings.tariffs_file.write_text(TARIFFS.replace("0.30", "0.60").replace("0.20", "0.40"))
-    assert reprice(job.warehouse, ["smart_plug"], places(job.settings, job.warehouse, "home")) == 4
+    spec = job.catalog.type("smart_plug")
+    assert reprice(job.warehouse, spec, places(job.settings, job.warehouse, spec)) == 4
     assert job.warehouse.rows(cost) == [{"cost": pytest.approx((720 * 3 * 0.4 + 719 * 0.6) / 1000)}]
 
 
