@@ -93,9 +93,6 @@ def parse_request_source(source: str) -> tuple[Address, bool] | None:
     form, _, rest = source.partition("/")
     address = parse_data_topic(f"dt/{rest}") if form in REQUEST_FORMS else None
     return (address, REQUEST_FORMS[form]) if address else None
-def command_topic(system: str, site: str, type_name: str, device_id: str) -> str:
-    """Where a device hears its commands; it may answer one level below."""
-    return "/".join(("cmd", system, site, type_name, device_id))
 
 
 ANSWERS = "cmd/+/+/+/+/answer"

@@ -39,6 +39,8 @@ class Settings(BaseModel):
     types_dir: Path = CHECKOUT / "fleet" / "types"
     receivers_file: Path = CHECKOUT / "fleet" / "receivers.yaml"
     """Who is told of alerts: see fleet/receivers.py."""
+    tariffs_file: Path = CHECKOUT / "fleet" / "tariffs.yaml"
+    """What energy costs: see fleet/tariff.py."""
     data_dir: Path = CHECKOUT.parent / "shared" / "data"
     """Real recordings, for the demo and the tests; both do without them."""
     log_level: str = "INFO"

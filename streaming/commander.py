@@ -22,7 +22,7 @@ from connections.mqtt_commands import CommandLink, Message
 from connections.warehouse import Warehouse
 from fleet.action_decision import capped, orders_of
 from fleet.catalog import load_catalog
-from fleet.channels import command_topic, parse_answer_topic, topics_of_obeying
+from fleet.channels import Address, command_topic, parse_answer_topic, topics_of_obeying
 from fleet.command import wanted_values
 from fleet.command_state import (
     SENT,
@@ -242,5 +242,5 @@ class Commander:
 
 
 def _message(command: Command, now: datetime) -> Message:
-    topic = command_topic(command.system, command.site, command.type, command.device_id)
+    topic = command_topic(Address(command.system, command.site, command.type, command.device_id))
     return Message(topic, encode_command(command), max(1, ceil((command.expires_at - now).total_seconds())))

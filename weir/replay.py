@@ -17,11 +17,12 @@ weir replay occupancy Occupancy_Estimation.csv --speed 100
 weir replay occupancy Occupancy_Estimation.csv --duration 2h --speed 240      # two hours in half a minute
 weir replay occupancy Occupancy_Estimation.csv --skip 2h --duration 3h        # one o'clock to four
 weir replay occupancy Occupancy_Estimation.csv --max-gap 5m --speed 1000 --loop
+weir replay household-power household_power.csv.gz --duration 7d --speed 6000 --to kafka
 """
 
 
 def replay(
-    system: Annotated[str, typer.Argument(help="Whose recording it is: occupancy.")],
+    system: Annotated[str, typer.Argument(help="Which recording: occupancy, household-power, appliances-energy.")],
     file: Annotated[Path, typer.Argument(help="The recording; .gz is unpacked on the way.")],
     speed: Speed = None,
     loop: Annotated[bool, typer.Option("--loop", help="Start over at the end, until stopped.")] = False,
@@ -61,7 +62,7 @@ def replay(
     order = Order(to, out, seed, speed, time_us(until, "--until"), tuple(fault or ()), faults, truth)
     source = Source(
         survey.span_us,
-        (recording.format.type,),
+        recording.format.types,
         lambda timeline: recording.readings(survey, timeline.first_us, loop, seq),
     )
     about = {

@@ -4,7 +4,7 @@
 CREATE OR REPLACE FUNCTION expire_type(
     of_type text, readings_before timestamptz, rollups_before timestamptz,
     OUT readings_deleted bigint, OUT rollups_live_deleted bigint, OUT rollups_deleted bigint, OUT anomalies_deleted bigint,
-    OUT quarantine_deleted bigint
+    OUT quarantine_deleted bigint, OUT energy_hours_deleted bigint
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     DELETE FROM readings WHERE type = of_type AND event_time < readings_before;
@@ -17,6 +17,11 @@ BEGIN
     GET DIAGNOSTICS anomalies_deleted = ROW_COUNT;
     DELETE FROM quarantine WHERE type = of_type AND what <> 'dead_letter' AND at < rollups_before;
     GET DIAGNOSTICS quarantine_deleted = ROW_COUNT;
+    DELETE FROM energy_hours WHERE device_type = of_type AND hour < rollups_before;
+    GET DIAGNOSTICS energy_hours_deleted = ROW_COUNT;
+    DELETE FROM energy_pieces WHERE device_type = of_type AND hour < rollups_before;
+    DELETE FROM energy_unattributed WHERE device_type = of_type AND ends_at < rollups_before;
+    DELETE FROM energy_ends WHERE device_type = of_type AND last_at < rollups_before;
 END $$;
 
 -- Of the registry's log what Kafka has had for long; what waits stays, however old.

@@ -33,6 +33,8 @@ GRANT SELECT, INSERT, DELETE ON parity, parity_differences TO weir_batch;
 GRANT SELECT ON alert_transitions, control_records TO weir_batch; -- what parity is compared with and explained by
 GRANT SELECT, INSERT, UPDATE ON models TO weir_batch; -- what was trained stays
 GRANT SELECT, INSERT, DELETE ON predictions TO weir_batch;
+GRANT SELECT, INSERT, UPDATE, DELETE ON energy_hours, energy_unattributed, energy_pieces, energy_ends TO weir_batch;
+GRANT SELECT ON energy_days TO weir_batch;
 GRANT EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches, expire_commands TO weir_batch;
 
 -- The registry's commands, the bridge and the gateway. They delete nothing.

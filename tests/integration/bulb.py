@@ -11,7 +11,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from fleet.channels import command_topic
+from fleet.channels import Address, command_topic
 from fleet.settings import Settings
 
 SYSTEM, TYPE = "obey", "bulb"
@@ -26,7 +26,7 @@ class Bulb:
         self.values = {"on": 0.0, "brightness": 0.0}
         self.got: list[Message] = []
         self._subscribed = threading.Event()
-        self._topic = command_topic(SYSTEM, site, TYPE, device_id)
+        self._topic = command_topic(Address(SYSTEM, site, TYPE, device_id))
         self._settings = settings
         client = self._client = paho.Client(CallbackAPIVersion.VERSION2, f"bulb-{device_id}", protocol=paho.MQTTv5)
         client.username_pw_set(settings.mqtt_user, settings.mqtt_password.get_secret_value())

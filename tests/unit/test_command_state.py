@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.channels import ANSWERS, command_topic, parse_answer_topic
+from fleet.channels import ANSWERS, Address, command_topic, parse_answer_topic
 from fleet.command_state import (
     GRACE,
     LONGEST_REASON,
@@ -172,7 +172,7 @@ def test_a_reason_that_no_table_can_take() -> None:
 
 
 def test_topics() -> None:
-    topic = command_topic("home", "home-1", "lamp", "lamp-1")
+    topic = command_topic(Address("home", "home-1", "lamp", "lamp-1"))
     assert topic == "cmd/home/home-1/lamp/lamp-1"
     assert parse_answer_topic(f"{topic}/answer") == ("home", "home-1", "lamp", "lamp-1", None)
     assert ANSWERS.count("/") == f"{topic}/answer".count("/")

@@ -1,0 +1,171 @@
+"""Who uses how much: appliances beside the whole home, beside their own past, and beside others of their type. Pure.
+
+Meters stand behind meters: what a plug counts, the home's meter counts too. So of the types that measure energy at a
+site one counts for all of it: that which measured most. Its devices add up to the site's total.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import hypot
+from statistics import median
+from typing import NamedTuple
+
+MAD_TO_SIGMA = 1.4826
+SCORE_LIMIT = 3.5
+"""Robust z-scores beyond it are unusual (Iglewicz and Hoaglin, 1993)."""
+LEAST_SHARE_MORE = 0.2
+"""… if it is so much more than usual, too: an hour that is the same each week deviates by nothing."""
+LEAST_WEEKS = 3
+"""Of the same weekday and hour, to say what is usual there."""
+LEAST_PEERS = 3
+
+
+class Appliance(NamedTuple):
+    site: str
+    type: str
+    device: str
+
+
+class Used(NamedTuple):
+    """What an appliance used in an hour; `local` is the hour's beginning in the site's zone, aware."""
+
+    appliance: Appliance
+    local: datetime
+    watt_hours: float
+
+    @property
+    def slot(self) -> tuple[int, int]:
+        return self.local.weekday(), self.local.hour
+
+
+def totals(hours: Iterable[Used]) -> dict[Appliance, float]:
+    found: dict[Appliance, float] = defaultdict(float)
+    for used in hours:
+        found[used.appliance] += used.watt_hours
+    return dict(found)
+
+
+def counting_types(of: Mapping[Appliance, float]) -> dict[str, str]:
+    """Site → the type whose devices add up to all that is used there."""
+    measured: dict[tuple[str, str], float] = defaultdict(float)
+    for appliance, watt_hours in of.items():
+        measured[appliance.site, appliance.type] += watt_hours
+    return {site: type_name for (site, type_name), _ in sorted(measured.items(), key=lambda item: (item[1], item[0]))}
+
+
+@dataclass(frozen=True)
+class Hog:
+    """Of one appliance in a span. None: not known, as there is too little to compare with."""
+
+    appliance: Appliance
+    watt_hours: float
+    share: float | None
+    """Of the site's total; None where that is 0."""
+    usual_watt_hours: float | None
+    """The sum of the medians of the same weekdays and hours before the span."""
+    score: float | None
+    """How many deviations above that (median absolute deviations, as standard deviations)."""
+    peers_watt_hours: float | None
+    """The median of the others of its type."""
+    peers_score: float | None
+    standby_watts: float | None
+
+    @property
+    def is_unusual(self) -> bool:
+        return _beyond(self.watt_hours, self.usual_watt_hours, self.score)
+
+    @property
+    def is_above_peers(self) -> bool:
+        return _beyond(self.watt_hours, self.peers_watt_hours, self.peers_score)
+
+    @property
+    def verdict(self) -> str:
+        said = []
+        if self.is_unusual:
+            said.append(f"{_times(self.watt_hours, self.usual_watt_hours)} its usual")
+        if self.is_above_peers:
+            said.append(f"{_times(self.watt_hours, self.peers_watt_hours)} its peers")
+        return ", ".join(said)
+
+
+def hogs(hours: Sequence[Used], before: Iterable[Used], standby_watts: Mapping[Appliance, float]) -> list[Hog]:
+    """The greatest share first, site by site. `before` are hours before the span, by which usual is meant. A meter that
+    alone counts for its site is no appliance where others are measured behind it, and is left out."""
+    used = totals(hours)
+    counting = counting_types(used)
+    of_site: dict[str, float] = defaultdict(float)
+    for appliance, watt_hours in used.items():
+        if counting[appliance.site] == appliance.type:
+            of_site[appliance.site] += watt_hours
+    usual, peers = _usual(hours, before), _beside_peers(used)
+    found = []
+    for appliance, watt_hours in used.items():
+        if _is_whole(appliance, used, counting):
+            continue
+        whole, own, others = of_site[appliance.site], usual.get(appliance), peers.get(appliance)
+        found.append(
+            Hog(
+                appliance, watt_hours, watt_hours / whole if whole else None,
+                own[0] if own else None, own[1] if own else None,
+                others[0] if others else None, others[1] if others else None, standby_watts.get(appliance),
+            )
+        )  # fmt: skip
+    return sorted(found, key=lambda hog: (hog.appliance.site, -hog.watt_hours, hog.appliance))
+
+
+def _is_whole(appliance: Appliance, used: Mapping[Appliance, float], counting: Mapping[str, str]) -> bool:
+    there = [other for other in used if other.site == appliance.site]
+    alike = [other for other in there if other.type == appliance.type]
+    return counting[appliance.site] == appliance.type and alike == [appliance] != there
+
+
+def _usual(hours: Iterable[Used], before: Iterable[Used]) -> dict[Appliance, tuple[float, float]]:
+    """Usual Wh and score of those of whose every hour enough weeks are known."""
+    known: dict[tuple[Appliance, tuple[int, int]], list[float]] = defaultdict(list)
+    for one in before:
+        known[one.appliance, one.slot].append(one.watt_hours)
+    told: dict[Appliance, list[tuple[float, float]]] = defaultdict(list)
+    for used in hours:
+        values = known.get((used.appliance, used.slot), [])
+        told[used.appliance].append(_median_and_sigma(values) if len(values) >= LEAST_WEEKS else (-1.0, 0.0))
+    sums = totals(hours)
+    found = {}
+    for appliance, slots in told.items():
+        if min(usual for usual, _ in slots) >= 0:
+            usual = sum(one for one, _ in slots)
+            found[appliance] = usual, _score(sums[appliance], usual, hypot(*(sigma for _, sigma in slots)))
+    return found
+
+
+def _beside_peers(used: Mapping[Appliance, float]) -> dict[Appliance, tuple[float, float]]:
+    by_type: dict[str, list[Appliance]] = defaultdict(list)
+    for appliance in used:
+        by_type[appliance.type].append(appliance)
+    found = {}
+    for alike in by_type.values():
+        for appliance in alike if len(alike) > LEAST_PEERS else ():
+            usual, sigma = _median_and_sigma([used[other] for other in alike if other != appliance])
+            found[appliance] = usual, _score(used[appliance], usual, sigma)
+    return found
+
+
+def _median_and_sigma(values: Sequence[float]) -> tuple[float, float]:
+    middle = median(values)
+    return middle, MAD_TO_SIGMA * median(abs(value - middle) for value in values)
+
+
+def _score(value: float, usual: float, sigma: float) -> float:
+    """Where all are alike, a hundredth of them, or 1 Wh, counts as a deviation: it is measured no better."""
+    return (value - usual) / max(sigma, usual / 100, 1.0)
+
+
+def _beyond(value: float, usual: float | None, score: float | None) -> bool:
+    if usual is None or score is None:
+        return False
+    return score > SCORE_LIMIT and value > usual * (1 + LEAST_SHARE_MORE)
+
+
+def _times(value: float, usual: float | None) -> str:
+    return f"{value / usual:.1f} times" if usual else "more than"
