@@ -135,6 +135,7 @@ class Rule(Condition):
     ] = {}
     quality: bool = False
     inhibitable: bool = True
+    """False: told whatever happens, unless somebody silenced it (fleet.hindrance)."""
     flap: Flap | None = None
     actions: list[Action] = []
 
