@@ -5,7 +5,21 @@ from typing import Annotated
 
 import typer
 
-from weir._run_options import AsJson, FaultsFile, OneFault, Out, Seed, Seq, Site, Speed, To, Truth, Until
+from weir._run_options import (
+    AsJson,
+    FaultsFile,
+    Gateway,
+    OneFault,
+    Out,
+    Seed,
+    Seq,
+    Site,
+    Speed,
+    To,
+    Tokens,
+    Truth,
+    Until,
+)  # fmt: skip
 
 HELP = """Replay a recording, record by record, to the topics that its devices would use.
 
@@ -35,6 +49,8 @@ def replay(
     site: Site = None,
     to: To = "mqtt",
     out: Out = None,
+    gateway: Gateway = "",
+    tokens: Tokens = None,
     fault: OneFault = None,
     faults: FaultsFile = None,
     truth: Truth = None,
@@ -44,7 +60,7 @@ def replay(
 
     from fleet.catalog import load_catalog
     from fleet.settings import Settings
-    from simulators.arguments import span_us, time_us
+    from simulators.arguments import span_us, target, time_us
     from simulators.recording import Recording, recording_of
     from simulators.session import Order, Source, conduct, figures
 
@@ -58,7 +74,10 @@ def replay(
     survey = recording.survey()
     for line in survey.dirty:
         typer.echo(f"skipped {line}", err=True)
-    order = Order(to, out, seed, speed, time_us(until, "--until"), tuple(fault or ()), faults, truth)
+    to, out = target(to, out)
+    order = Order(
+        to, out, seed, speed, time_us(until, "--until"), tuple(fault or ()), faults, truth, gateway, tokens
+    )  # fmt: skip
     source = Source(
         survey.span_us,
         (recording.format.type,),

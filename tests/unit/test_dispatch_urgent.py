@@ -44,15 +44,19 @@ CIRCUMSTANCES: list[tuple[str, str, Callable[[Told], None], dict[str, object]]] 
     ("stale", "default: ops", nothing, {"event_time": START - 2 * HOUR}),
 ]
 
+whatever = pytest.mark.parametrize(
+    ("policy", "before", "more"), [case[1:] for case in CIRCUMSTANCES], ids=[case[0] for case in CIRCUMSTANCES]
+)
 
-@pytest.mark.parametrize(("policy", "before", "more"), [c[1:] for c in CIRCUMSTANCES], ids=[c[0] for c in CIRCUMSTANCES])
+
+@whatever
 def test_it_is_told(policy: str, before: Callable[[Told], None], more: dict[str, object]) -> None:
     told = Told(policy)
     before(told)
     assert smoke(told, **more) == ["ops firing s-1@ops"]
 
 
-@pytest.mark.parametrize(("policy", "before", "more"), [c[1:] for c in CIRCUMSTANCES], ids=[c[0] for c in CIRCUMSTANCES])
+@whatever
 def test_others_are_not(policy: str, before: Callable[[Told], None], more: dict[str, object]) -> None:
     told = Told(policy)
     before(told)
