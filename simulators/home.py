@@ -301,7 +301,7 @@ class Home:
         for incident in self._of("duplicate", placed.name):
             again = rows[inside([(incident.begin, incident.end)], at[rows])]
             rows, due = np.append(rows, again), np.append(due, at[again] + 0.4 * self._every)
-        seqs = np.round(at[rows] / self._every).astype(np.int64)
+        seqs = np.floor(at[rows] / self._every + 1e-9).astype(np.int64)
         for incident in self._of("reordering", placed.name):
             held = inside([(incident.begin, incident.end)], at[rows]) & (seqs % 3 == 0)
             due = np.where(held, due + 1.5 * self._every, due)

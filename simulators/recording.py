@@ -18,11 +18,12 @@ from fleet.catalog import Catalog
 from fleet.channels import LEVEL
 from fleet.errors import ConfigurationError, DataError
 from fleet.reading import Reading
+from simulators.home_recording import HOME
 from simulators.independent import cadence_of
 from simulators.occupancy_recording import OCCUPANCY
 from simulators.recording_format import Dirty, Format, Row
 
-FORMATS: dict[str, Format] = {"occupancy": OCCUPANCY}
+FORMATS: dict[str, Format] = {"occupancy": OCCUPANCY, "home": HOME}
 """By system."""
 MAX_DIRTY_SHOWN = 20
 

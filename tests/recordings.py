@@ -9,3 +9,5 @@ OCCUPANCY = FOLDER / "room-occupancy-estimation" / "Occupancy_Estimation.csv"
 needs_occupancy = pytest.mark.skipif(not OCCUPANCY.is_file(), reason=f"the occupancy recording is not at {OCCUPANCY}")
 NAB = FOLDER / "nab"
 needs_nab = pytest.mark.skipif(not NAB.is_dir(), reason=f"the benchmark's recording is not at {NAB}")
+HOME = FOLDER / "home-activity"
+needs_home = pytest.mark.skipif(not HOME.is_dir(), reason=f"the recordings of homes are not at {HOME}")

@@ -30,12 +30,13 @@ the end. With --loop it starts over then, and goes on at real time, each pass sh
 weir replay occupancy Occupancy_Estimation.csv --speed 100
 weir replay occupancy Occupancy_Estimation.csv --duration 2h --speed 240      # two hours in half a minute
 weir replay occupancy Occupancy_Estimation.csv --skip 2h --duration 3h        # one o'clock to four
+weir replay home OrdonezA_Sensors.txt --duration 2d --speed 1000
 weir replay occupancy Occupancy_Estimation.csv --max-gap 5m --speed 1000 --loop
 """
 
 
 def replay(
-    system: Annotated[str, typer.Argument(help="Whose recording it is: occupancy.")],
+    system: Annotated[str, typer.Argument(help="Whose recording it is: occupancy or home.")],
     file: Annotated[Path, typer.Argument(help="The recording; .gz is unpacked on the way.")],
     speed: Speed = None,
     loop: Annotated[bool, typer.Option("--loop", help="Start over at the end, until stopped.")] = False,
@@ -80,7 +81,7 @@ def replay(
     )  # fmt: skip
     source = Source(
         survey.span_us,
-        (recording.format.type,),
+        recording.format.types,
         lambda timeline: recording.readings(survey, timeline.first_us, loop, seq),
     )
     about = {

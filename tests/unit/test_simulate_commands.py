@@ -67,7 +67,7 @@ REFUSED = [
     ("simulate weather --duration soon", "--duration soon"),
     ("simulate weather --speed 0.5 --to file --out f", "--speed 0.5"),
     ("simulate weather --fault spik=1 --to file --out f", "did you mean 'spike'"),
-    ("replay weather x.csv", "there are: occupancy"),
+    ("replay weather x.csv", "there are: occupancy, home"),
     ("replay occupancy x.csv --to file --out f", "x.csv: No such file"),
     ("tail dt/# --from-beginning", "for Kafka"),
 ]
