@@ -91,6 +91,7 @@ class GatewayOutlet:
         self._under_way, self._lock = 0, threading.Lock()
         self._confirmed: deque[Confirmed] = deque()
         self._problem: WeirError | None = None
+        self._is_told = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gateway", daemon=True)
         self._thread.start()
@@ -98,6 +99,7 @@ class GatewayOutlet:
         self._workers = [asyncio.run_coroutine_threadsafe(self._work(lane), self._loop) for lane in self._lanes]
 
     def send(self, message: Message, topic: str, payload: bytes) -> None:
+        self._raise()
         reading = message.reading
         token = self._tokens.get((reading.device_type, reading.device_id))
         if token is None:
@@ -107,7 +109,6 @@ class GatewayOutlet:
         with self._lock:
             self._under_way += 1
         asyncio.run_coroutine_threadsafe(lane.put((message, topic, body, token)), self._loop).result()
-        self._raise()
 
     async def _work(self, lane: "asyncio.Queue[tuple[Message, str, bytes, str]]") -> None:
         while True:
@@ -146,13 +147,12 @@ class GatewayOutlet:
             self._under_way -= 1
 
     def confirmed(self) -> list[Confirmed]:
-        self._raise()
         return [self._confirmed.popleft() for _ in range(len(self._confirmed))]
 
     def _raise(self) -> None:
         if self._problem is not None:
-            problem, self._problem = self._problem, Unavailable("the gateway outlet has failed")
-            raise problem
+            self._is_told = True
+            raise self._problem
 
     def close(self, patience: float) -> None:
         deadline = time.monotonic() + patience
@@ -165,9 +165,8 @@ class GatewayOutlet:
             asyncio.run_coroutine_threadsafe(self._way.close(), self._loop).result(5)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(5)
-        problem, self._problem = self._problem, None
-        if problem is not None:
-            raise problem
+        if not self._is_told:
+            self._raise()
 
     @property
     def unconfirmed(self) -> int:
