@@ -153,7 +153,9 @@ def _homes(
 
     apart = timedelta(microseconds=span_us(every or "5s", "--every"))
     first = _simulate_homes.first_of_score(span, order.until_us)
-    town = Town(homes or 1, first, span, order.seed, apart, OFTEN if incidents is None else incidents)
+    town = Town(
+        1 if homes is None else homes, first, span, order.seed, apart, OFTEN if incidents is None else incidents
+    )
     if registry is not None:
         typer.echo(_simulate_homes.write_registry(registry, town.homes))
     elif score:
