@@ -167,12 +167,12 @@ def _homes(
 
 
 def _warn_of_unregistered(to: str, catalog: "Catalog", types: Iterable[str]) -> None:
-    for name in types:
-        if to == "mqtt" and not catalog.type(name).self_registration:
-            typer.echo(
-                f"weir: what is expected of {name} holds where its devices are registered: the type does not"
-                " register them itself (`weir devices import`)", err=True,
-            )  # fmt: skip
+    names = [name for name in types if not catalog.type(name).self_registration]
+    if to == "mqtt" and names:
+        typer.echo(
+            f"weir: what is expected of {', '.join(names)} holds where their devices are registered: these types do not"
+            " register them themselves (`weir devices import`)", err=True,
+        )  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
