@@ -145,6 +145,7 @@ class Rule(Condition):
     ] = {}
     quality: bool = False
     inhibitable: bool = True
+    """False: told whatever happens, unless somebody silenced it (fleet.hindrance)."""
     flap: Flap | None = None
     actions: list[Action] = []
 

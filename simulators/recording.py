@@ -19,12 +19,14 @@ from fleet.channels import LEVEL
 from fleet.errors import ConfigurationError, DataError
 from fleet.reading import Reading
 from simulators.energy_recordings import APPLIANCES_ENERGY, HOUSEHOLD_POWER
+from simulators.home_recording import HOME
 from simulators.independent import cadence_of
 from simulators.occupancy_recording import OCCUPANCY
 from simulators.recording_format import Dirty, Format, Row
 
 FORMATS: dict[str, Format] = {
     "occupancy": OCCUPANCY,
+    "home": HOME,
     "household-power": HOUSEHOLD_POWER,
     "appliances-energy": APPLIANCES_ENERGY,
 }

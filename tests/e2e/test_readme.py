@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fleet.settings import CHECKOUT
+from simulators.household import registry_lines
 from stack.stack import Stack
 from tests.readme import by_program, commands
 from tests.recordings import OCCUPANCY
@@ -64,6 +65,9 @@ def test_weir_commands_run(
         (table,) = re.findall(r"```csv\n(.*?)```", (CHECKOUT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
         (tmp_path / "devices.csv").write_text(table, encoding="utf-8")
         arguments[arguments.index("devices.csv")] = str(tmp_path / "devices.csv")
+    if "homes.csv" in arguments:
+        (tmp_path / "homes.csv").write_text("\n".join(registry_lines(2)), encoding="utf-8")
+        arguments[arguments.index("homes.csv")] = str(tmp_path / "homes.csv")
     if "--duration" in arguments:  # the same, of less
         arguments[arguments.index("--duration") + 1] = "40s" if "--speed" in arguments else "5s"
     if arguments[0] == "tail":
