@@ -53,7 +53,8 @@ def panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_every_system_has_one_and_the_first_page_has_them_all() -> None:
-    assert set(DASHBOARDS) == {HOME_DASHBOARD, *CATALOG.systems}
+    areas = {f"{spec.system}-{spec.area}" for spec in CATALOG if spec.area}
+    assert set(DASHBOARDS) == {HOME_DASHBOARD, *CATALOG.systems, *areas}
     (systems,) = (p for p in panels(DASHBOARDS[HOME_DASHBOARD]) if p["title"] == "Systems")
     for system in CATALOG.systems:
         assert f"('{system}')" in systems["targets"][0]["rawSql"]
@@ -63,7 +64,8 @@ def test_every_system_has_one_and_the_first_page_has_them_all() -> None:
 
 @pytest.mark.parametrize("spec", list(CATALOG), ids=lambda s: s.type)
 def test_every_metric_has_a_panel(spec: DeviceType) -> None:
-    asked = " ".join(panel["targets"][0]["rawSql"] for panel in panels(DASHBOARDS[spec.system]))
+    page = f"{spec.system}-{spec.area}" if spec.area else spec.system
+    asked = " ".join(panel["targets"][0]["rawSql"] for panel in panels(DASHBOARDS[page]))
     for metric in spec.metrics:
         assert f"type = '{spec.type}' AND metric = '{metric}'" in asked
 

@@ -66,8 +66,9 @@ def answered(reader: Connection, catalog: Catalog) -> dict[str, list[Answer]]:
 
 
 def test_every_query_has_an_answer(answered: dict[str, list[Answer]]) -> None:
-    """Weather, occupancy, Weir itself, a system with counters and states, and the first page."""
-    assert set(answered) == {"fleet", "grid", "occupancy", "weather", "weir"}
+    """Weather, occupancy, Weir itself, a system with counters and states, one with areas, and the first page."""
+    areas = {"home-energy", "home-security", "home-environment", "home-automation"}
+    assert set(answered) == {"fleet", "grid", "home", "occupancy", "weather", "weir", *areas}
     empty = [found.query.where for of_dashboard in answered.values() for found in of_dashboard if not found.rows]
     assert empty == []
 
