@@ -6,15 +6,15 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, create_engine
 
-from connections import warehouse, warehouse_admin
 from fleet.catalog import Catalog, build_catalog, load_catalog
 from fleet.dashboard import dashboards
-from fleet.settings import CHECKOUT, Settings
+from fleet.settings import CHECKOUT
 from fleet.spec_file import load_spec
-from stack.credentials import admin_url, login_url
+from stack.credentials import login_url
 from stack.stack import Stack
 from tests.grafana import Answer, Range, answer, answers, missing_columns, queries
 from tests.integration.dashboard_data import END, scripts
+from tests.integration.own_database import own_database
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 MOST_MILLISECONDS = 200
@@ -44,11 +44,7 @@ def catalog() -> Catalog:
 @pytest.fixture(scope="module")
 def reader(stack: Stack, catalog: Catalog) -> Iterator[Connection]:
     """As Grafana: by the login that may only read."""
-    admin = admin_url(stack.secrets, stack.ports)
-    warehouse_admin.ensure_database(admin, DATABASE, "weir", ("weir_reader",))
-    warehouse_admin.ensure_timescaledb(admin, DATABASE)
-    owner = login_url("weir", stack.secrets, stack.ports, DATABASE)
-    warehouse.migrate(Settings.from_values({"WEIR_DB_URL": owner, "WEIR_ROLE": "owner"}))
+    owner = own_database(stack, DATABASE, "weir_reader")
     filling = create_engine(owner)
     with filling.begin() as connection:
         for script in scripts(catalog):
