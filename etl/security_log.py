@@ -25,7 +25,10 @@ def span(system: System, asked: Window, kept_to: datetime | None, now: datetime)
     start = asked.start or (kept_to - AGAIN if kept_to else oldest)
     window = Window(max(start, oldest), min(asked.end or now, now - UNSETTLED))
     if window.start >= window.end:  # type: ignore[operator]
-        raise ConfigurationError(f"readings go back to {oldest:%Y-%m-%dT%H:%M} UTC; what is older stays as it is kept")
+        raise ConfigurationError(
+            f"nothing is to be written before {window.end:%Y-%m-%dT%H:%M} UTC: readings go back to"
+            f" {oldest:%Y-%m-%dT%H:%M}, and what is older stays as it is kept"
+        )
     if kept_to and window.start > kept_to:  # type: ignore[operator]
         return Window(max(kept_to, oldest), window.end)  # without a hole
     return window

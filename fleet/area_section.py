@@ -65,12 +65,12 @@ def security(system: System, types: tuple[DeviceType, ...]) -> Iterator[Section]
         [
             panel.table(
                 "State of each",
-                "How each device of this area is at the end of the range, and until when it was otherwise. Silent:"
-                " three readings did not come.",
+                "How each device of this area is at the end of the range, and until when in the two hours before it was"
+                " otherwise. Silent: three readings did not come.",
                 sql.STATES.format(types=values(rows)),
                 overrides=[
                     override("state", mappings=panel.coloured_texts(ALARMING), custom__displayMode="color-text"),
-                    override("otherwise until", noValue="not in this range"),
+                    override("otherwise until", noValue="long ago, or before the range"),
                     override("tamper", mappings=panel.coloured_texts(ALARMING), custom__displayMode="color-text"),
                     override("battery", unit="percent", decimals=0, noValue="-"),
                     override("last reading", noValue="not in this range"),

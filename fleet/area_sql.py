@@ -4,13 +4,14 @@ specs. What is so now is at most five minutes old at the end of the range."""
 RECENT = "event_time BETWEEN $__timeTo()::timestamptz - INTERVAL '5 minutes' AND $__timeTo()"
 
 # {types}: type, its title, the metric that says its state, how its values are called, after what silence it is silent.
+# For how it was before, readings of two hours at most are gone through.
 STATES = """\
 SELECT d.device_id AS device, known.title AS what, d.site, d.room,
        CASE WHEN state.at IS NULL OR state.at < $__timeTo()::timestamptz - known.stale THEN 'silent'
             WHEN state.value <> 0 THEN known.is_on ELSE known.is_off END AS state,
        (SELECT event_time FROM readings
          WHERE type = d.type AND metric = known.metric AND device_id = d.device_id AND $__timeFilter(event_time)
-           AND (value <> 0) <> (state.value <> 0)
+           AND event_time >= $__timeTo()::timestamptz - INTERVAL '2 hours' AND (value <> 0) <> (state.value <> 0)
          ORDER BY event_time DESC LIMIT 1) AS "otherwise until",
        CASE WHEN tamper.value <> 0 THEN 'tampered with' ELSE '' END AS tamper,
        battery.value AS battery, state.at AS "last reading"
