@@ -31,6 +31,9 @@ SEVERITY_COLOURS = {"critical": "#c4162a", "warning": "#ff780a", "info": "#3274d
 COLOURS = ("#3274d9", "#37872d", "#fa6400", "#8f3bb8", "#c4162a", "#e0b400", "#7f7f7f", "#00a0a0", "#a0522d", "#5d9cec")
 GREY = "#606060"
 NOTHING = "no data in this span"
+DATE_FORM = "%d %b"
+DATE_FORMS = [(timedelta(days=1), "%H:%M"), (timedelta(days=3), "%d %b %H:%M")]
+"""Up to which span."""
 STYLE: dict[str, Any] = {
     "pdf.fonttype": 42,  # as text, that is found and copied
     "font.family": "DejaVu Sans", "font.size": SMALL, "axes.titlesize": SMALL + 1, "axes.titlelocation": "left",
@@ -204,25 +207,26 @@ def of_performance(one: Figures, number: int) -> Figure:
 def over_time(axes: Axes, title: str, series: Mapping[str, Series], of: Figures, colours: Row = COLOURS) -> None:
     """Stacked bars, one a step."""
     axes.set_title(title)
+    coloured = {name: colours[place % len(colours)] for place, name in enumerate(series)}
     series = {name: points for name, points in series.items() if points}
     if not series:
         nothing(axes)
         return
     days = of.step / timedelta(days=1)
     under: dict[datetime, float] = {}
-    for place, (name, points) in enumerate(series.items()):
+    for name, points in series.items():
         moments = [at for at, _ in points]
         bottoms = [under.get(at, 0.0) for at in moments]
         axes.bar(
             [dates.date2num(at) for at in moments], [value for _, value in points], width=days * 0.95, bottom=bottoms,
-            align="edge", label=words(name).replace("$", r"\$"), color=colours[place % len(colours)], linewidth=0,
+            align="edge", label=words(name).replace("$", r"\$"), color=coloured[name], linewidth=0,
         )  # fmt: skip
         under |= {at: bottom + value for (at, value), bottom in zip(points, bottoms, strict=True)}
     axes.set_xlim(float(dates.date2num(of.start)), float(dates.date2num(of.end)))
-    locator = dates.AutoDateLocator(minticks=3, maxticks=6 if of.end - of.start > timedelta(days=3) else 4, tz=UTC)
-    axes.xaxis.set_major_locator(locator)
-    days = (of.end - of.start) / timedelta(days=1)
-    axes.xaxis.set_major_formatter(dates.DateFormatter("%d %b" if days > 3 else "%d %b %H:%M", tz=UTC))
+    span = of.end - of.start
+    form = next((text for up_to, text in DATE_FORMS if span <= up_to), DATE_FORM)
+    axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=3, maxticks=6 if form == DATE_FORM else 4, tz=UTC))
+    axes.xaxis.set_major_formatter(dates.DateFormatter(form, tz=UTC))
     thousands(axes.yaxis)
     if len(series) > 1:
         axes.legend(ncols=LEGEND_COLUMNS, loc="upper left", bbox_to_anchor=(-0.05, -0.1), handlelength=1,
@@ -253,8 +257,9 @@ def latencies(axes: Axes, title: str, of: Mapping[str, Latency]) -> None:
     if not measured:
         nothing(axes)
         return
-    for place, (name, one) in enumerate(measured.items()):
-        axes.plot([max(q, 0.001) for q in one.quantiles], range(101), label=words(name), color=COLOURS[place])
+    coloured = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(of)}
+    for name, one in measured.items():
+        axes.plot([max(q, 0.001) for q in one.quantiles], range(101), label=words(name), color=coloured[name])
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
