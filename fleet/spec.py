@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from fleet.anomaly import LEAST_DAYS
+from fleet.area import Area
 from fleet.command import Command, command_problems
 from fleet.duration import Duration, Span, format_duration, parse_duration
 from fleet.file_spec import FILE_WORDS, Files
@@ -35,7 +36,6 @@ RESERVED = {
     "starts_at", "spec_version",
 }  # fmt: skip
 """Names that mean something else in the lake, in rule tests or in conditions."""
-
 
 REJECTED = "rejected"
 """Dead letters: system and type of their folder in the lake, and the last part of their Kafka topic."""
@@ -179,6 +179,10 @@ class RuledType(Strict):
     type: Identifier
     version: int = Field(ge=1, le=MAX_VERSION)
     system: Identifier
+    area: Area | None = None
+    """The page of its system's dashboards that it is on; None: the system's own."""
+    outdoors: bool = False
+    """Its devices stand outside: what they measure is the weather at their site."""
     title: str = ""
     description: str = ""
     cadence: Annotated[

@@ -75,6 +75,7 @@ BEGIN
          + (SELECT count(*) FROM drop_chunks('quarantine', older_than => rollups_before))
          + (SELECT count(*) FROM drop_chunks('notifications', older_than => rollups_before))
          + (SELECT count(*) FROM drop_chunks('predictions', older_than => rollups_before))
+         + (SELECT count(*) FROM drop_chunks('security_events', older_than => rollups_before))
       INTO dropped;
     RETURN dropped;
 END $$;

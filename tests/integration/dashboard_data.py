@@ -10,6 +10,28 @@ from fleet.model import MODELS
 END = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 START = END - timedelta(minutes=90)
 DEVICES = {"weather_station": 20, "room_node": 8, "weir_component": 5, "meter": 3}
+OTHERS = 4
+"""Devices of each other type."""
+
+GONE = "gone"
+"""A rule that had alerts, of a type that has no rule any more."""
+
+# Energy and commands have no migration yet.
+UNMIGRATED = """
+CREATE TABLE IF NOT EXISTS energy_hours (
+    site text NOT NULL, device_type text NOT NULL, device_id text NOT NULL, hour timestamptz NOT NULL,
+    watt_hours double precision NOT NULL, cost double precision, currency text,
+    PRIMARY KEY (device_type, device_id, site, hour));
+CREATE TABLE IF NOT EXISTS energy_unattributed (
+    site text NOT NULL, device_type text NOT NULL, device_id text NOT NULL, starts_at timestamptz NOT NULL,
+    ends_at timestamptz NOT NULL, watt_hours double precision NOT NULL, reason text NOT NULL);
+CREATE TABLE IF NOT EXISTS commands (
+    command_id text PRIMARY KEY, system text NOT NULL, type text NOT NULL, device_id text NOT NULL, site text NOT NULL,
+    command text NOT NULL, via text NOT NULL, by text NOT NULL, reason text NOT NULL DEFAULT '',
+    requested_at timestamptz NOT NULL, expires_at timestamptz NOT NULL, state text NOT NULL,
+    changed_at timestamptz NOT NULL DEFAULT now());
+GRANT SELECT ON energy_hours, energy_unattributed, commands TO weir_reader, weir_batch;
+"""
 
 # Values go from 0 to 40, but for a meter's energy, which grows by one a second: d1's begins anew after an hour. d2 is
 # away for ten minutes, and all fall silent two minutes before the end.
@@ -85,6 +107,18 @@ SELECT at, 'm' || n, '{name}', '{system}', '{type}', 'here', '', n, 2, at + n * 
   FROM generate_series('{end}'::timestamptz - INTERVAL '1 hour', '{end}', '1 minute') at, generate_series(1, 2) n;
 """
 
+# An hour's energy of each device for 20 days, energy that nobody is charged with, a command.
+OF_HOME = """
+INSERT INTO energy_hours (site, device_type, device_id, hour, watt_hours, cost, currency)
+SELECT 'here', type, 'd' || n, hour, 100 * n, 0.03 * n, 'EUR'
+  FROM unnest(ARRAY['smart_plug', 'energy_meter']) type, generate_series(1, {others}) n,
+       generate_series('{end}'::timestamptz - INTERVAL '20 days', '{end}', '1 hour') hour;
+INSERT INTO energy_unattributed (site, device_type, device_id, starts_at, ends_at, watt_hours, reason)
+VALUES ('here', 'smart_plug', 'd2', '{away}', '{away}'::timestamptz + INTERVAL '10 minutes', 600, 'gap');
+INSERT INTO commands (command_id, system, type, device_id, site, command, via, by, requested_at, expires_at, state)
+VALUES ('c', 'home', 'lamp', 'd1', 'here', 'on', 'cli', 'ann', '{away}', '{end}', 'obeyed');
+"""
+
 ONCE = """
 INSERT INTO etl_runs VALUES ('r', 'succeeded', '{{}}', '{{}}', '{{a,b}}', '{{}}', '{end}', '{end}');
 INSERT INTO ledger_topics VALUES ('t', 0, 0, 5, 7, 5, 0, 0, 0, 0, '{end}');
@@ -99,13 +133,16 @@ def scripts(catalog: Catalog) -> Iterator[str]:
     times = {"start": START, "end": END, "reset": START + timedelta(hours=1), "away": START + timedelta(minutes=45)}
     for spec in catalog:
         assert spec.cadence != "event"
-        of = {"system": spec.system, "type": spec.type, "devices": DEVICES[spec.type], "metrics": list(spec.metrics),
+        devices = DEVICES.get(spec.type, OTHERS)
+        of = {"system": spec.system, "type": spec.type, "devices": devices, "metrics": list(spec.metrics),
               "kinds": list(KINDS), "cadence": spec.cadence.total_seconds(), **times}  # fmt: skip
         yield OF_TYPE.format(**of)
-        for rule in spec.alerts:
-            yield OF_RULE.format(**of, rule=rule.id)
+        for rule in [one.id for one in spec.alerts] or [GONE]:
+            yield OF_RULE.format(**of, rule=rule)
         for model in MODELS.values():
             if model.type == spec.type:
                 yield OF_MODEL.format(**of, name=model.name)
+    yield UNMIGRATED
+    yield OF_HOME.format(**times, others=OTHERS)
     yield ONCE.format(**times)
     yield "ANALYZE"

@@ -36,6 +36,7 @@ alerts:
 FLAT = "version: 1\nadapter: {form: flat, "
 WRONG = [
     ("a misspelt key", "version: 1", "verzion: 1", 2, "did you mean 'version'"),
+    ("an area that there is not", "system: demo", "system: demo\narea: comfort", 4, "'energy', 'security'"),
     ("a missing key", "system: demo\n", "", 1, "system: is required"),
     ("a bare number as duration", "cadence: 10s", "cadence: 10", 4, "a number with a unit"),
     ("a duration beyond all dates", "cadence: 10s", "cadence: 9999999999999d", 4, "at most 36,525d"),

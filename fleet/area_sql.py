@@ -1,0 +1,184 @@
+"""The queries of the areas' pages: what is so now, energy, rooms. As in fleet.panel_sql, `{…}` is filled in from the
+specs. What is so now is at most five minutes old at the end of the range."""
+
+RECENT = "event_time BETWEEN $__timeTo()::timestamptz - INTERVAL '5 minutes' AND $__timeTo()"
+
+# {types}: type, its title, the metric that says its state, how its values are called, after what silence it is silent.
+# For how it was before, readings of two hours at most are gone through.
+STATES = """\
+SELECT d.device_id AS device, known.title AS what, d.site, d.room,
+       CASE WHEN state.at IS NULL OR state.at < $__timeTo()::timestamptz - known.stale THEN 'silent'
+            WHEN state.value <> 0 THEN known.is_on ELSE known.is_off END AS state,
+       (SELECT event_time FROM readings
+         WHERE type = d.type AND metric = known.metric AND device_id = d.device_id AND $__timeFilter(event_time)
+           AND event_time >= $__timeTo()::timestamptz - INTERVAL '2 hours' AND (value <> 0) <> (state.value <> 0)
+         ORDER BY event_time DESC LIMIT 1) AS "otherwise until",
+       CASE WHEN tamper.value <> 0 THEN 'tampered with' ELSE '' END AS tamper,
+       battery.value AS battery, state.at AS "last reading"
+  FROM devices d
+  JOIN (VALUES {types}) AS known (type, title, metric, is_on, is_off, stale) USING (type)
+  LEFT JOIN LATERAL (
+          SELECT event_time AS at, value FROM readings
+           WHERE type = d.type AND metric = known.metric AND device_id = d.device_id AND $__timeFilter(event_time)
+             AND value IS NOT NULL
+           ORDER BY event_time DESC LIMIT 1) state ON true
+  LEFT JOIN LATERAL (
+          SELECT value FROM readings
+           WHERE type = d.type AND metric = 'tamper' AND device_id = d.device_id AND <recent> AND value IS NOT NULL
+           ORDER BY event_time DESC LIMIT 1) tamper ON true
+  LEFT JOIN LATERAL (
+          SELECT value FROM readings
+           WHERE type = d.type AND metric = 'battery' AND device_id = d.device_id AND <recent> AND value IS NOT NULL
+           ORDER BY event_time DESC LIMIT 1) battery ON true
+ WHERE d.retired_at IS NULL AND d.site IN ($site)
+ ORDER BY d.site, known.title, d.device_id LIMIT 200""".replace("<recent>", RECENT)
+
+# {metrics}: type, metric, its place among them, its title and symbol, and how 1 and 0 of a state are called, else null.
+VALUES_NOW = """\
+SELECT d.device_id AS device, d.type, d.site, d.room,
+       string_agg(CASE WHEN known.is_on IS NULL
+                       THEN known.title || ' ' || round(newest.value::numeric, 1) || known.symbol
+                       WHEN newest.value <> 0 THEN known.is_on ELSE known.is_off END,
+                  ', ' ORDER BY known.place) AS state,
+       max(newest.event_time) AS "last reading"
+  FROM devices d
+  JOIN (VALUES {metrics}) AS known (type, metric, place, title, symbol, is_on, is_off) USING (type)
+ CROSS JOIN LATERAL (
+         SELECT value, event_time FROM readings
+          WHERE type = d.type AND metric = known.metric AND device_id = d.device_id AND <recent> AND value IS NOT NULL
+          ORDER BY event_time DESC LIMIT 1) newest
+ WHERE d.retired_at IS NULL AND d.site IN ($site)
+ GROUP BY d.site, d.type, d.device_id, d.room
+ ORDER BY d.site, d.type, d.device_id LIMIT 200""".replace("<recent>", RECENT)
+
+EVENTS = """\
+SELECT at AS "time", to_char(local_time, 'HH24:MI') AS local, site, device_id AS device,
+       coalesce(title || ': ' || event, event) AS event, severity,
+       CASE WHEN at_home IS NULL THEN 'not known' WHEN at_home = '{{}}' THEN 'nobody'
+            ELSE array_to_string(at_home, ', ') END AS "at home"
+  FROM ({log}) happened
+ WHERE site IN ($site) ORDER BY at DESC, device_id, name LIMIT 200"""
+EVENTS_OVER_TIME = """\
+SELECT $__timeGroupAlias(at, $__interval, 0), CASE WHEN title IS NULL THEN event ELSE 'alert ' || event END AS metric,
+       count(*) AS events
+  FROM ({log}) happened WHERE site IN ($site) GROUP BY 1, 2 ORDER BY 1, 2"""
+
+POWERS = """\
+WITH power AS (
+  SELECT d.type, known.title, d.device_id, d.site, d.room, newest.value, newest.event_time
+    FROM devices d
+    JOIN (VALUES {powers}) AS known (type, metric, title) USING (type)
+   CROSS JOIN LATERAL (
+           SELECT value, event_time FROM readings
+            WHERE type = d.type AND metric = known.metric AND device_id = d.device_id AND <recent> AND value IS NOT NULL
+            ORDER BY event_time DESC LIMIT 1) newest
+   WHERE d.retired_at IS NULL AND d.site IN ($site)
+)
+""".replace("<recent>", RECENT)
+POWER_SUMS = "SELECT {sums} FROM power"
+POWER_SUM = 'sum(value) FILTER (WHERE type = {type}) AS "{title}"'
+POWER_TABLE = """\
+SELECT device_id AS device, title AS what, site, room, value AS power,
+       value / nullif(sum(value) OVER (PARTITION BY type, site), 0) AS share, event_time AS "last reading"
+  FROM power ORDER BY title, value DESC, device_id LIMIT 100"""
+TOTAL = """\
+SELECT time, sum(value) AS "all devices", sum(value) FILTER (WHERE device_id = '$device') AS device
+  FROM of_device GROUP BY 1 ORDER BY 1"""
+"""After metric_sql.OF_DEVICE."""
+
+ENERGY_BY_TYPE = """\
+SELECT $__timeGroupAlias(hour, $__interval, 0), replace(device_type, '_', ' ') AS metric, sum(watt_hours) AS energy
+  FROM energy_hours WHERE device_type IN ({types}) AND site IN ($site) AND $__timeFilter(hour)
+ GROUP BY 1, 2 ORDER BY 1, 2"""
+ENERGY_BY_DEVICE = """\
+WITH most AS (
+  SELECT site, device_id FROM energy_hours
+   WHERE device_type IN ({appliances}) AND site IN ($site) AND $__timeFilter(hour)
+   GROUP BY 1, 2 ORDER BY sum(watt_hours) DESC, 1, 2 LIMIT 8
+)
+SELECT $__timeGroupAlias(hour, $__interval, 0), coalesce(m.device_id, 'others') AS metric, sum(watt_hours) AS energy
+  FROM energy_hours e LEFT JOIN most m USING (site, device_id)
+ WHERE device_type IN ({appliances}) AND site IN ($site) AND $__timeFilter(hour)
+ GROUP BY 1, 2 ORDER BY 1, 2"""
+# What an appliance uses in an hour, beside its hours of the four weeks before.
+HOGS = """\
+SELECT device_id AS device, site, energy, energy / nullif(sum(energy) OVER (), 0) AS share, cost, currency,
+       (energy / hours) / nullif(before / nullif(hours_before, 0), 0) AS "times its usual"
+  FROM (SELECT site, device_id, max(currency) AS currency,
+               sum(watt_hours) FILTER (WHERE hour >= $__timeFrom()) AS energy,
+               sum(cost) FILTER (WHERE hour >= $__timeFrom()) AS cost,
+               count(*) FILTER (WHERE hour >= $__timeFrom()) AS hours,
+               sum(watt_hours) FILTER (WHERE hour < $__timeFrom()) AS before,
+               count(*) FILTER (WHERE hour < $__timeFrom()) AS hours_before
+          FROM energy_hours
+         WHERE device_type IN ({appliances}) AND site IN ($site)
+           AND hour BETWEEN $__timeFrom()::timestamptz - INTERVAL '28 days' AND $__timeTo()
+         GROUP BY 1, 2) used
+ WHERE hours > 0 ORDER BY energy DESC, site, device_id LIMIT 50"""
+COST = """\
+SELECT replace(device_type, '_', ' ') AS what, site, sum(watt_hours) AS energy, sum(cost) AS cost, currency
+  FROM energy_hours WHERE device_type IN ({types}) AND site IN ($site) AND $__timeFilter(hour)
+ GROUP BY device_type, site, currency ORDER BY device_type, cost DESC NULLS LAST, site LIMIT 100"""
+COST_OVER_TIME = """\
+SELECT $__timeGroupAlias(hour, $__interval, 0),
+       replace(device_type, '_', ' ') || coalesce(', ' || currency, '') AS metric, sum(cost) AS cost
+  FROM energy_hours WHERE device_type IN ({types}) AND site IN ($site) AND $__timeFilter(hour)
+ GROUP BY 1, 2 ORDER BY 1, 2"""
+UNATTRIBUTED = """\
+SELECT device_id AS device, site, starts_at AS "from", ends_at AS "to", watt_hours AS energy,
+       replace(reason, '_', ' ') AS reason
+  FROM energy_unattributed
+ WHERE device_type IN ({types}) AND site IN ($site) AND ends_at >= $__timeFrom() AND starts_at <= $__timeTo()
+ ORDER BY starts_at DESC, site, device_id LIMIT 100"""
+
+COMMANDS = """\
+SELECT requested_at AS asked, device_id AS device, site, command, state, by, via, reason, changed_at AS "since"
+  FROM commands WHERE system = '{system}' AND site IN ($site) AND $__timeFilter(requested_at)
+ ORDER BY requested_at DESC, device_id LIMIT 100"""
+
+# Comfort is category II of EN 16798-1: 20 to 26 degC, 25 to 60 %. The corner: sql/always/15_climate.sql.
+ROOMS = """\
+WITH air AS (
+  SELECT d.type, d.device_id, d.site, d.room, known.is_outside, celsius.value AS celsius, humidity.value AS humidity,
+         least(celsius.event_time, humidity.event_time) AS at
+    FROM devices d
+    JOIN (VALUES {types}) AS known (type, is_outside) USING (type)
+   CROSS JOIN LATERAL (
+           SELECT value, event_time FROM readings
+            WHERE type = d.type AND metric = 'temperature' AND device_id = d.device_id AND <recent>
+              AND value IS NOT NULL
+            ORDER BY event_time DESC LIMIT 1) celsius
+   CROSS JOIN LATERAL (
+           SELECT value, event_time FROM readings
+            WHERE type = d.type AND metric = 'humidity' AND device_id = d.device_id AND <recent> AND value IS NOT NULL
+            ORDER BY event_time DESC LIMIT 1) humidity
+   WHERE d.retired_at IS NULL AND d.site IN ($site)
+), room AS (
+  SELECT *, dew_point_celsius(celsius, humidity) AS dew_point,
+         CASE WHEN NOT is_outside THEN corner_humidity_percent(
+           celsius, humidity, avg(celsius) FILTER (WHERE is_outside) OVER (PARTITION BY site)) END AS corner
+    FROM air
+)
+SELECT device_id AS device, site, coalesce(room, CASE WHEN is_outside THEN 'outside' END) AS room,
+       celsius AS temperature, humidity, dew_point AS "dew point",
+       CASE WHEN is_outside THEN '' WHEN celsius < 20 THEN 'cold' WHEN celsius > 26 THEN 'hot'
+            WHEN humidity < 25 THEN 'dry' WHEN humidity > 60 THEN 'humid' ELSE 'comfortable' END AS comfort,
+       corner AS "coldest corner", at AS "last reading"
+  FROM room ORDER BY site, is_outside, device_id LIMIT 200""".replace("<recent>", RECENT)
+# The mean of all rooms at each site would hide the one with mould: the worst of each site is shown.
+CORNERS = """\
+SELECT inside.time, inside.site AS metric,
+       max(corner_humidity_percent(inside.celsius, inside.humidity, outside.celsius)) AS "coldest corner"
+  FROM (SELECT $__timeGroupAlias(bucket, $__interval, NULL), site, type, device_id,
+               avg(mean) FILTER (WHERE metric = 'temperature') AS celsius,
+               avg(mean) FILTER (WHERE metric = 'humidity') AS humidity
+          FROM rollups
+         WHERE type IN ({inside}) AND metric IN ('temperature', 'humidity') AND site IN ($site)
+           AND grain = CASE WHEN $__interval_ms < 3600000 THEN '1m' ELSE '1h' END AND $__timeFilter(bucket)
+         GROUP BY 1, 2, 3, 4) inside
+  JOIN (SELECT $__timeGroupAlias(bucket, $__interval, NULL), site, avg(mean) AS celsius
+          FROM rollups
+         WHERE type IN ({outside}) AND metric = 'temperature' AND site IN ($site)
+           AND grain = CASE WHEN $__interval_ms < 3600000 THEN '1m' ELSE '1h' END AND $__timeFilter(bucket)
+         GROUP BY 1, 2) outside USING (time, site)
+ GROUP BY 1, 2 ORDER BY 1, 2"""
