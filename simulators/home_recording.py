@@ -128,6 +128,6 @@ def _rows(intervals: list[Interval], site: str) -> Iterator[Row]:
 
 
 HOME = Format(
-    "presence_tag", read_home, "a home of Ordóñez et al.: OrdonezA_Sensors.txt, with OrdonezA_ADLs.txt beside it",
-    ("door_sensor", "motion_detector"),
+    ("presence_tag", "door_sensor", "motion_detector"), read_home,
+    "a home of Ordóñez et al.: OrdonezA_Sensors.txt, with OrdonezA_ADLs.txt beside it",
 )  # fmt: skip

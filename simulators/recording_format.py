@@ -38,9 +38,4 @@ class Format(NamedTuple):
     types: tuple[str, ...]
     read: Callable[[Iterable[str], str, str], Iterator[Row | Dirty]]
     about: str
-    others: tuple[str, ...] = ()
-    """Types of other devices in it."""
 
-    @property
-    def types(self) -> tuple[str, ...]:
-        return (self.type, *self.others)
