@@ -87,12 +87,23 @@ class Gateway:
         settings = self.settings
         if not settings.gateway_http_port or not settings.gateway_coap_port:
             raise ConfigurationError("WEIR_GATEWAY_HTTP_PORT and WEIR_GATEWAY_COAP_PORT say where the gateway listens")
+        listener = gateway_http.listener(settings)
+        try:
+            coap = await gateway_coap.server(self.gate, settings)
+        except BaseException:
+            listener.close()
+            raise
         deposit = asyncio.create_task(self.deposit.run())
+<<<<<<< HEAD
         commands = routes(settings, self.warehouse, lambda: self.catalog)
         app = gateway_http.create_app(self.gate, [commands])
         server = gateway_http.server(app, settings)
         coap = await gateway_coap.server(self.gate, settings)
         http = asyncio.create_task(server.serve([gateway_http.listener(settings)]))
+=======
+        server = gateway_http.server(gateway_http.create_app(self.gate, self._routers), settings)
+        http = asyncio.create_task(server.serve([listener]))
+>>>>>>> gateway
         try:
             while not stop.is_set() and not http.done() and not deposit.done():
                 if server.started:

@@ -46,7 +46,7 @@ def test_every_state_of_the_area_is_asked_for_by_its_words() -> None:
             words = words_of(name, metric.title)
             row = f"('{spec.type}', '{name}', '{words.began}', '{words.ended}')"
             assert (row in query) == (metric.kind == "state")
-    assert "saying_so('presence_tag', 'present', happened.site, happened.at, INTERVAL '15 seconds')" in query
+    assert "saying_so('presence_tag', 'present', happened.site, happened.at, INTERVAL '300 seconds')" in query
     assert "'lamp'" not in query
 
 
