@@ -94,16 +94,9 @@ class Gateway:
             listener.close()
             raise
         deposit = asyncio.create_task(self.deposit.run())
-<<<<<<< HEAD
         commands = routes(settings, self.warehouse, lambda: self.catalog)
-        app = gateway_http.create_app(self.gate, [commands])
-        server = gateway_http.server(app, settings)
-        coap = await gateway_coap.server(self.gate, settings)
-        http = asyncio.create_task(server.serve([gateway_http.listener(settings)]))
-=======
-        server = gateway_http.server(gateway_http.create_app(self.gate, self._routers), settings)
+        server = gateway_http.server(gateway_http.create_app(self.gate, [commands]), settings)
         http = asyncio.create_task(server.serve([listener]))
->>>>>>> gateway
         try:
             while not stop.is_set() and not http.done() and not deposit.done():
                 if server.started:
