@@ -225,7 +225,7 @@ def over_time(axes: Axes, title: str, series: Mapping[str, Series], of: Figures,
     axes.set_xlim(float(dates.date2num(of.start)), float(dates.date2num(of.end)))
     span = of.end - of.start
     form = next((text for up_to, text in DATE_FORMS if span <= up_to), DATE_FORM)
-    axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=3, maxticks=6 if form == DATE_FORM else 4, tz=UTC))
+    axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=2, maxticks=5, tz=UTC))
     axes.xaxis.set_major_formatter(dates.DateFormatter(form, tz=UTC))
     thousands(axes.yaxis)
     if len(series) > 1:

@@ -31,6 +31,9 @@ GRANT SELECT ON alert_transitions, control_records TO weir_batch; -- what parity
 GRANT SELECT ON notifications TO weir_batch; -- how soon people were told, for the report
 GRANT SELECT, INSERT, UPDATE ON models TO weir_batch; -- what was trained stays
 GRANT SELECT, INSERT, UPDATE, DELETE ON security_events, security_kept TO weir_batch;
+DO $$ BEGIN -- the report has them where they are
+    IF to_regclass('commands') IS NOT NULL THEN GRANT SELECT ON commands TO weir_batch; END IF;
+END $$;
 GRANT SELECT, INSERT, DELETE ON predictions TO weir_batch;
 GRANT EXECUTE ON FUNCTION expire_type, expire_chunks, expire_control_records, expire_dispatches TO weir_batch;
 

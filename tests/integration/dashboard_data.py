@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS commands (
     command text NOT NULL, via text NOT NULL, by text NOT NULL, reason text NOT NULL DEFAULT '',
     requested_at timestamptz NOT NULL, expires_at timestamptz NOT NULL, state text NOT NULL,
     changed_at timestamptz NOT NULL DEFAULT now());
-GRANT SELECT ON energy_hours, energy_unattributed, commands TO weir_reader, weir_batch;
+GRANT SELECT ON energy_hours, energy_unattributed, commands TO weir_reader, weir_batch, weir_operator;
 """
 
 # Values go from 0 to 40, but for a meter's energy, which grows by one a second: d1's begins anew after an hour. d2 is
