@@ -229,7 +229,7 @@ def over_time(axes: Axes, title: str, series: Mapping[str, Series], of: Figures,
     axes.xaxis.set_major_formatter(dates.DateFormatter(form, tz=UTC))
     thousands(axes.yaxis)
     if len(series) > 1:
-        axes.legend(ncols=LEGEND_COLUMNS, loc="upper left", bbox_to_anchor=(-0.05, -0.1), handlelength=1,
+        axes.legend(ncols=LEGEND_COLUMNS, loc="upper left", bbox_to_anchor=(-0.05, -0.13), handlelength=1,
                     columnspacing=1, labelspacing=0.3)  # fmt: skip
 
 
@@ -274,7 +274,7 @@ def nothing(axes: Axes) -> None:
 
 def thousands(axis: Any) -> None:
     axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
 
 
 def span_text(of: Figures) -> str:
