@@ -225,11 +225,11 @@ def over_time(axes: Axes, title: str, series: Mapping[str, Series], of: Figures,
     axes.set_xlim(float(dates.date2num(of.start)), float(dates.date2num(of.end)))
     span = of.end - of.start
     form = next((text for up_to, text in DATE_FORMS if span <= up_to), DATE_FORM)
-    axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=3, maxticks=6 if form == DATE_FORM else 4, tz=UTC))
+    axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=2, maxticks=5, tz=UTC))
     axes.xaxis.set_major_formatter(dates.DateFormatter(form, tz=UTC))
     thousands(axes.yaxis)
     if len(series) > 1:
-        axes.legend(ncols=LEGEND_COLUMNS, loc="upper left", bbox_to_anchor=(-0.05, -0.1), handlelength=1,
+        axes.legend(ncols=LEGEND_COLUMNS, loc="upper left", bbox_to_anchor=(-0.05, -0.13), handlelength=1,
                     columnspacing=1, labelspacing=0.3)  # fmt: skip
 
 
@@ -274,7 +274,7 @@ def nothing(axes: Axes) -> None:
 
 def thousands(axis: Any) -> None:
     axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
 
 
 def span_text(of: Figures) -> str:

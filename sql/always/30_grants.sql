@@ -34,6 +34,7 @@ GRANT SELECT ON alert_transitions, control_records TO weir_batch; -- what parity
 GRANT SELECT ON notifications TO weir_batch; -- how soon people were told, for the report
 GRANT SELECT, INSERT, UPDATE ON models TO weir_batch; -- what was trained stays
 GRANT SELECT, INSERT, UPDATE, DELETE ON security_events, security_kept TO weir_batch;
+GRANT SELECT ON commands TO weir_batch; -- for the report
 GRANT SELECT, INSERT, DELETE ON predictions TO weir_batch;
 GRANT SELECT, INSERT, UPDATE, DELETE ON energy_hours, energy_unattributed, energy_pieces, energy_ends TO weir_batch;
 GRANT SELECT ON energy_days TO weir_batch;

@@ -17,22 +17,6 @@ GONE = "gone"
 """A rule that had alerts, of a type that has no rule any more."""
 
 # Energy and commands have no migration yet.
-UNMIGRATED = """
-CREATE TABLE IF NOT EXISTS energy_hours (
-    site text NOT NULL, device_type text NOT NULL, device_id text NOT NULL, hour timestamptz NOT NULL,
-    watt_hours double precision NOT NULL, cost double precision, currency text,
-    PRIMARY KEY (device_type, device_id, site, hour));
-CREATE TABLE IF NOT EXISTS energy_unattributed (
-    site text NOT NULL, device_type text NOT NULL, device_id text NOT NULL, starts_at timestamptz NOT NULL,
-    ends_at timestamptz NOT NULL, watt_hours double precision NOT NULL, reason text NOT NULL);
-CREATE TABLE IF NOT EXISTS commands (
-    command_id text PRIMARY KEY, system text NOT NULL, type text NOT NULL, device_id text NOT NULL, site text NOT NULL,
-    command text NOT NULL, via text NOT NULL, by text NOT NULL, reason text NOT NULL DEFAULT '',
-    requested_at timestamptz NOT NULL, expires_at timestamptz NOT NULL, state text NOT NULL,
-    changed_at timestamptz NOT NULL DEFAULT now());
-GRANT SELECT ON energy_hours, energy_unattributed, commands TO weir_reader, weir_batch;
-"""
-
 # Values go from 0 to 40, but for a meter's energy, which grows by one a second: d1's begins anew after an hour. d2 is
 # away for ten minutes, and all fall silent two minutes before the end.
 OF_TYPE = """
@@ -142,7 +126,6 @@ def scripts(catalog: Catalog) -> Iterator[str]:
         for model in MODELS.values():
             if model.type == spec.type:
                 yield OF_MODEL.format(**of, name=model.name)
-    yield UNMIGRATED
     yield OF_HOME.format(**times, others=OTHERS)
     yield ONCE.format(**times)
     yield "ANALYZE"
