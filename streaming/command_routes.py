@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from connections.warehouse import Warehouse
@@ -51,6 +52,8 @@ class _ProblemRoute(APIRoute):
                 return await handle(asked)
             except Problem as problem:
                 return problem.response()
+            except HTTPException as error:  # bytes that no JSON has
+                return Problem(error.status_code, "not a command", str(error.detail)).response()
             except RequestValidationError as error:
                 wrong = [{"field": ".".join(map(str, e["loc"][1:])), "problem": e["msg"]} for e in error.errors()]
                 said = "; ".join(f"{w['field'] or 'the body'}: {w['problem']}" for w in wrong)
