@@ -218,21 +218,32 @@ def test_what_is_old_expires(job: Job, lake: SmallLake) -> None:
     }  # fmt: skip
 
 
+WEEKS = """
+INSERT INTO energy_hours (site, device_type, device_id, hour, watt_hours)
+SELECT 'home-1', of.type, of.device, hour, of.wh
+  FROM generate_series(CAST(:t0 AS timestamptz) - INTERVAL '5 weeks', CAST(:t0 AS timestamptz) - INTERVAL '1 hour',
+                       '1 hour') hour,
+       (VALUES ('energy_meter', 'm1', 1000), ('smart_plug', 'fridge', 30)) AS of (type, device, wh)"""
+NIGHTS = """
+INSERT INTO rollups
+SELECT at, '1m', 'home', 'smart_plug', 'home-1', 'fridge', 'power', 12, w, w, w, 0, w, 0, 1
+  FROM (SELECT at, CASE WHEN extract(minute FROM at) < 10 THEN 60 ELSE 12 END AS w
+          FROM generate_series(CAST(:t0 AS timestamptz) - INTERVAL '2 days',
+                               CAST(:t0 AS timestamptz) - INTERVAL '1 hour', '1 minute') at) t"""
+
+
 def test_hogs_forecasts_and_the_command(job: Job, lake: SmallLake, stack: Stack) -> None:
     """Five weeks of a meter, each hour 1 kWh, and of a fridge behind it, which uses twice its own in the last night."""
     now = T0 + timedelta(hours=9)
-    weeks = 5 * 7 * 24
+    with job.warehouse.transaction() as c:
+        c.execute(text(WEEKS), {"t0": T0})
+        c.execute(text(NIGHTS), {"t0": T0})
     meter = [
-        {"device_id": "m1", "site": "home-1", "event_time": now - timedelta(minutes=10 * n), "power": 1000,
-         "energy": (6 * weeks - n) / 6}
-        for n in range(6 * weeks, -1, -1)
-    ]  # fmt: skip
-    counter, fridge = 0.0, []
-    for n in range(6 * weeks, -1, -1):
-        counter += 10 if n < 6 * 9 else 5
-        fridge.append(plug(9 * 3600 - 600 * n, counter, "fridge", power=12 if n % 6 else 60))
+        {"device_id": "m1", "site": "home-1", "event_time": T0 + timedelta(minutes=10 * n), "energy": n / 6}
+        for n in range(55)
+    ]
     lake.land(job.catalog.type("energy_meter"), meter)
-    lake.land(job.catalog.type("smart_plug"), fridge)
+    lake.land(job.catalog.type("smart_plug"), [plug(600 * n, 10 * n, "fridge") for n in range(55)])
     run(job, "r1")
     types = measured_types(job.catalog, "home")
     span = Span(T0, now, tuple(spec.type for spec in types))
