@@ -15,7 +15,7 @@ from etl.run import Job
 from fleet.catalog import Catalog
 from fleet.consumption import Used, counting_types, totals
 from fleet.energy import IMPLAUSIBLE
-from fleet.forecast import Forecast, Usual, day_of, forecast, history, month_of
+from fleet.forecast import Forecast, day_of, forecast, month_of
 from fleet.reading import Reading, encode_reading, to_epoch_us
 
 TYPE = "home_energy"
@@ -78,8 +78,8 @@ def _ahead(
     """What lies in no hour counts where it began in the span. The hour that is running is no past."""
     used_wh = sum(one.watt_hours for one in hours if one.local >= begin)
     used_wh += sum(watt_hours for starts_at, watt_hours in gaps if starts_at >= begin)
-    past = history((one.local, one.watt_hours) for one in hours if one.local <= known_to - timedelta(hours=1))
-    return forecast(used_wh / 1000, max(begin, known_to), end, zone, Usual(past))
+    past = [(one.local, one.watt_hours) for one in hours if one.local <= known_to - timedelta(hours=1)]
+    return forecast(used_wh / 1000, max(begin, known_to), end, zone, past)
 
 
 def publish(job: Job, now: datetime) -> list[HomeEnergy]:
