@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 from connections.warehouse import Reader
 from fleet.catalog import Catalog
 from fleet.consumption import Appliance, Hog, Used, hogs
-from fleet.meter import meter_of, power_of
+from fleet.meter import kind_of, meter_of, power_of
+from fleet.registry import params_of
 from fleet.spec import DeviceType
 from fleet.tariff import Tariffs
 
@@ -98,9 +99,21 @@ def standby(reader: Reader, span: Span, types: Iterable[DeviceType]) -> dict[App
     return found
 
 
+def kinds(reader: Reader, span: Span, types: Iterable[DeviceType]) -> dict[Appliance, str]:
+    """By what the registry knows now."""
+    defaults = {spec.type: params_of(spec) for spec in types}
+    rows = reader.rows(
+        "SELECT site, type, device_id, params FROM devices"
+        " WHERE type = ANY(:types) AND (CAST(:site AS text) IS NULL OR site = :site)",
+        types=list(defaults), site=span.site,
+    )  # fmt: skip
+    found = {Appliance(r["site"], r["type"], r["device_id"]): kind_of(defaults[r["type"]], r["params"]) for r in rows}
+    return {appliance: kind for appliance, kind in found.items() if kind is not None}
+
+
 def hogs_of(reader: Reader, span: Span, types: Sequence[DeviceType]) -> list[Hog]:
     before = span._replace(start=span.start - BASELINE, end=span.start)
-    return hogs(used(reader, span), used(reader, before), standby(reader, span, types))
+    return hogs(used(reader, span), used(reader, before), standby(reader, span, types), kinds(reader, span, types))
 
 
 class Bill(NamedTuple):

@@ -1,4 +1,4 @@
-"""Who uses how much: appliances beside the whole home, beside their own past, and beside others of their type. Pure.
+"""Who uses how much: appliances beside the whole home, beside their own past, and beside others of their kind. Pure.
 
 Meters stand behind meters: what a plug counts, the home's meter counts too. So of the types that measure energy at a
 site one counts for all of it: that which measured most. Its devices add up to the site's total.
@@ -95,7 +95,7 @@ class Hog:
     score: float | None
     """How many deviations above that (median absolute deviations, as standard deviations)."""
     peers_watt_hours: float | None
-    """The median of the others of its type."""
+    """The median of the others of its kind."""
     peers_score: float | None
     standby_watts: float | None
 
@@ -117,16 +117,20 @@ class Hog:
         return ", ".join(said)
 
 
-def hogs(hours: Sequence[Used], before: Iterable[Used], standby_watts: Mapping[Appliance, float]) -> list[Hog]:
+def hogs(
+    hours: Sequence[Used], before: Iterable[Used], standby_watts: Mapping[Appliance, float],
+    kinds: Mapping[Appliance, str] | None = None,
+) -> list[Hog]:  # fmt: skip
     """The greatest share first, site by site. `before` are hours before the span, by which usual is meant. A meter that
-    alone counts for its site is no appliance where others are measured behind it, and is left out."""
+    alone counts for its site is no appliance where others are measured behind it, and is left out. `kinds`: which
+    appliance each is (fleet.meter.kind_of); where it is not known it has no peers. None: a type is of one kind."""
     used = totals(hours)
     counting = counting_types(used)
     of_site: dict[str, float] = defaultdict(float)
     for appliance, watt_hours in used.items():
         if counting[appliance.site] == appliance.type:
             of_site[appliance.site] += watt_hours
-    usual, peers = _usual(hours, before), _beside_peers(used)
+    usual, peers = _usual(hours, before), _beside_peers(used, dict.fromkeys(used, "") if kinds is None else kinds)
     found = []
     for appliance, watt_hours in used.items():
         if _is_whole(appliance, used, counting):
@@ -166,12 +170,15 @@ def _usual(hours: Sequence[Used], before: Iterable[Used]) -> dict[Appliance, tup
     return found
 
 
-def _beside_peers(used: Mapping[Appliance, float]) -> dict[Appliance, tuple[float, float]]:
-    by_type: dict[str, list[Appliance]] = defaultdict(list)
+def _beside_peers(
+    used: Mapping[Appliance, float], kinds: Mapping[Appliance, str]
+) -> dict[Appliance, tuple[float, float]]:
+    by_kind: dict[tuple[str, str], list[Appliance]] = defaultdict(list)
     for appliance in used:
-        by_type[appliance.type].append(appliance)
+        if appliance in kinds:
+            by_kind[appliance.type, kinds[appliance]].append(appliance)
     found = {}
-    for alike in by_type.values():
+    for alike in by_kind.values():
         for appliance in alike if len(alike) > LEAST_PEERS else ():
             usual, sigma = _median_and_sigma([used[other] for other in alike if other != appliance])
             found[appliance] = usual, _score(used[appliance], usual, sigma)

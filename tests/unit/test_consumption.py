@@ -8,6 +8,7 @@ import pytest
 from etl.consumption import bills
 from fleet.consumption import Appliance, Used, counting_types, hogs, totals
 from fleet.forecast import day_of, forecast, hours_between, month_of
+from fleet.meter import kind_of
 from fleet.tariff import load_tariffs
 
 MONDAY = datetime(2026, 11, 2, tzinfo=UTC)
@@ -135,6 +136,36 @@ def test_beside_its_peers(others, own, above):
     (hog,) = [one for one in hogs([*homes, used(Appliance("x", "smart_plug", "x"), own)], [], {})
               if one.appliance.site == "x"]  # fmt: skip
     assert (hog.is_above_peers if hog.peers_watt_hours is not None else None) == above
+
+
+KINDS = {
+    "kettles are no measure of a fridge": (["kettle"] * 4, "fridge", None),
+    "other fridges are": (["fridge"] * 4, "fridge", 100),
+    "of what nobody said what it is": (["fridge"] * 4, None, None),
+    "nor is what nobody said what it is": ([None] * 4, "fridge", None),
+}
+
+
+@pytest.mark.parametrize(("others", "own", "peers"), KINDS.values(), ids=KINDS)
+def test_peers_are_of_the_same_kind(others, own, peers):
+    kinds = {Appliance(f"home-{n}", "smart_plug", f"p{n}"): kind for n, kind in enumerate([own, *others])}
+    known = {appliance: kind for appliance, kind in kinds.items() if kind is not None}
+    found = {hog.appliance: hog for hog in hogs([used(appliance, 100) for appliance in kinds], [], {}, known)}
+    assert found[next(iter(kinds))].peers_watt_hours == peers
+
+
+PLUG = {"stove": 0, "idle": 100, "fridge": 0}
+KIND = {
+    "a fridge": (PLUG, {"fridge": 1, "idle": 30}, "fridge"),
+    "not known": (PLUG, {"idle": 30}, None),
+    "said not to be one": (PLUG, {"fridge": 0}, None),
+    "a type of one kind": ({"day_limit": 30}, {"day_limit": 9}, ""),
+}
+
+
+@pytest.mark.parametrize(("defaults", "params", "kind"), KIND.values(), ids=KIND)
+def test_which_appliance_a_device_measures(defaults, params, kind):
+    assert kind_of(defaults, params) == kind
 
 
 def test_standby_is_told_beside():
