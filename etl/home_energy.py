@@ -50,9 +50,10 @@ def home_energies(
     span = Span(now - BASELINE, now, tuple(spec.type for spec in measured_types(catalog, system)), site)
     hours, gaps = used(reader, span, by_type=True), unattributed(reader, span)
     last = reader.rows(
-        "SELECT site, device_type, max(last_at) AS at FROM energy_ends WHERE device_type = ANY(:types) GROUP BY 1, 2",
-        types=list(span.types),
-    )
+        "SELECT site, device_type, max(last_at) AS at FROM energy_ends"
+        " WHERE device_type = ANY(:types) AND first_at >= :start GROUP BY 1, 2",
+        types=list(span.types), start=span.start,
+    )  # fmt: skip
     known_to = {(row["site"], row["device_type"]): row["at"] for row in last}
     by_type: dict[tuple[str, str], list[Used]] = {}
     for one in hours:
