@@ -54,14 +54,14 @@ def used(reader: Reader, span: Span, by_type: bool = False) -> list[Used]:
 
 
 def shown(reader: Reader, span: Span, by: str) -> list[dict[str, Any]]:
-    """A row for each appliance and hour, day (local) or all: site, device_type, device_id, at, hours, watt_hours, cost,
-    currency."""
+    """A row for each appliance, currency and hour, day (local) or all: site, device_type, device_id, at, hours,
+    watt_hours, cost, currency."""
     at = {"hour": "hour", "day": "(hour AT TIME ZONE time_zone)::date", "all": "NULL::date"}[by]
     return reader.rows(
         f"SELECT site, device_type, device_id, {at} AS at, count(*) AS hours,"  # noqa: S608
-        " sum(watt_hours) AS watt_hours, sum(cost) AS cost, min(currency) AS currency FROM energy_hours"
+        " sum(watt_hours) AS watt_hours, sum(cost) AS cost, currency FROM energy_hours"
         f" WHERE hour >= :start AND hour < :end AND {OF}"
-        " GROUP BY 1, 2, 3, 4 ORDER BY 4, 1, 2, 3",
+        " GROUP BY 1, 2, 3, 4, currency ORDER BY 4, 1, 2, 3, currency",
         start=span.start, end=span.end, types=list(span.types), site=span.site,
     )  # fmt: skip
 
