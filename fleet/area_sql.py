@@ -86,8 +86,9 @@ SELECT time, sum(value) AS "all devices", sum(value) FILTER (WHERE device_id = '
   FROM of_device GROUP BY 1 ORDER BY 1"""
 """After metric_sql.OF_DEVICE."""
 
+# Hours in which nothing was measured are empty, not 0.
 ENERGY_BY_TYPE = """\
-SELECT $__timeGroupAlias(hour, $__interval, 0), replace(device_type, '_', ' ') AS metric, sum(watt_hours) AS energy
+SELECT $__timeGroupAlias(hour, $__interval, NULL), replace(device_type, '_', ' ') AS metric, sum(watt_hours) AS energy
   FROM energy_hours WHERE device_type IN ({types}) AND site IN ($site) AND $__timeFilter(hour)
  GROUP BY 1, 2 ORDER BY 1, 2"""
 ENERGY_BY_DEVICE = """\
@@ -96,7 +97,7 @@ WITH most AS (
    WHERE device_type IN ({appliances}) AND site IN ($site) AND $__timeFilter(hour)
    GROUP BY 1, 2 ORDER BY sum(watt_hours) DESC, 1, 2 LIMIT 8
 )
-SELECT $__timeGroupAlias(hour, $__interval, 0), coalesce(m.device_id, 'others') AS metric, sum(watt_hours) AS energy
+SELECT $__timeGroupAlias(hour, $__interval, NULL), coalesce(m.device_id, 'others') AS metric, sum(watt_hours) AS energy
   FROM energy_hours e LEFT JOIN most m USING (site, device_id)
  WHERE device_type IN ({appliances}) AND site IN ($site) AND $__timeFilter(hour)
  GROUP BY 1, 2 ORDER BY 1, 2"""
@@ -120,7 +121,7 @@ SELECT replace(device_type, '_', ' ') AS what, site, sum(watt_hours) AS energy, 
   FROM energy_hours WHERE device_type IN ({types}) AND site IN ($site) AND $__timeFilter(hour)
  GROUP BY device_type, site, currency ORDER BY device_type, cost DESC NULLS LAST, site LIMIT 100"""
 COST_OVER_TIME = """\
-SELECT $__timeGroupAlias(hour, $__interval, 0),
+SELECT $__timeGroupAlias(hour, $__interval, NULL),
        replace(device_type, '_', ' ') || coalesce(', ' || currency, '') AS metric, sum(cost) AS cost
   FROM energy_hours WHERE device_type IN ({types}) AND site IN ($site) AND $__timeFilter(hour)
  GROUP BY 1, 2 ORDER BY 1, 2"""
