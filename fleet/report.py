@@ -17,7 +17,8 @@ class Device:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Of a type. `expected` is what its devices would have sent by their cadence; None: they report only changes."""
+    """Of a type. `expected` is what its devices would have sent by their cadence, up to what is loaded; None: they report
+    only changes."""
 
     type: str
     devices: int

@@ -75,6 +75,14 @@ def test_readings_and_values(found: dict[str, Figures]) -> None:
     assert weather.silent == []
 
 
+def test_what_is_not_loaded_yet_is_not_expected(stack: Stack, catalog: Catalog, filled: None) -> None:
+    """The ledger's last hour of the tables begins at their end: a report up to five hours later expects one more."""
+    warehouse = Warehouse(login_url("weir_batch", stack.secrets, stack.ports, DATABASE))
+    (weather,) = figures(warehouse, [catalog.system("weather")], Window(WINDOW.start, END + timedelta(hours=5)))
+    warehouse.close()
+    assert weather.coverage[0].expected == 20 * (MINUTES + 60) * 30
+
+
 def test_alerts(found: dict[str, Figures], catalog: Catalog) -> None:
     weather = found["weather"]
     rules = catalog.type("weather_station").alerts
