@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 from connections.warehouse import Reader
 from fleet.catalog import Catalog
 from fleet.consumption import Appliance, Hog, Used, hogs
-from fleet.meter import meter_of, power_of
+from fleet.meter import kind_of, meter_of, power_of
+from fleet.registry import params_of
 from fleet.spec import DeviceType
 from fleet.tariff import Tariffs
 
@@ -53,14 +54,14 @@ def used(reader: Reader, span: Span, by_type: bool = False) -> list[Used]:
 
 
 def shown(reader: Reader, span: Span, by: str) -> list[dict[str, Any]]:
-    """A row for each appliance and hour, day (local) or all: site, device_type, device_id, at, hours, watt_hours, cost,
-    currency."""
+    """A row for each appliance, currency and hour, day (local) or all: site, device_type, device_id, at, hours,
+    watt_hours, cost, currency."""
     at = {"hour": "hour", "day": "(hour AT TIME ZONE time_zone)::date", "all": "NULL::date"}[by]
     return reader.rows(
         f"SELECT site, device_type, device_id, {at} AS at, count(*) AS hours,"  # noqa: S608
-        " sum(watt_hours) AS watt_hours, sum(cost) AS cost, min(currency) AS currency FROM energy_hours"
+        " sum(watt_hours) AS watt_hours, sum(cost) AS cost, currency FROM energy_hours"
         f" WHERE hour >= :start AND hour < :end AND {OF}"
-        " GROUP BY 1, 2, 3, 4 ORDER BY 4, 1, 2, 3",
+        " GROUP BY 1, 2, 3, 4, currency ORDER BY 4, 1, 2, 3, currency",
         start=span.start, end=span.end, types=list(span.types), site=span.site,
     )  # fmt: skip
 
@@ -98,9 +99,21 @@ def standby(reader: Reader, span: Span, types: Iterable[DeviceType]) -> dict[App
     return found
 
 
+def kinds(reader: Reader, span: Span, types: Iterable[DeviceType]) -> dict[Appliance, str]:
+    """By what the registry knows now."""
+    defaults = {spec.type: params_of(spec) for spec in types}
+    rows = reader.rows(
+        "SELECT site, type, device_id, params FROM devices"
+        " WHERE type = ANY(:types) AND (CAST(:site AS text) IS NULL OR site = :site)",
+        types=list(defaults), site=span.site,
+    )  # fmt: skip
+    found = {Appliance(r["site"], r["type"], r["device_id"]): kind_of(defaults[r["type"]], r["params"]) for r in rows}
+    return {appliance: kind for appliance, kind in found.items() if kind is not None}
+
+
 def hogs_of(reader: Reader, span: Span, types: Sequence[DeviceType]) -> list[Hog]:
     before = span._replace(start=span.start - BASELINE, end=span.start)
-    return hogs(used(reader, span), used(reader, before), standby(reader, span, types))
+    return hogs(used(reader, span), used(reader, before), standby(reader, span, types), kinds(reader, span, types))
 
 
 class Bill(NamedTuple):

@@ -15,7 +15,7 @@ from etl.run import Job
 from fleet.catalog import Catalog
 from fleet.consumption import Used, counting_types, totals
 from fleet.energy import IMPLAUSIBLE
-from fleet.forecast import Forecast, Usual, day_of, forecast, history, month_of
+from fleet.forecast import Forecast, day_of, forecast, month_of
 from fleet.reading import Reading, encode_reading, to_epoch_us
 
 TYPE = "home_energy"
@@ -50,9 +50,10 @@ def home_energies(
     span = Span(now - BASELINE, now, tuple(spec.type for spec in measured_types(catalog, system)), site)
     hours, gaps = used(reader, span, by_type=True), unattributed(reader, span)
     last = reader.rows(
-        "SELECT site, device_type, max(last_at) AS at FROM energy_ends WHERE device_type = ANY(:types) GROUP BY 1, 2",
-        types=list(span.types),
-    )
+        "SELECT site, device_type, max(last_at) AS at FROM energy_ends"
+        " WHERE device_type = ANY(:types) AND first_at >= :start GROUP BY 1, 2",
+        types=list(span.types), start=span.start,
+    )  # fmt: skip
     known_to = {(row["site"], row["device_type"]): row["at"] for row in last}
     by_type: dict[tuple[str, str], list[Used]] = {}
     for one in hours:
@@ -78,8 +79,8 @@ def _ahead(
     """What lies in no hour counts where it began in the span. The hour that is running is no past."""
     used_wh = sum(one.watt_hours for one in hours if one.local >= begin)
     used_wh += sum(watt_hours for starts_at, watt_hours in gaps if starts_at >= begin)
-    past = history((one.local, one.watt_hours) for one in hours if one.local <= known_to - timedelta(hours=1))
-    return forecast(used_wh / 1000, max(begin, known_to), end, zone, Usual(past))
+    past = [(one.local, one.watt_hours) for one in hours if one.local <= known_to - timedelta(hours=1)]
+    return forecast(used_wh / 1000, max(begin, known_to), end, zone, past)
 
 
 def publish(job: Job, now: datetime) -> list[HomeEnergy]:

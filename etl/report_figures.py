@@ -40,6 +40,7 @@ SELECT d.type, d.device_id, d.site, d.registered_at, heard.first, heard.last,
  WHERE d.system = :system AND d.type = ANY(:types) AND (d.registered_at < :end OR heard.first IS NOT NULL)
    AND (d.retired_at IS NULL OR d.retired_at >= :end)
  ORDER BY d.type, d.device_id"""
+LOADED = "SELECT max(ends_at) AS at FROM ledger WHERE system = :system AND status = 'loaded'"
 VALUES = """\
 SELECT time_bucket(:step, bucket) AS at, type AS name, sum(count)::bigint AS value FROM rollups
  WHERE type = ANY(:types) AND grain = '1h' AND bucket >= :start AND bucket < :end GROUP BY 1, 2 ORDER BY 1, 2"""
@@ -168,7 +169,7 @@ def figures_of(reader: Reader, system: System, window: Window) -> Figures:
         start,
         end,
         asked.known["step"],
-        coverage=coverage(system, heard, start, end),
+        coverage=coverage(system, heard, start, min(end, asked.rows(LOADED)[0]["at"] or end)),
         silent=silent(heard, end),
         values=asked.series(VALUES),
         alerts=[_alerts(row) for row in asked.rows(ALERTS)],
@@ -190,7 +191,7 @@ def figures_of(reader: Reader, system: System, window: Window) -> Figures:
 
 
 def coverage(system: System, heard: Sequence[dict[str, Any]], start: datetime, end: datetime) -> list[Coverage]:
-    """A device is expected from when it was registered, or first heard, to the end."""
+    """A device is expected from when it was registered, or first heard, to the end, up to which readings are loaded."""
     found = []
     for spec in system.types:
         rows = [row for row in heard if row["type"] == spec.type]

@@ -139,7 +139,7 @@ def of_findings(one: Figures, number: int) -> Figure:
         page.heading("Energy")
         left, right = page.plots(2, names=len(one.energy.by_step))
         hogs = one.energy.hogs[:5]
-        named = {f"{h.device.device_id}, {h.device.site}": h.watt_hours / 1000 for h in hogs}
+        named = {f"{h.appliance.device}, {h.appliance.site}": h.watt_hours / 1000 for h in hogs}
         bars(left, "Appliances, kWh", named)
         thousands = {name: [(at, value / 1000) for at, value in points] for name, points in one.energy.by_step.items()}
         over_time(right, "Appliances, kWh", thousands, one)

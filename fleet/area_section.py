@@ -8,6 +8,7 @@ from fleet import area_sql as sql
 from fleet import metric_sql, panel, security_log
 from fleet.area import Area, words_of
 from fleet.catalog import System
+from fleet.meter import meter_of
 from fleet.metric_panel import FLEET_AND_CHOSEN, interval_of, title_of
 from fleet.panel import BAD, GOOD, SEVERITY_COLOURS, Json, Panel, Section, override, steps
 from fleet.panel_sql import literal, values
@@ -128,14 +129,9 @@ def energy(types: tuple[DeviceType, ...]) -> Iterator[Section]:
             ],
             per_row=2,
         )
-    counting = {
-        spec.type: metric.unit for spec in types for metric in spec.metrics.values()
-        if metric.kind == "counter" and UNITS[metric.unit].quantity == "energy"
-    }  # fmt: skip
-    # What counts watt hours is an appliance's; meters count kilowatt hours, of appliances that are counted already.
-    appliances = [name for name, unit in counting.items() if unit == "watt_hour"] or list(counting)
+    counting = [spec.type for spec in types if meter_of(spec)]
     if counting:
-        yield from used(", ".join(map(literal, counting)), ", ".join(map(literal, appliances)))
+        yield from used(", ".join(map(literal, counting)))
 
 
 def live(spec: DeviceType, name: str) -> Panel:
@@ -152,8 +148,8 @@ def live(spec: DeviceType, name: str) -> Panel:
     )
 
 
-def used(types: str, appliances: str) -> Iterator[Section]:
-    """`types`, `appliances`: SQL literals."""
+def used(types: str) -> Iterator[Section]:
+    """`types`: SQL literals."""
     yield Section(
         "Energy used",
         [
@@ -165,27 +161,28 @@ def used(types: str, appliances: str) -> Iterator[Section]:
             energy_bars(
                 "Energy of appliances",
                 "What the eight that used most in this range used in each hour, and all others together.",
-                sql.ENERGY_BY_DEVICE.format(appliances=appliances),
+                sql.ENERGY_BY_DEVICE.format(types=types),
                 custom__stacking={"mode": "normal", "group": "A"},
             ),
             panel.table(
                 "Energy hogs",
-                "Appliances, the most energy first: its share of all, what it cost, and how much an hour took beside an"
-                " hour of its four weeks before.",
-                sql.HOGS.format(appliances=appliances),
+                "Appliances, the most energy first: its share of all that its home used, what it cost, and how much an"
+                " hour took beside its mean hour of the four weeks before.",
+                sql.HOGS.format(types=types),
                 overrides=[
                     override("energy", **ENERGY),
-                    override("share", **SHARE),
-                    override("cost", decimals=2, noValue="no tariff"),
-                    override("times its usual", decimals=2, noValue="no weeks before"),
+                    override("share of its home", **SHARE),
+                    override("cost", decimals=2, noValue="no tariff, or more than one currency"),
+                    override("times its mean before", decimals=2, noValue="no weeks before"),
                 ],
                 nothing="no energy in this range",
             ),
             panel.table(
                 "Energy that nobody is charged with",
-                "What counters rose by while nobody heard them: it belongs to no hour, and is in no figure above.",
+                "What counters rose by while nobody heard them: it belongs to no hour, and is in no figure above. What"
+                " is implausible says nothing of what was used.",
                 sql.UNATTRIBUTED.format(types=types),
-                overrides=[override("energy", **ENERGY)],
+                overrides=[override("energy", noValue="not known", **ENERGY)],
                 nothing="none in this range",
             ),
         ],

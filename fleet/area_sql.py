@@ -86,46 +86,57 @@ SELECT time, sum(value) AS "all devices", sum(value) FILTER (WHERE device_id = '
   FROM of_device GROUP BY 1 ORDER BY 1"""
 """After metric_sql.OF_DEVICE."""
 
+# Hours in which nothing was measured are empty, not 0.
 ENERGY_BY_TYPE = """\
-SELECT $__timeGroupAlias(hour, $__interval, 0), replace(device_type, '_', ' ') AS metric, sum(watt_hours) AS energy
+SELECT $__timeGroupAlias(hour, $__interval, NULL), replace(device_type, '_', ' ') AS metric, sum(watt_hours) AS energy
   FROM energy_hours WHERE device_type IN ({types}) AND site IN ($site) AND $__timeFilter(hour)
  GROUP BY 1, 2 ORDER BY 1, 2"""
+# As fleet.consumption has it: of the types that measure at a site that which measured most counts for all of it. Its
+# device is no appliance where it is the only one of its type, and others are measured behind it.
+APPLIANCES = """\
+WITH used AS (
+  SELECT site, device_type, device_id, sum(watt_hours) AS energy, count(*) AS hours,
+         CASE WHEN count(DISTINCT currency) < 2 THEN sum(cost) END AS cost, min(currency) AS currency
+    FROM energy_hours WHERE device_type IN ({types}) AND site IN ($site) AND $__timeFilter(hour)
+   GROUP BY 1, 2, 3
+), home AS (
+  SELECT DISTINCT ON (site) site, device_type AS counting, sum(energy) AS whole, count(*) AS devices,
+         count(*) OVER (PARTITION BY site) AS types
+    FROM used GROUP BY site, device_type ORDER BY site, sum(energy) DESC, device_type DESC
+), appliance AS (
+  SELECT used.*, whole FROM used JOIN home USING (site) WHERE device_type <> counting OR devices > 1 OR types = 1
+)"""
 ENERGY_BY_DEVICE = """\
-WITH most AS (
-  SELECT site, device_id FROM energy_hours
-   WHERE device_type IN ({appliances}) AND site IN ($site) AND $__timeFilter(hour)
-   GROUP BY 1, 2 ORDER BY sum(watt_hours) DESC, 1, 2 LIMIT 8
+<appliances>, most AS (
+  SELECT device_type, site, device_id FROM appliance ORDER BY energy DESC, site, device_id LIMIT 8
 )
-SELECT $__timeGroupAlias(hour, $__interval, 0), coalesce(m.device_id, 'others') AS metric, sum(watt_hours) AS energy
-  FROM energy_hours e LEFT JOIN most m USING (site, device_id)
- WHERE device_type IN ({appliances}) AND site IN ($site) AND $__timeFilter(hour)
- GROUP BY 1, 2 ORDER BY 1, 2"""
-# What an appliance uses in an hour, beside its hours of the four weeks before.
+SELECT $__timeGroupAlias(hour, $__interval, NULL), coalesce(m.device_id, 'others') AS metric, sum(watt_hours) AS energy
+  FROM energy_hours JOIN appliance USING (device_type, site, device_id)
+  LEFT JOIN most m USING (device_type, site, device_id)
+ WHERE $__timeFilter(hour) GROUP BY 1, 2 ORDER BY 1, 2""".replace("<appliances>", APPLIANCES)
+# What an appliance used in an hour, beside its mean of the four weeks before; what is usual `weir energy hogs` says.
 HOGS = """\
-SELECT device_id AS device, site, energy, energy / nullif(sum(energy) OVER (), 0) AS share, cost, currency,
-       (energy / hours) / nullif(before / nullif(hours_before, 0), 0) AS "times its usual"
-  FROM (SELECT site, device_id, max(currency) AS currency,
-               sum(watt_hours) FILTER (WHERE hour >= $__timeFrom()) AS energy,
-               sum(cost) FILTER (WHERE hour >= $__timeFrom()) AS cost,
-               count(*) FILTER (WHERE hour >= $__timeFrom()) AS hours,
-               sum(watt_hours) FILTER (WHERE hour < $__timeFrom()) AS before,
-               count(*) FILTER (WHERE hour < $__timeFrom()) AS hours_before
-          FROM energy_hours
-         WHERE device_type IN ({appliances}) AND site IN ($site)
-           AND hour BETWEEN $__timeFrom()::timestamptz - INTERVAL '28 days' AND $__timeTo()
-         GROUP BY 1, 2) used
- WHERE hours > 0 ORDER BY energy DESC, site, device_id LIMIT 50"""
+<appliances>
+SELECT device_id AS device, site, energy, energy / nullif(whole, 0) AS "share of its home", cost, currency,
+       energy / hours / nullif(before.mean, 0) AS "times its mean before"
+  FROM appliance a
+  LEFT JOIN LATERAL (
+          SELECT avg(watt_hours) AS mean FROM energy_hours e
+           WHERE e.device_type = a.device_type AND e.device_id = a.device_id AND e.site = a.site
+             AND hour >= $__timeFrom()::timestamptz - INTERVAL '28 days' AND hour < $__timeFrom()) before ON true
+ ORDER BY energy DESC, site, device_id LIMIT 50""".replace("<appliances>", APPLIANCES)
 COST = """\
 SELECT replace(device_type, '_', ' ') AS what, site, sum(watt_hours) AS energy, sum(cost) AS cost, currency
   FROM energy_hours WHERE device_type IN ({types}) AND site IN ($site) AND $__timeFilter(hour)
  GROUP BY device_type, site, currency ORDER BY device_type, cost DESC NULLS LAST, site LIMIT 100"""
 COST_OVER_TIME = """\
-SELECT $__timeGroupAlias(hour, $__interval, 0),
+SELECT $__timeGroupAlias(hour, $__interval, NULL),
        replace(device_type, '_', ' ') || coalesce(', ' || currency, '') AS metric, sum(cost) AS cost
   FROM energy_hours WHERE device_type IN ({types}) AND site IN ($site) AND $__timeFilter(hour)
  GROUP BY 1, 2 ORDER BY 1, 2"""
 UNATTRIBUTED = """\
-SELECT device_id AS device, site, starts_at AS "from", ends_at AS "to", watt_hours AS energy,
+SELECT device_id AS device, site, starts_at AS "from", ends_at AS "to",
+       CASE WHEN reason <> 'implausible' THEN watt_hours END AS energy,
        replace(reason, '_', ' ') AS reason
   FROM energy_unattributed
  WHERE device_type IN ({types}) AND site IN ($site) AND ends_at >= $__timeFrom() AND starts_at <= $__timeTo()

@@ -5,6 +5,7 @@ from datetime import timedelta
 from itertools import islice
 
 from fleet.duration import rounded_duration
+from fleet.energy import IMPLAUSIBLE
 from fleet.report import Figures, Latency
 from fleet.standing import rank
 
@@ -12,8 +13,6 @@ NAMED = 3
 """So many of a list are called by name."""
 ENOUGH = 0.95
 """A type of whose readings a smaller share came is told."""
-MUCH_MORE = 1.5
-"""Times the energy of the span before: an appliance that uses so much more is told."""
 
 
 def findings(of: Figures) -> list[str]:
@@ -105,30 +104,26 @@ def _energy(of: Figures) -> Iterator[str]:
     if energy is None:
         return
     cost = ", ".join(f"{value:,.2f} {currency}" for currency, value in sorted(energy.costs.items()))
-    used = f"Appliances used {kilowatt_hours(energy.appliances_watt_hours)}"
-    if energy.meters_watt_hours is not None:
-        used += f", meters counted {kilowatt_hours(energy.meters_watt_hours)}"
-    yield f"{used}{f', at {cost}' if cost else '; there is no tariff'}."
-    if energy.hogs and energy.appliances_watt_hours > 0:
+    yield f"{kilowatt_hours(energy.watt_hours)} were used{f', at {cost}' if cost else '; no tariff was valid'}."
+    if energy.hogs and energy.watt_hours > 0:
         named = ", ".join(
-            f"{hog.device.device_id} at {hog.device.site}"
-            f" ({percent(hog.watt_hours, energy.appliances_watt_hours)}, {kilowatt_hours(hog.watt_hours)})"
+            f"{hog.appliance.device} at {hog.appliance.site}"
+            f" ({percent(hog.share or 0, 1)} of its home, {kilowatt_hours(hog.watt_hours)})"
             for hog in energy.hogs[:NAMED]
         )
         yield f"Most energy went into {named}."
-    more = [h for h in energy.hogs if h.before_watt_hours and h.watt_hours > MUCH_MORE * h.before_watt_hours]
+    more = [hog for hog in energy.hogs if hog.is_unusual]
     if more:
-        named = ", ".join(
-            f"{hog.device.device_id} at {hog.device.site} ({hog.watt_hours / (hog.before_watt_hours or 1):.1f} times)"
-            for hog in more[:NAMED]
-        )
-        yield f"Much more than in as much time before was used by {named}{and_more(more)}."
-    if energy.unattributed:
-        whole = sum(watt_hours for _, watt_hours in energy.unattributed.values())
-        reasons = ", ".join(
-            f"{many(n, 'time')} {words(reason)}" for reason, (n, _) in sorted(energy.unattributed.items())
-        )
+        named = ", ".join(f"{hog.appliance.device} at {hog.appliance.site} ({hog.verdict})" for hog in more[:NAMED])
+        yield f"Much more than in the weeks before was used by {named}{and_more(more)}."
+    lost = {reason: found for reason, found in energy.unattributed.items() if reason != IMPLAUSIBLE}
+    if lost:
+        whole = sum(watt_hours for _, watt_hours in lost.values())
+        reasons = ", ".join(f"{many(n, 'time')} {words(reason)}" for reason, (n, _) in sorted(lost.items()))
         yield f"{kilowatt_hours(whole)} belong to no hour, as counters rose unheard: {reasons}."
+    if IMPLAUSIBLE in energy.unattributed:
+        times = many(energy.unattributed[IMPLAUSIBLE][0], "time")
+        yield f"Counters rose by more than can be {times}: what was used then is not known."
 
 
 def _odd(of: Figures) -> Iterator[str]:

@@ -1,53 +1,35 @@
 """How much energy a home will have used by the end of the day or the month: what it has used, and what it usually uses
 in the hours that are left. Pure, and says how it came to it.
 
-What is usual in an hour is the median of the same weekday and hour of the weeks before; where there are too few of
-them, of the same hour of any day. Where even these are too few there is no forecast: a guess would raise alerts.
+What is usual is the median of what the hours left took together in each of the weeks before, by weekday and hour; where
+there are too few weeks, in each of the days before, by the hour. Where even these are too few there is no forecast: a
+guess would raise alerts.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
 from zoneinfo import ZoneInfo
 
-from fleet.consumption import LEAST_WEEKS
+from fleet.consumption import LEAST_WEEKS, WEEK, Slot, slot_of, sums_before
 
-Slot = tuple[int, int]
-"""(weekday, hour), local."""
 LEAST_DAYS = 3
-HOUR = timedelta(hours=1)
-
-
-class Usual:
-    """What a home usually uses in an hour, in Wh."""
-
-    def __init__(self, history: Mapping[Slot, Sequence[float]]):
-        """Of each slot what was used in it, an hour each."""
-        self._by_slot = {slot: median(values) for slot, values in history.items() if len(values) >= LEAST_WEEKS}
-        of_hour: dict[int, list[float]] = {}
-        for (_, hour), values in history.items():
-            of_hour.setdefault(hour, []).extend(values)
-        self._by_hour = {hour: median(values) for hour, values in of_hour.items() if len(values) >= LEAST_DAYS}
-
-    def watt_hours(self, slot: Slot) -> float | None:
-        return self._by_slot.get(slot, self._by_hour.get(slot[1]))
-
-    def is_of_weekday(self, slot: Slot) -> bool:
-        return slot in self._by_slot
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+Past = Sequence[tuple[datetime, float]]
+"""(local beginning, Wh of the whole home), an hour each."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """kWh; `total` and `rest` are None where some hour that is left has no past."""
+    """kWh; `total` and `rest` are None where too little is known of the past."""
 
     used: float
     rest: float | None
     hours_left: float
-    by_weekday: int
-    """Hours left of which the same weekday is known; of the others any day was taken."""
-    unknown: str
-    """An hour of which nothing is known; empty where there is none."""
+    basis: str
+    """By what the rest is meant: `8 weeks`, `5 days`."""
 
     @property
     def total(self) -> float | None:
@@ -56,25 +38,27 @@ class Forecast:
     @property
     def explanation(self) -> str:
         if self.rest is None:
-            return f"{self.used:.2f} kWh so far; no forecast: too little is known of {self.unknown}"
+            return f"{self.used:.2f} kWh so far; no forecast: too little is known of the days before"
         return (
             f"{self.used:.2f} kWh so far + {self.rest:.2f} kWh usual in the {self.hours_left:.1f} hours left"
-            f" ({self.by_weekday} of them by their weekday) = {self.total:.2f} kWh"
+            f" (by {self.basis} before) = {self.total:.2f} kWh"
         )
 
 
-def forecast(used_kilowatt_hours: float, since: datetime, until: datetime, zone: ZoneInfo, usual: Usual) -> Forecast:
+def forecast(used_kilowatt_hours: float, since: datetime, until: datetime, zone: ZoneInfo, past: Past) -> Forecast:
     """`since`: up to then `used` is known; aware."""
-    rest, by_weekday, left, unknown = 0.0, 0, 0.0, ""
+    left: dict[Slot, float] = defaultdict(float)
+    of_hour: dict[int, float] = defaultdict(float)
     for local, share in hours_between(since, until, zone):
-        slot = local.weekday(), local.hour
-        watt_hours = usual.watt_hours(slot)
-        if watt_hours is None:
-            unknown = unknown or f"{local:%A %H:00}"
-            continue
-        rest, left = rest + watt_hours / 1000 * share, left + share
-        by_weekday += usual.is_of_weekday(slot)
-    return Forecast(used_kilowatt_hours, None if unknown else rest, left, by_weekday, unknown)
+        left[slot_of(local)] += share
+        of_hour[local.hour] += share
+    hours = sum(left.values())
+    start = since.astimezone(zone).replace(minute=0, second=0, microsecond=0)
+    if len(weeks := sums_before(left, past, start, WEEK, slot_of)) >= LEAST_WEEKS:
+        return Forecast(used_kilowatt_hours, median(weeks) / 1000, hours, f"{len(weeks)} weeks")
+    if len(days := sums_before(of_hour, past, start, DAY, lambda local: local.hour)) >= LEAST_DAYS:
+        return Forecast(used_kilowatt_hours, median(days) / 1000, hours, f"{len(days)} days")
+    return Forecast(used_kilowatt_hours, None if hours else 0.0, hours, "nothing")
 
 
 def hours_between(since: datetime, until: datetime, zone: ZoneInfo) -> Iterator[tuple[datetime, float]]:
@@ -97,11 +81,3 @@ def day_of(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
 def month_of(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     begin = moment.astimezone(zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0, fold=0)
     return begin.astimezone(UTC), (begin + timedelta(days=32)).replace(day=1).astimezone(UTC)
-
-
-def history(hours: Iterable[tuple[datetime, float]]) -> dict[Slot, list[float]]:
-    """Of (local beginning, Wh of the whole home)."""
-    found: dict[Slot, list[float]] = {}
-    for local, watt_hours in hours:
-        found.setdefault((local.weekday(), local.hour), []).append(watt_hours)
-    return found

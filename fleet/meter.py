@@ -1,5 +1,6 @@
 """The meter of a device type: its counter of energy, if it has one, and what its readings can mean."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from fleet.energy import HOUR_US, Meter
@@ -27,6 +28,13 @@ def meter_of(spec: RuledType) -> Meter | None:
 def power_of(spec: RuledType) -> str | None:
     """The metric that says what it uses now, in watts."""
     return next((name for name, metric in spec.metrics.items() if metric.unit == "watt"), None)
+
+
+def kind_of(defaults: Mapping[str, float], params: Mapping[str, float]) -> str | None:
+    """Which appliance it measures: the params that are 0 unless the device says otherwise, such as `fridge: 1`.
+    `defaults`: those of its type (fleet.registry.params_of). Empty: its type makes no difference; None: not known."""
+    appliances = [name for name, value in defaults.items() if value == 0]
+    return ", ".join(sorted(name for name in appliances if params.get(name))) or (None if appliances else "")
 
 
 def phase_us(zone: LocalTime, at_us: int) -> int:

@@ -4,6 +4,8 @@ it, fleet.findings makes sentences of it, etl.report_page draws it."""
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from fleet.consumption import Hog
+
 Series = list[tuple[datetime, float]]
 """Beginning of a step → its value, in the order of time; a step of which there is nothing is not there."""
 
@@ -17,7 +19,8 @@ class Device:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Of a type. `expected` is what its devices would have sent by their cadence; None: they report only changes."""
+    """Of a type. `expected` is what its devices would have sent by their cadence, up to what is loaded; None: they
+    report only changes."""
 
     type: str
     devices: int
@@ -56,24 +59,15 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Hog:
-    device: Device
-    watt_hours: float
-    cost: float | None
-    before_watt_hours: float | None
-    """As much time before the span; None: nothing is known of it."""
-
-
-@dataclass(frozen=True)
 class Energy:
-    """`hogs`: appliances, the most energy first. `unattributed`: reason → (how often, watt hours)."""
+    """`watt_hours`: of all homes, each counted once (fleet.consumption). `hogs`: the most energy first."""
 
-    appliances_watt_hours: float
-    meters_watt_hours: float | None
+    watt_hours: float
     costs: dict[str, float]
-    """Of the meters, where there are any, else of the appliances; by currency."""
+    """Of these, by currency."""
     hogs: list[Hog]
     unattributed: dict[str, tuple[int, float]]
+    """Of what counts for a home, reason → (how often, watt hours); 0 where it is implausible, as it is not known."""
     by_step: dict[str, Series]
     """The appliances that used most, and `others`, in watt hours."""
 

@@ -66,7 +66,8 @@ def hogs(
     system: System = "all", site: Site = None, start: From = WEEK, to: To = "now", as_json: AsJson = False
 ) -> None:
     """Appliances by their share of the home, beside their usual use (the same weekdays and hours of eight weeks before)
-    and beside others of their type; and what they draw at night when they do nothing."""
+    and beside others of their kind (a plug's param says which, as fridge=1); and what they draw at night when they do
+    nothing."""
     from etl.consumption import hogs_of
 
     warehouse, span, types = _asked(system, site, start, to)

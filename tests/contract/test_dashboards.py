@@ -83,6 +83,12 @@ def test_an_area_shows_and_asks_for_its_types_alone(area: str) -> None:
         assert (f"type = '{type_name}' AND metric" in asked) == (of == name)
 
 
+def test_hours_that_nobody_measured_are_not_drawn_as_0() -> None:
+    drawn = [query for query in QUERIES if query.kind == "timeseries" and "FROM energy_hours" in query.sql]
+    assert drawn
+    assert [query.where for query in drawn if "$__timeGroupAlias(hour, $__interval, NULL)" not in query.sql] == []
+
+
 @pytest.mark.parametrize("spec", list(CATALOG), ids=lambda s: s.type)
 def test_every_metric_has_a_panel(spec: DeviceType) -> None:
     page = f"{spec.system}-{spec.area}" if spec.area else spec.system

@@ -91,14 +91,21 @@ SELECT at, 'm' || n, '{name}', '{system}', '{type}', 'here', '', n, 2, at + n * 
   FROM generate_series('{end}'::timestamptz - INTERVAL '1 hour', '{end}', '1 minute') at, generate_series(1, 2) n;
 """
 
-# An hour's energy of each device for 20 days, energy that nobody is charged with, a command.
+# Of four weeks each hour's energy of plugs, and of a meter before them: 100, 200, 300, 400 and 1,200 Wh; and of a home
+# without a meter. Energy that nobody is charged with: an outage of the meter and a plug, and a counter that jumped. A
+# command.
 OF_HOME = """
 INSERT INTO energy_hours (site, device_type, device_id, hour, watt_hours, cost, currency)
-SELECT 'here', type, 'd' || n, hour, 100 * n, 0.03 * n, 'EUR'
-  FROM unnest(ARRAY['smart_plug', 'energy_meter']) type, generate_series(1, {others}) n,
-       generate_series('{end}'::timestamptz - INTERVAL '20 days', '{end}', '1 hour') hour;
+SELECT site, type, device, hour, watt_hours, watt_hours * 0.0003, 'EUR'
+  FROM (SELECT 'here' AS site, 'smart_plug' AS type, 'd' || n AS device, 100 * n AS watt_hours
+          FROM generate_series(1, {others}) n
+        UNION ALL VALUES ('here', 'energy_meter', 'd1', 1200), ('there', 'smart_plug', 'd1', 50)) measured,
+       generate_series('{end}'::timestamptz - INTERVAL '28 days', '{end}', '1 hour') hour;
 INSERT INTO energy_unattributed (site, device_type, device_id, starts_at, ends_at, watt_hours, reason)
-VALUES ('here', 'smart_plug', 'd2', '{away}', '{away}'::timestamptz + INTERVAL '10 minutes', 600, 'gap');
+VALUES ('here', 'smart_plug', 'd2', '{away}', '{away}'::timestamptz + INTERVAL '10 minutes', 600, 'gap'),
+       ('here', 'energy_meter', 'd1', '{away}', '{away}'::timestamptz + INTERVAL '10 minutes', 900, 'gap'),
+       ('here', 'energy_meter', 'd1', '{away}', '{away}'::timestamptz + INTERVAL '1 minute', 15229e3, 'implausible'),
+       ('here', 'energy_meter', 'd1', '{away}', '{end}'::timestamptz + INTERVAL '1 minute', 70, 'gap');
 INSERT INTO commands (command_id, system, type, device_id, site, command, via, by, requested_at, expires_at, state)
 VALUES ('c', 'home', 'lamp', 'd1', 'here', 'on', 'cli', 'ann', '{away}', '{end}', 'obeyed');
 """

@@ -160,12 +160,24 @@ def test_the_power_of_each_adds_up(reader: Connection, catalog: Catalog) -> None
         assert sum(row["share"] for row in of_kind) == pytest.approx(1)
 
 
-def test_hogs_are_ranked_beside_their_past(reader: Connection, catalog: Catalog) -> None:
-    """Device n uses 100 n Wh in each hour, in those before, too."""
+def test_hogs_are_ranked_beside_their_home_and_their_past(reader: Connection, catalog: Catalog) -> None:
+    """Plug n uses 100 n Wh in each hour, in those before, too; the meter before them counts 1,200 Wh, and is none."""
     of = {q.where: q for q in queries("home-energy", dashboards(catalog)["home-energy"])}
-    shown, chosen = Range(END - timedelta(hours=24), END), {"site": ["here"], "device": "d1"}
+    shown, chosen = Range(END - timedelta(hours=24), END), {"site": ["here", "there"], "device": "d1"}
     found = answer(reader, of["home-energy: Energy hogs"], shown, chosen)
     rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-    assert [(row["device"], row["share"], row["times its usual"]) for row in rows] == [
-        (f"d{n}", pytest.approx(n / 10), pytest.approx(1)) for n in (4, 3, 2, 1)
+    assert [(r["device"], r["site"], r["share of its home"], r["times its mean before"]) for r in rows] == [
+        *((f"d{n}", "here", pytest.approx(n / 12), pytest.approx(1)) for n in (4, 3, 2, 1)),
+        ("d1", "there", 1, pytest.approx(1)),
     ]
+    drawn = answer(reader, of["home-energy: Energy of appliances"], shown, chosen)
+    assert {watt_hours for _, name, watt_hours in drawn.rows if name == "d4"} == {400}
+
+
+def test_of_what_cannot_be_the_energy_is_not_told(reader: Connection, catalog: Catalog) -> None:
+    of = {q.where: q for q in queries("home-energy", dashboards(catalog)["home-energy"])}
+    shown, chosen = Range(END - timedelta(hours=24), END), {"site": ["here"], "device": "d1"}
+    found = answer(reader, of["home-energy: Energy that nobody is charged with"], shown, chosen)
+    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    assert {row["reason"]: row["energy"] for row in rows if row["reason"] != "gap"} == {"implausible": None}
+    assert sorted(row["energy"] for row in rows if row["reason"] == "gap") == [70, 600, 900]

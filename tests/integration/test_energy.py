@@ -208,6 +208,21 @@ def test_prices_that_change_are_given_to_stored_hours(job: Job, lake: SmallLake)
     assert job.warehouse.rows(cost) == [{"cost": pytest.approx((720 * 3 * 0.4 + 719 * 0.6) / 1000)}]
 
 
+def test_a_day_in_which_the_currency_changes(job: Job, lake: SmallLake) -> None:
+    """Each has its own row: kroner and euro add up to nothing. The second hour's last value comes with the third."""
+    spec = job.catalog.type("smart_plug")
+    one = "tariffs: [{name: t, currency: %s, from: 2026-01-01, price_per_kwh: %s}]"
+    for currency, price, first, last in (("DKK", 3, 0, 7200), ("EUR", 0.4, 7200, 10_800)):
+        job.settings.tariffs_file.write_text(one % (currency, price))
+        lake.land(spec, steady(first, last, first / 5))
+        run(job, currency)
+    expected = [("DKK", 1, pytest.approx(0.720 * 3)), ("EUR", 2, pytest.approx(1.439 * 0.4))]
+    span = Span(T0, T0 + timedelta(days=1), (spec.type,))
+    days = job.warehouse.rows("SELECT currency, hours, cost FROM energy_days ORDER BY 1")
+    for rows in (shown(job.warehouse, span, "all"), shown(job.warehouse, span, "day"), days):
+        assert [(row["currency"], row["hours"], row["cost"]) for row in rows] == expected
+
+
 def test_what_is_old_expires(job: Job, lake: SmallLake) -> None:
     old = 2 * max(t.retention.rollups for t in job.catalog).total_seconds()
     lake.land(job.catalog.type("smart_plug"), [*steady(0, 100, 0), *(plug(s - old, s) for s in range(0, 100, 5))])

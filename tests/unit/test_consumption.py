@@ -7,7 +7,8 @@ import pytest
 
 from etl.consumption import bills
 from fleet.consumption import Appliance, Used, counting_types, hogs, totals
-from fleet.forecast import Usual, day_of, forecast, history, hours_between, month_of
+from fleet.forecast import day_of, forecast, hours_between, month_of
+from fleet.meter import kind_of
 from fleet.tariff import load_tariffs
 
 MONDAY = datetime(2026, 11, 2, tzinfo=UTC)
@@ -81,6 +82,47 @@ def test_hours_are_compared_with_their_own_weekday_and_summed():
     assert (hog.watt_hours, hog.usual_watt_hours, hog.score) == (300, 300, 0)
 
 
+WASHES = {0: (1, 9), 1: (0, 20), 2: (3, 7), 3: (5, 15), 4: (2, 11), 5: (6, 18), 6: (4, 13), 7: (1, 22), 8: (0, 6)}
+"""Week before → weekday and hour of one wash; two more follow, each two days and three hours later."""
+
+
+def washes(weeks, times=1):
+    """1 kWh each, and 1 Wh in all other hours, in which it is ready."""
+    found = []
+    for week in weeks:
+        day, hour = WASHES[week]
+        at = {((day + 2 * n) % 7, (hour + 3 * n) % 24) for n in range(3)}
+        for n in range(168):
+            local = MONDAY - week * WEEK + n * HOUR
+            found.append(used(OVEN, times * 1000 if (local.weekday(), local.hour) in at else 1, local))
+    return found
+
+
+@pytest.mark.parametrize(("times", "unusual"), [(1, False), (2, True)], ids=["as ever", "twice as much"])
+def test_what_runs_at_another_hour_each_week_is_not_unusual(times, unusual):
+    (hog,) = hogs(washes([0], times), washes(range(1, 9)), {})
+    assert (hog.usual_watt_hours, hog.is_unusual) == (3165, unusual)
+
+
+def test_what_runs_on_some_days_is_not_unusual_on_one_of_them():
+    before = [used(OVEN, 1000 if n in (2, 5, 7) else 0, MONDAY - n * WEEK) for n in range(1, 9)]
+    assert [hogs([used(OVEN, wh)], before, {})[0].is_unusual for wh in (1000, 9000)] == [False, True]
+
+
+def test_a_week_counts_though_some_of_its_hours_are_missing():
+    before = [used(FRIDGE, 100, MONDAY - week * WEEK + n * HOUR) for week in (1, 2, 3) for n in range(20 - week % 2)]
+    (hog,) = hogs([used(FRIDGE, 100, MONDAY + n * HOUR) for n in range(20)], before, {})
+    assert (hog.usual_watt_hours, hog.score) == (pytest.approx(2000), pytest.approx(0))
+    (hog,) = hogs([used(FRIDGE, 100, MONDAY + n * HOUR) for n in range(24)], before, {})
+    assert hog.usual_watt_hours is None
+
+
+def test_a_span_longer_than_a_week_counts_its_weekdays():
+    before = [used(FRIDGE, 10, MONDAY - n * HOUR) for n in range(1, 3 * 168 + 1)]
+    (hog,) = hogs([used(FRIDGE, 10, MONDAY + n * HOUR) for n in range(10 * 24)], before, {})
+    assert (hog.usual_watt_hours, hog.score) == (pytest.approx(2400), pytest.approx(0))
+
+
 PEERS = {
     "one among equals": ([100, 105, 95, 102], 98, False),
     "thrice the others": ([100, 105, 95, 102], 300, True),
@@ -94,6 +136,36 @@ def test_beside_its_peers(others, own, above):
     (hog,) = [one for one in hogs([*homes, used(Appliance("x", "smart_plug", "x"), own)], [], {})
               if one.appliance.site == "x"]  # fmt: skip
     assert (hog.is_above_peers if hog.peers_watt_hours is not None else None) == above
+
+
+KINDS = {
+    "kettles are no measure of a fridge": (["kettle"] * 4, "fridge", None),
+    "other fridges are": (["fridge"] * 4, "fridge", 100),
+    "of what nobody said what it is": (["fridge"] * 4, None, None),
+    "nor is what nobody said what it is": ([None] * 4, "fridge", None),
+}
+
+
+@pytest.mark.parametrize(("others", "own", "peers"), KINDS.values(), ids=KINDS)
+def test_peers_are_of_the_same_kind(others, own, peers):
+    kinds = {Appliance(f"home-{n}", "smart_plug", f"p{n}"): kind for n, kind in enumerate([own, *others])}
+    known = {appliance: kind for appliance, kind in kinds.items() if kind is not None}
+    found = {hog.appliance: hog for hog in hogs([used(appliance, 100) for appliance in kinds], [], {}, known)}
+    assert found[next(iter(kinds))].peers_watt_hours == peers
+
+
+PLUG = {"stove": 0, "idle": 100, "fridge": 0}
+KIND = {
+    "a fridge": (PLUG, {"fridge": 1, "idle": 30}, "fridge"),
+    "not known": (PLUG, {"idle": 30}, None),
+    "said not to be one": (PLUG, {"fridge": 0}, None),
+    "a type of one kind": ({"day_limit": 30}, {"day_limit": 9}, ""),
+}
+
+
+@pytest.mark.parametrize(("defaults", "params", "kind"), KIND.values(), ids=KIND)
+def test_which_appliance_a_device_measures(defaults, params, kind):
+    assert kind_of(defaults, params) == kind
 
 
 def test_standby_is_told_beside():
@@ -118,30 +190,44 @@ def test_bills_by_band_with_standing_charges():
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
-def weeks_of(watt_hours, weeks=4):
-    return Usual(history((MONDAY - n * HOUR, watt_hours) for n in range(weeks * 168)))
+def hours_of(watt_hours, days):
+    """`watt_hours`: of a local beginning; days before noon of MONDAY, beginning at midnight."""
+    locals_ = [MONDAY + 11 * HOUR - n * HOUR for n in range(days * 24 + 12)]
+    return [(local, watt_hours(local)) for local in locals_]
 
 
 def test_a_forecast_is_what_was_used_and_what_is_usual_in_what_is_left():
-    found = forecast(5.0, MONDAY + timedelta(hours=12, minutes=30), MONDAY + timedelta(days=1), UTC, weeks_of(200.0))
+    past = hours_of(lambda _: 200.0, 28)
+    found = forecast(5.0, MONDAY + timedelta(hours=12, minutes=30), MONDAY + timedelta(days=1), UTC, past)
     assert (found.used, found.rest, found.total) == (5.0, pytest.approx(0.2 * 11.5), pytest.approx(7.3))
-    assert "5.00 kWh so far + 2.30 kWh usual in the 11.5 hours left (12 of them by their weekday) = 7.30" in (
-        found.explanation
+    assert found.explanation == (
+        "5.00 kWh so far + 2.30 kWh usual in the 11.5 hours left (by 4 weeks before) = 7.30 kWh"
     )
 
 
+def test_a_forecast_knows_what_runs_at_another_hour_each_week():
+    """An oven of 2 kWh on each afternoon, at another hour."""
+    past = hours_of(lambda local: 2000.0 if local.hour == 12 + local.toordinal() // 7 % 8 else 0.0, 56)
+    found = forecast(0.0, MONDAY + 12 * HOUR, MONDAY + timedelta(days=1), UTC, past)
+    assert (found.rest, found.basis) == (pytest.approx(2.0), "8 weeks")
+
+
 def test_where_weeks_are_missing_any_day_is_taken():
-    usual = Usual({(0, 5): [100.0], (1, 5): [300.0], (2, 5): [500.0], (3, 6): [1.0]})
-    known = forecast(1.0, MONDAY + 5 * HOUR, MONDAY + 6 * HOUR, UTC, usual)
-    assert (known.rest, known.by_weekday) == (0.3, 0)
-    unknown = forecast(1.0, MONDAY + 5 * HOUR, MONDAY + 7 * HOUR, UTC, usual)
-    assert (unknown.rest, unknown.total, unknown.unknown) == (None, None, "Monday 06:00")
-    assert "no forecast: too little is known of Monday 06:00" in unknown.explanation
+    noon, midnight = MONDAY + 12 * HOUR, MONDAY + timedelta(days=1)
+    known = forecast(1.0, noon, midnight, UTC, hours_of(lambda local: 100.0 * (local.weekday() + 1), 3))
+    assert (known.rest, known.basis) == (pytest.approx(0.6 * 12), "3 days")
+    unknown = forecast(1.0, noon, midnight, UTC, hours_of(lambda _: 100.0, 2))
+    assert (unknown.rest, unknown.total) == (None, None)
+    assert "no forecast: too little is known" in unknown.explanation
+
+
+def test_at_its_end_a_day_is_what_was_used():
+    assert forecast(1.0, MONDAY, MONDAY, UTC, []).total == 1.0
 
 
 def test_the_median_does_not_mind_a_feast():
-    values = [(MONDAY - n * WEEK, wh) for n, wh in enumerate([100.0, 9000.0, 110.0, 105.0])]
-    assert Usual(history(values)).watt_hours((0, 0)) == 107.5
+    values = [(MONDAY - n * WEEK, wh) for n, wh in enumerate([100.0, 9000.0, 110.0, 105.0], 1)]
+    assert forecast(0, MONDAY, MONDAY + HOUR, UTC, values).rest == pytest.approx(0.1075)
 
 
 DAYS = [("2026-03-29", 23), ("2026-10-25", 25), ("2026-06-01", 24)]

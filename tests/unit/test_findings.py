@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from fleet.consumption import Appliance, Hog
 from fleet.findings import findings, headline, kilowatt_hours, percent, performance
 from fleet.report import (
     AlertKind,
@@ -13,7 +14,6 @@ from fleet.report import (
     Device,
     Energy,
     Figures,
-    Hog,
     Latency,
     Parity,
     Validation,
@@ -33,8 +33,14 @@ HOURS = tuple(n / 10 for n in range(101))
 
 
 def energy(**of: object) -> Figures:
-    common = {"appliances_watt_hours": 10_000.0, "meters_watt_hours": None, "costs": {}, "hogs": [], "unattributed": {}}
-    return replace(SENT, energy=Energy(**{**common, "by_step": {}, **of}))  # type: ignore[arg-type]
+    common = {"watt_hours": 10_000.0, "costs": {}, "hogs": [], "unattributed": {}, "by_step": {}}
+    return replace(SENT, energy=Energy(**{**common, **of}))  # type: ignore[arg-type]
+
+
+def hog(number: int, watt_hours: float, share: float, usual: float | None = None, score: float | None = None) -> Hog:
+    return Hog(
+        Appliance(f"home-{number}", "smart_plug", f"plug-{number}"), watt_hours, share, usual, score, None, None, None
+    )
 
 
 SAID = [
@@ -63,15 +69,17 @@ SAID = [
      "Security: opened 8 times, closed 7 times."),
     ("what happened unseen", replace(SENT, events={"opened": (8, 1), "closed": (7, 2), "left": (1, 1)}),
      "While nobody was at home: opened 1 time."),
-    ("no tariff", energy(), "Appliances used 10.0 kWh; there is no tariff."),
-    ("meters and cost", energy(meters_watt_hours=15_000.0, costs={"EUR": 4.2}),
-     "Appliances used 10.0 kWh, meters counted 15.0 kWh, at 4.20 EUR."),
-    ("hogs", energy(hogs=[Hog(DOOR, 6000, 1.0, 6000), Hog(LAMP, 4000, None, None)]),
-     "Most energy went into door-1 at home-1 (60.0 %, 6.0 kWh), lamp-2 at home-2 (40.0 %, 4.0 kWh)."),
-    ("more than before", energy(hogs=[Hog(DOOR, 6000, 1.0, 6000), Hog(LAMP, 4000, None, 1000)]),
-     "Much more than in as much time before was used by lamp-2 at home-2 (4.0 times)."),
-    ("unattributed", energy(unattributed={"gap": (2, 4200.0), "crossing": (1, 50.0)}),
+    ("no tariff", energy(), "10.0 kWh were used; no tariff was valid."),
+    ("cost", energy(costs={"EUR": 4.2, "DKK": 1}), "10.0 kWh were used, at 1.00 DKK, 4.20 EUR."),
+    ("hogs", energy(hogs=[hog(1, 6000, 0.6), hog(2, 4000, 0.9)]),
+     "Most energy went into plug-1 at home-1 (60.0 % of its home, 6.0 kWh), plug-2 at home-2 (90.0 % of its home, 4.0"
+     " kWh)."),
+    ("more than usual", energy(hogs=[hog(1, 6000, 0.6, 5500, 9), hog(2, 4000, 0.9, 1000, 9), hog(3, 1, 0.1)]),
+     "Much more than in the weeks before was used by plug-2 at home-2 (4.0 times its usual)."),
+    ("unattributed", energy(unattributed={"gap": (2, 4200.0), "crossing": (1, 50.0), "implausible": (1, 0.0)}),
      "4.2 kWh belong to no hour, as counters rose unheard: 1 time crossing, 2 times gap."),
+    ("implausible", energy(unattributed={"implausible": (2, 0.0)}),
+     "Counters rose by more than can be 2 times: what was used then is not known."),
     ("anomalies", replace(SENT, anomalies={"rate": 2, "zscore": 5}),
      "7 values flagged as anomalies: 5 zscore, 2 rate."),
     ("the oddest", replace(SENT, anomalies={"rate": 2}, oddest=[(DOOR, "battery", 2)]),

@@ -14,8 +14,9 @@ from etl.report import file_of, span_of, write
 from etl.report_figures import coverage, silent, whole_hours
 from etl.window import Window
 from fleet.catalog import System, load_catalog
+from fleet.consumption import Appliance, Hog
 from fleet.errors import ConfigurationError
-from fleet.report import AlertKind, Coverage, Device, Energy, Figures, Hog, Latency, Worst
+from fleet.report import AlertKind, Coverage, Device, Energy, Figures, Latency, Worst
 from fleet.settings import CHECKOUT, Settings
 
 NOW = datetime(2026, 11, 25, 5, 10, tzinfo=UTC)  # a Wednesday
@@ -78,6 +79,7 @@ def test_the_longest_silent_is_first() -> None:
 
 EMPTY = Figures("occupancy", START, END, HOUR)
 LAMP = Device("lamp", "lamp_$1", "home-1")  # what matplotlib would take for mathematics
+HOG = Hog(Appliance("home-1", "lamp", "lamp_$1"), 9000.0, 1.0, None, None, None, None, None)
 POINTS = [(START + n * HOUR, float(n)) for n in range(24)]
 FULL = replace(
     EMPTY,
@@ -89,7 +91,7 @@ FULL = replace(
     worst=[Worst(LAMP, 3, ("rule_1",))],
     oddest=[(LAMP, "brightness", 4)],
     anomalies={"rate": 4},
-    energy=Energy(9000.0, None, {"EUR": 3.0}, [Hog(LAMP, 9000.0, 3.0, None)], {}, {"lamp_$1, home-1": POINTS}),
+    energy=Energy(9000.0, {"EUR": 3.0}, [HOG], {}, {"lamp_$1, home-1": POINTS}),
     detection=Latency(3, tuple(n / 10 for n in range(101))),
 )
 
@@ -105,7 +107,7 @@ def test_a_report_reads_back_and_is_the_same_again(tmp_path: Path) -> None:
     fleet, found, performed, none_found, none_performed = texts(content)
     assert "home: 60 readings of 3 devices" in fleet
     assert "occupancy: no readings are loaded of this span." in fleet
-    assert "Most energy went into lamp_$1 at home-1 (100 %, 9.0 kWh)." in found
+    assert "Most energy went into lamp_$1 at home-1 (100 % of its home, 9.0 kWh)." in found
     assert "lamp_$1 (lamp) home-1 4 brightness" in found
     assert "lamp 3 60 100 60.0 %" in performed
     assert re.search(r"rule 39 lamp critical 39 0 - .*… and \d+ more", performed)
