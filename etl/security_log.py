@@ -59,9 +59,13 @@ SELECT min(event_time) FROM alert_transitions
 
 
 def keep(warehouse: Warehouse, system: System, asked: Window, now: datetime) -> int:
-    """How many events there are of the span, which are in place of those that it had. Raises Unavailable, Refused."""
+    """How many events there are of the span, which are in place of those that it had. One call for a system at a time
+    does this. Raises Unavailable, Refused."""
     name = {"system": system.name}
     with warehouse.transaction() as c:
+        c.execute(
+            text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"security_log/{system.name}"}
+        )
         kept_to = c.execute(text("SELECT kept_to FROM security_kept WHERE system = :system"), name).scalar()
         late = None
         if kept_to:

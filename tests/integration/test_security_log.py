@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -177,6 +178,14 @@ def test_an_alert_that_was_detected_late_is_written_with_the_next(
     keep(batch, home, OPEN, now + timedelta(minutes=10))
     (row,) = events(batch, home, Window(at - timedelta(hours=1), at + timedelta(hours=1)), None, 100)
     assert (row["at"], row["name"], row["event"]) == (at, "smoke", "firing")
+
+
+def test_runs_at_once_write_each_event_once(batch: Warehouse, home: System, owner: Engine) -> None:
+    now = T0 + timedelta(hours=2)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: keep(batch, home, OPEN, now), range(4))) == [len(HAPPENED)] * 4
+    with owner.begin() as c:
+        assert c.execute(text("SELECT count(*) FROM security_events")).scalar() == len(HAPPENED)
 
 
 def test_the_command_shows_it(stack: Stack, owner: Engine) -> None:
