@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fleet.area_section import environment
 from fleet.catalog import System, load_catalog
 from fleet.dashboard import HOME_DASHBOARD, dashboards
 from fleet.panel import ALERTMANAGER, COLUMNS, TAG, WAREHOUSE
@@ -81,6 +82,18 @@ def test_an_area_shows_and_asks_for_its_types_alone(area: str) -> None:
     asked = " ".join(panel["targets"][0]["rawSql"] for panel in panels(DASHBOARDS[area]))
     for type_name, of in types.items():
         assert (f"type = '{type_name}' AND metric" in asked) == (of == name)
+
+
+LIMITS = {"coldest": 15.5, "warmest": 28.0, "driest": 20.0, "dampest": 75.0}
+COMFORT = [("of its rule", LIMITS, "15.5, 28, 20, 75"), ("of the standard", {}, "20, 26, 25, 60")]
+
+
+@pytest.mark.parametrize(("params", "limits"), [case[1:] for case in COMFORT], ids=[case[0] for case in COMFORT])
+def test_a_room_is_comfortable_within_the_limits(params: dict[str, float], limits: str) -> None:
+    spec = CATALOG.type("room_climate")
+    rules = [rule.model_copy(update={"params": params}) for rule in spec.alerts if rule.id == "uncomfortable"]
+    (section,) = environment((spec.model_copy(update={"alerts": rules}),))
+    assert f"('room_climate', false, {limits})" in section.panels[0].sql
 
 
 @pytest.mark.parametrize("spec", list(CATALOG), ids=lambda s: s.type)
