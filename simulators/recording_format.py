@@ -38,4 +38,3 @@ class Format(NamedTuple):
     types: tuple[str, ...]
     read: Callable[[Iterable[str], str, str], Iterator[Row | Dirty]]
     about: str
-
