@@ -28,6 +28,8 @@ MOULD = steps(GOOD, (70, ODD), (80, BAD))
 COMFORT = panel.coloured_texts(
     {"comfortable": GOOD, "cold": "blue", "hot": "orange", "dry": "yellow", "humid": "purple"}
 )  # fmt: skip
+COMFORTABLE = {"coldest": 20.0, "warmest": 26.0, "driest": 25.0, "dampest": 60.0}
+"""Category II of EN 16798-1, °C and %: of types without a rule that has these params."""
 OBEYED = panel.coloured_texts(
     {"obeyed": GOOD, "requested": "blue", "sent": "blue", "delivered": "blue", "expired": ODD, "refused": BAD}
 )
@@ -221,17 +223,26 @@ def energy_bars(name: str, description: str, query: str, **defaults: Any) -> Pan
     return panel.timeseries(name, description, query, interval=BY_THE_HOUR, **common)
 
 
+def comfortable(spec: DeviceType) -> list[float]:
+    """Coldest, warmest, driest, dampest: what the type's rule goes by, if one does."""
+    params = next((rule.params for rule in spec.alerts if set(COMFORTABLE) <= set(rule.params)), COMFORTABLE)
+    return [params[name] for name in COMFORTABLE]
+
+
 def environment(types: tuple[DeviceType, ...]) -> Iterator[Section]:
     airs = [spec for spec in types if {"temperature", "humidity"} <= set(spec.metrics)]
     if not airs:
         return
-    rows = values([literal(spec.type), "true" if spec.outdoors else "false"] for spec in airs)
+    rows = values(
+        [literal(spec.type), "true" if spec.outdoors else "false", *(f"{limit:g}" for limit in comfortable(spec))]
+        for spec in airs
+    )
     panels = [
         panel.table(
             "Rooms now",
-            "Comfortable is 20 to 26 °C and 25 to 60 % (EN 16798-1, category II). The dew point is by Magnus' formula."
-            " Coldest corner: the relative humidity there by DIN 4108-2, from the temperature outside; mould begins at"
-            " 80 %.",
+            "Comfortable is within the limits of the type's rule, or the device's own. The dew point is by Magnus'"
+            " formula. Coldest corner: the relative humidity there by DIN 4108-2, from the temperature outside; mould"
+            " begins at 80 %.",
             sql.ROOMS.format(types=rows),
             overrides=[
                 override("temperature", unit="celsius", decimals=1),

@@ -147,13 +147,17 @@ SELECT requested_at AS asked, device_id AS device, site, command, state, by, via
   FROM commands WHERE system = '{system}' AND site IN ($site) AND $__timeFilter(requested_at)
  ORDER BY requested_at DESC, device_id LIMIT 100"""
 
-# Comfort is category II of EN 16798-1: 20 to 26 degC, 25 to 60 %. The corner: sql/always/15_climate.sql.
+# Comfort is by the limits of the type's rule, and a device's own. The corner: sql/always/15_climate.sql.
 ROOMS = """\
 WITH air AS (
   SELECT d.type, d.device_id, d.site, d.room, known.is_outside, celsius.value AS celsius, humidity.value AS humidity,
-         least(celsius.event_time, humidity.event_time) AS at
+         least(celsius.event_time, humidity.event_time) AS at,
+         coalesce((d.params ->> 'coldest')::float8, known.coldest) AS coldest,
+         coalesce((d.params ->> 'warmest')::float8, known.warmest) AS warmest,
+         coalesce((d.params ->> 'driest')::float8, known.driest) AS driest,
+         coalesce((d.params ->> 'dampest')::float8, known.dampest) AS dampest
     FROM devices d
-    JOIN (VALUES {types}) AS known (type, is_outside) USING (type)
+    JOIN (VALUES {types}) AS known (type, is_outside, coldest, warmest, driest, dampest) USING (type)
    CROSS JOIN LATERAL (
            SELECT value, event_time FROM readings
             WHERE type = d.type AND metric = 'temperature' AND device_id = d.device_id AND <recent>
@@ -172,8 +176,8 @@ WITH air AS (
 )
 SELECT device_id AS device, site, coalesce(room, CASE WHEN is_outside THEN 'outside' END) AS room,
        celsius AS temperature, humidity, dew_point AS "dew point",
-       CASE WHEN is_outside THEN '' WHEN celsius < 20 THEN 'cold' WHEN celsius > 26 THEN 'hot'
-            WHEN humidity < 25 THEN 'dry' WHEN humidity > 60 THEN 'humid' ELSE 'comfortable' END AS comfort,
+       CASE WHEN is_outside THEN '' WHEN celsius < coldest THEN 'cold' WHEN celsius > warmest THEN 'hot'
+            WHEN humidity < driest THEN 'dry' WHEN humidity > dampest THEN 'humid' ELSE 'comfortable' END AS comfort,
        corner AS "coldest corner", at AS "last reading"
   FROM room ORDER BY site, is_outside, device_id LIMIT 200""".replace("<recent>", RECENT)
 # The mean of all rooms at each site would hide the one with mould: the worst of each site is shown.

@@ -82,7 +82,7 @@ class Board:
     def take(self, t: Transition, quality: bool, inhibitable: bool, given: Circumstances) -> None:
         """One transition, which was not taken before."""
         before = self.alerts.get(t.alert_id)
-        stale = is_stale(t, given)
+        stale = is_stale(t, inhibitable, given)
         so_far = taken(before, t, quality, inhibitable, stale)
         if before is None:
             so_far = self._inherited(so_far)

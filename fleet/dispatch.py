@@ -59,7 +59,7 @@ def _decided(
         return _ended(so_far, kind, receiver, plan, standing)
     if so_far.capped and so_far.inhibitable:
         return Hold(receiver, kind, "capped")
-    if stale and so_far.inhibitable:
+    if stale:
         return Hold(receiver, kind, "stale")
     if kind == "settled" and not standing.knows_flapping and standing.told is None:
         kind = "firing"
@@ -169,8 +169,8 @@ def newly_planned(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
     """For receivers to which the file brings an active alert only since it changed: by its routes, or being in it
     again."""
     known = any(standing.told or standing.held or standing.away for standing in so_far.standings.values())
-    is_old = so_far.stale or is_before(so_far.alert.event_time, given)
-    unrouted = not so_far.standings and not (is_old and so_far.inhibitable)
+    is_old = so_far.stale or (so_far.inhibitable and is_before(so_far.alert.event_time, given))
+    unrouted = not so_far.standings and not is_old
     if not (known or unrouted) or not so_far.alert.active or (so_far.capped and so_far.inhibitable):
         return []
     escalated_to = [name for _, to in so_far.steps_taken for name in to if name in given.policy.receivers]

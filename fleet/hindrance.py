@@ -54,9 +54,11 @@ class Circumstances:
         return None
 
 
-def is_stale(t: Transition, given: Circumstances) -> bool:
+def is_stale(t: Transition, inhibitable: bool, given: Circumstances) -> bool:
+    """News for nobody. A rule that is not inhibitable is told however late its reading came, yet not of the time before
+    Weir told anybody."""
     max_age_us = given.policy.max_age // timedelta(microseconds=1)
-    if t.detected_at_us - t.event_time_us > max_age_us:
+    if inhibitable and t.detected_at_us - t.event_time_us > max_age_us:
         return True
     return is_before(to_datetime(t.detected_at_us), given)
 

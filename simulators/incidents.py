@@ -20,6 +20,8 @@ BATTERY_LASTS, BATTERY_AT_FIRST, BATTERY_LIMIT = 4 * HOUR, 40.0, 15.0
 """A battery that dies; `limit` is that of the rules battery_low."""
 TOLD_WITHIN = 5 * MINUTE
 """An alert about something short may come so long after it began."""
+SMOKE_TOLD_WITHIN = 30.0
+"""Of the alarm's first word of it; a reading more than that apart may come too late."""
 NIGHT = (23.0, 5.0)
 """Hours, as in the rule door_opened_at_night."""
 
@@ -82,8 +84,16 @@ def _stove_left_on(rng: np.random.Generator, home: int, day: Day, part: Span) ->
     return None
 
 
-def _lasting(kind: str, hours: float, devices: Sequence[str], rules: Sequence[str], late: float = 0.0) -> Placing:
-    """At any time of the day, if it ends within the run; told until `late` seconds after its end."""
+def _lasting(
+    kind: str,
+    hours: float,
+    devices: Sequence[str],
+    rules: Sequence[str],
+    late: float = 0.0,
+    within: float | None = None,
+) -> Placing:
+    """At any time of the day, if it ends within the run; told until `late` seconds after its end, or `within` seconds
+    of its begin."""
 
     def place(rng: np.random.Generator, home: int, day: Day, part: Span) -> Incident | None:
         device = devices[int(rng.integers(len(devices)))]
@@ -91,7 +101,8 @@ def _lasting(kind: str, hours: float, devices: Sequence[str], rules: Sequence[st
         if part[1] - part[0] < length + 2 * late + 10 * MINUTE:
             return None
         begin = float(rng.uniform(part[0] + 5 * MINUTE, part[1] - length - late))
-        told = tuple(Told(rule, device, begin, begin + length + late) for rule in rules)
+        until = begin + (length + late if within is None else within)
+        told = tuple(Told(rule, device, begin, until) for rule in rules)
         return Incident(kind, home, device, begin, begin + length, told)
 
     return place
@@ -113,7 +124,7 @@ def _battery(rng: np.random.Generator, home: int, day: Day, part: Span) -> Incid
 
 KINDS: dict[str, Placing] = {
     "burglary": _burglary,
-    "smoke": _lasting("smoke", 5 / 60, ("kitchen-smoke",), ("smoke",)),
+    "smoke": _lasting("smoke", 5 / 60, ("kitchen-smoke",), ("smoke",), within=SMOKE_TOLD_WITHIN),
     "stove_left_on": _stove_left_on,
     "fridge_failing": _lasting("fridge_failing", 5, ("fridge",), ("fridge_failing",)),
     "meter_reset": _lasting("meter_reset", 1 / 60, ("meter", "washer", "tv"), ("counter_reset",)),

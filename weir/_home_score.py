@@ -75,11 +75,11 @@ def _home(town: Town, planned: Schedule, number: int) -> Scored:
     for rule in RULES:
         truths = [truth for one in told if one.rule == rule for truth in [_truth(town, site, one)]]
         of_rule = [episode for episode in said if episode.rule == rule]
-        result.rules[rule] = _score(of_rule, truths)
+        result.rules[rule] = score_of(of_rule, truths)
     for incident in planned.of(number):
         if incident.told:
             truths = [_truth(town, site, one) for one in incident.told]
-            is_told = any(truth.is_told_by(episode) for truth in truths for episode in said)
+            is_told = any(tells(episode, truth) for truth in truths for episode in said)
             result.kinds.setdefault(incident.kind, Score()).add(Score(told=is_told, missed=not is_told))
     return result
 
@@ -117,9 +117,14 @@ def _truth(town: Town, site: str, told: Told) -> Truth:
     return Truth(f"{site}-{told.device}", town.micros(told.begin), town.micros(told.end), frozenset({told.rule}))
 
 
-def _score(found: Sequence[Episode], truths: Sequence[Truth]) -> Score:
-    true = sum(any(truth.is_told_by(episode) for truth in truths) for episode in found)
-    told = sum(any(truth.is_told_by(episode) for episode in found) for truth in truths)
+def tells(episode: Episode, truth: Truth) -> bool:
+    """Whether it began to while the truth lasts: one that fired before and is active still tells nobody anything."""
+    return truth.is_told_by(episode) and episode.fired_us >= truth.begin_us
+
+
+def score_of(found: Sequence[Episode], truths: Sequence[Truth]) -> Score:
+    true = sum(any(tells(episode, truth) for truth in truths) for episode in found)
+    told = sum(any(tells(episode, truth) for episode in found) for truth in truths)
     return Score(true, len(found) - true, told, len(truths) - told)
 
 

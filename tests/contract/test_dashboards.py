@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fleet.area_section import environment
 from fleet.catalog import System, load_catalog
 from fleet.dashboard import HOME_DASHBOARD, dashboards
 from fleet.panel import ALERTMANAGER, COLUMNS, TAG, WAREHOUSE
@@ -87,6 +88,18 @@ def test_hours_that_nobody_measured_are_not_drawn_as_0() -> None:
     drawn = [query for query in QUERIES if query.kind == "timeseries" and "FROM energy_hours" in query.sql]
     assert drawn
     assert [query.where for query in drawn if "$__timeGroupAlias(hour, $__interval, NULL)" not in query.sql] == []
+
+
+LIMITS = {"coldest": 15.5, "warmest": 28.0, "driest": 20.0, "dampest": 75.0}
+COMFORT = [("of its rule", LIMITS, "15.5, 28, 20, 75"), ("of the standard", {}, "20, 26, 25, 60")]
+
+
+@pytest.mark.parametrize(("params", "limits"), [case[1:] for case in COMFORT], ids=[case[0] for case in COMFORT])
+def test_a_room_is_comfortable_within_the_limits(params: dict[str, float], limits: str) -> None:
+    spec = CATALOG.type("room_climate")
+    rules = [rule.model_copy(update={"params": params}) for rule in spec.alerts if rule.id == "uncomfortable"]
+    (section,) = environment((spec.model_copy(update={"alerts": rules}),))
+    assert f"('room_climate', false, {limits})" in section.panels[0].sql
 
 
 @pytest.mark.parametrize("spec", list(CATALOG), ids=lambda s: s.type)

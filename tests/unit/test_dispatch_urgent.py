@@ -100,3 +100,27 @@ def test_a_new_receiver_hears_of_one_that_was_capped() -> None:
     smoke(told, capped=True)
     told.policy = Told("default: [ops, boss]").policy
     assert told.tick() == ["boss firing s-1@boss"]
+
+
+def test_what_was_before_anybody_was_told_is_for_nobody() -> None:
+    """A dispatcher that is started for the first time reads weeks of transitions."""
+    told = Told(began_at=START)
+    past = {"at": START - 10 * HOUR, "event_time": START - 10 * HOUR}
+    assert smoke(told, **past) == ["ops firing stale"]
+    assert smoke(told, number=2, to="resolved", **past) == ["ops resolved never_told"]
+    assert smoke(told, "late", event_time=START - 10 * HOUR) == ["ops firing late-1@ops"]
+
+
+LATER = [
+    ("detected before", {"at": START - 10 * HOUR, "event_time": START - 10 * HOUR}, []),
+    ("detected since, of an old reading", {"event_time": START - 10 * HOUR}, ["ops firing s-1@ops"]),
+]
+
+
+@pytest.mark.parametrize(("more", "expected"), [case[1:] for case in LATER], ids=[case[0] for case in LATER])
+def test_nor_when_a_route_is_added(more: dict[str, object], expected: list[str]) -> None:
+    told = Told("routes: [{match: {site: yard}, to: ops}]", began_at=START)
+    assert told.tick() == []
+    smoke(told, **more)
+    told.policy = Told().policy
+    assert told.tick() == expected

@@ -24,6 +24,7 @@ SPANS = [
     ("six hours again", OPEN, NOW - HOUR, NOW - 7 * HOUR, SETTLED),
     ("no more than readings hold", OPEN, NOW - timedelta(days=30), OLDEST, SETTLED),
     ("as asked", Window(NOW - 30 * HOUR, NOW - 20 * HOUR), NOW - HOUR, NOW - 30 * HOUR, NOW - 20 * HOUR),
+    ("the first run of a day all of it", OPEN, NOW - 13 * HOUR, OLDEST + 24 * HOUR, SETTLED),
     ("without a hole", Window(NOW - 2 * HOUR, None), NOW - 9 * HOUR, NOW - 9 * HOUR, SETTLED),
 ]
 
@@ -31,6 +32,18 @@ SPANS = [
 @pytest.mark.parametrize(("asked", "kept_to", "start", "end"), [case[1:] for case in SPANS], ids=[c[0] for c in SPANS])
 def test_spans(asked: Window, kept_to: datetime | None, start: datetime, end: datetime) -> None:
     assert span(HOME, asked, kept_to, NOW) == Window(start, end)
+
+
+LATE = [
+    ("from a late alert on", NOW - 30 * HOUR, NOW - 30 * HOUR),
+    ("not from one that is in it", NOW - 2 * HOUR, NOW - 7 * HOUR),
+    ("not where what was before is gone", OLDEST + HOUR, OLDEST + 24 * HOUR),
+]
+
+
+@pytest.mark.parametrize(("late", "start"), [case[1:] for case in LATE], ids=[case[0] for case in LATE])
+def test_an_alert_that_was_detected_late(late: datetime, start: datetime) -> None:
+    assert span(HOME, OPEN, NOW - HOUR, NOW, late) == Window(start, SETTLED)
 
 
 def test_what_readings_hold_no_more_is_left_as_it_is() -> None:
