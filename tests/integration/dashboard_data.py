@@ -93,7 +93,7 @@ SELECT at, 'm' || n, '{name}', '{system}', '{type}', 'here', '', n, 2, at + n * 
 
 # Of four weeks each hour's energy of plugs, and of a meter before them: 100, 200, 300, 400 and 1,200 Wh; and of a home
 # without a meter. Energy that nobody is charged with: an outage of the meter and a plug, and a counter that jumped. A
-# command.
+# command. Security events, as the last run of their DAG left them.
 OF_HOME = """
 INSERT INTO energy_hours (site, device_type, device_id, hour, watt_hours, cost, currency)
 SELECT site, type, device, hour, watt_hours, watt_hours * 0.0003, 'EUR'
@@ -108,6 +108,10 @@ VALUES ('here', 'smart_plug', 'd2', '{away}', '{away}'::timestamptz + INTERVAL '
        ('here', 'energy_meter', 'd1', '{away}', '{end}'::timestamptz + INTERVAL '1 minute', 70, 'gap');
 INSERT INTO commands (command_id, system, type, device_id, site, command, via, by, requested_at, expires_at, state)
 VALUES ('c', 'home', 'lamp', 'd1', 'here', 'on', 'cli', 'ann', '{away}', '{end}', 'obeyed');
+INSERT INTO security_events (at, system, site, type, device_id, name, event, local_time, at_home)
+SELECT at, 'home', 'here', 'door_sensor', 'd1', 'open', 'opened', at AT TIME ZONE 'UTC', '{{d1}}'
+  FROM generate_series('{start}'::timestamptz, '{end}'::timestamptz - INTERVAL '11 minutes', '1 minute') at;
+INSERT INTO security_kept VALUES ('home', '{end}'::timestamptz - INTERVAL '10 minutes');
 """
 
 ONCE = """
