@@ -38,8 +38,8 @@ tariffs:
 
 @pytest.fixture
 def job(settings: Settings) -> Iterator[Job]:
-    """With a plug and a meter, and prices."""
-    for name in ("smart_plug", "energy_meter", "home_energy"):
+    """With a plug, a meter and prices; the plug's rules ask who is at home."""
+    for name in ("smart_plug", "energy_meter", "home_energy", "presence_tag"):
         (settings.types_dir / f"{name}.yaml").write_text((CHECKOUT / "fleet" / "types" / f"{name}.yaml").read_text())
     file = settings.home / "tariffs.yaml"
     file.write_text(TARIFFS)
