@@ -49,6 +49,8 @@ class Readings(resource.ObservableResource):
         except Refused as refused:
             pipe.add_response(self._refusal(refused), is_last=True)
             return
+        if request.code is not Code.GET:
+            request.opt.observe = None  # means nothing there (RFC 7641); the library would take the body at each change
         await super().render_to_pipe(pipe)
 
     async def render_post(self, request: aiocoap.Message) -> aiocoap.Message:

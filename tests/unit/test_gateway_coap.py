@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import socket
 
 import pytest
-from aiocoap import Message
+from aiocoap import Context, Message
 from aiocoap.numbers.codes import Code
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streaming import gateway_coap
 from streaming.gateway import MAX_BODY_BYTES
 from streaming.gateway_coap import MAX_OBSERVERS, Readings
 from tests.unit import gateway
@@ -153,3 +155,37 @@ def test_any_request_is_answered(body, kind, token):
     answer = post(gate, body=body, kind=kind, token=token if token is None else f"{token}token_room_climate"[-18:])
     assert answer.code.is_response()
     assert gate.tallies.accepted.total() + gate.tallies.rejected.total() + gate.tallies.refused.total() >= 1
+
+
+def served(scenario):
+    """`scenario(gate, client, uri)` with the library's own client, at the gateway's socket."""
+
+    async def run():
+        made = gateway.gate()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        server = await gateway_coap.server(made, gateway.SETTINGS.model_copy(update={"gateway_coap_port": port}))
+        client = await Context.create_client_context(transports=["udp6"])
+        try:
+            return await asyncio.wait_for(
+                scenario(made, client, f"coap://127.0.0.1:{port}/v1/readings?token=token_room_climate"), 60
+            )
+        finally:
+            await client.shutdown()
+            await server.shutdown()
+
+    return asyncio.run(run())
+
+
+def test_a_reading_that_asks_to_observe_is_taken_once():
+    async def scenario(made, client, uri):
+        for hour in ("07", "08"):
+            body = READING | {"event_time": f"2026-11-01T{hour}:30:00Z"}
+            sent = Message(code=Code.POST, uri=uri, payload=json.dumps(body).encode(), content_format=50, observe=0)
+            answer = await client.request(sent).response
+            assert (answer.code, answer.opt.observe) == (Code.CHANGED, None)
+        await client.request(Message(code=Code.GET, uri=uri)).response  # what was to follow would be there now
+        return [reading.event_time_us for _, reading in made.deposit.readings]
+
+    assert len(served(scenario)) == 2
