@@ -303,6 +303,24 @@ def test_any_body_is_answered_and_each_reading_of_it_is_one_record(body, kind):
     assert all(letter.reason != "contract_error" for letter in gate.deposit.letters)
 
 
+half_a_pair = st.text(st.characters(categories=["Cs"]), min_size=1, max_size=2)
+
+
+@given(half_a_pair, half_a_pair, st.booleans(), st.sampled_from(["key", "metric", "type", "time"]))
+def test_what_utf_8_cannot_say_is_answered(name, said, is_batch, where):
+    changes = {
+        "key": {name: said},
+        "metric": {"values": {name: said}},
+        "type": {"device_type": said},
+        "time": {"event_time": said},
+    }[where]
+    gate, body = gateway.gate(), climate(**changes)
+    answer = ask(gate, [climate(), body] if is_batch else body)
+    assert 400 <= answer.status_code < 500, answer.text
+    assert gate.tallies.rejected.total() == answer.json()["rejected"] == 1
+    assert not gate.tallies.refused
+
+
 def test_every_refusal_has_a_status_of_an_error():
     assert not set(REFUSALS) & set(REASONS)
     assert all(400 <= status < 600 and title for status, title in REFUSALS.values())
