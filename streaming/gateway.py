@@ -34,6 +34,8 @@ MAX_BODY_BYTES = 1024 * 1024
 """As the MQTT broker's limit of a packet. A single message is limited by the contract, to 256 KiB."""
 MAX_READINGS = 1000
 """In one body."""
+BYTES_OF_A_READING = 2048
+"""Of a device's allowance a body takes a reading for each so many bytes, or as many as it has."""
 RETRY_SECONDS = 5
 MAX_DEVICES = 200_000
 """Whose last reading and allowance are remembered."""
@@ -89,8 +91,12 @@ class Gate:
     async def take(self, badge: Badge, body: bytes, protocol: str, is_senml: bool = False) -> Answer:
         """One reading or several, of the badge's device. Raises Refused."""
         now_us = time.time_ns() // 1000
+        by_size = max(1, len(body) // BYTES_OF_A_READING)
+        self._allow(badge, by_size)  # before it is looked at: a body that is refused has cost as much
         messages, problem = self._messages(badge, body, is_senml, now_us)
-        self._allow(badge, max(1, len(messages)))
+        if len(messages) > MAX_READINGS:
+            raise Refused("too_many_readings", f"{len(messages):,} readings in one body; at most {MAX_READINGS:,}")
+        self._allow(badge, max(0, len(messages) - by_size))
         if not self._admission.may_judge(badge.address.type):
             raise Refused("registry_unavailable", "whether the device is registered is not known yet", RETRY_SECONDS)
         if problem is not None:
@@ -128,8 +134,6 @@ class Gate:
 
     def _allow(self, badge: Badge, readings: int) -> None:
         """Raises Refused."""
-        if readings > MAX_READINGS:
-            raise Refused("too_many_readings", f"{readings:,} readings in one body; at most {MAX_READINGS:,}")
         rate, now = self.settings.gateway_readings_per_second, self._monotonic()
         burst = max(MAX_READINGS, 10 * rate)
         if (allowance := self._allowances.get(badge.device)) is None:

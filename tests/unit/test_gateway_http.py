@@ -201,6 +201,21 @@ def test_who_sends_too_much_is_told_when_to_go_on():
     assert ask(gate, climate()).status_code == 202
 
 
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"[" + b"1," * 300_000 + b"1]", "application/json"),
+        (b"[" + b"{}," * 200_000 + b"{}]", "application/senml+json"),
+        (b" " * 600_000, "application/json"),
+    ],
+    ids=["far too many readings", "far too many records", "nothing at all"],
+)
+def test_a_body_is_paid_for_before_it_is_looked_at(body, kind):
+    gate = gateway.gate()
+    reasons = [ask(gate, body, **{"content-type": kind}).json()["reason"] for _ in range(5)]
+    assert (reasons.count("rate_limited"), reasons[-1]) == (2, "rate_limited")
+
+
 def test_without_kafka_nothing_is_acknowledged():
     gate = gateway.gate()
     gate.deposit.problem = "nothing answers at Kafka's address"
