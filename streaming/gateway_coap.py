@@ -12,6 +12,7 @@ from typing import Any
 
 import aiocoap
 from aiocoap import resource
+from aiocoap.blockwise import Block1Spool, IncompleteException
 from aiocoap.numbers.codes import Code
 from aiocoap.numbers.contentformat import ContentFormat
 
@@ -34,7 +35,7 @@ log = logging.getLogger("weir.gateway")
 class Readings(resource.ObservableResource):
     def __init__(self, gate: Gate):
         super().__init__()
-        self._gate = gate
+        self._gate, self._block1 = gate, Bodies()
         self._observers: dict[tuple[str, str], list[Any]] = {}
         gate.heard = self._tell
 
@@ -46,12 +47,11 @@ class Readings(resource.ObservableResource):
             block = request.opt.block1
             if block is not None and block.start + len(request.payload) > MAX_BODY_BYTES:
                 raise Refused("body_too_large", f"at most {MAX_BODY_BYTES:,} bytes; send fewer readings at once")
+            if request.code is not Code.GET:
+                request.opt.observe = None  # means nothing there (RFC 7641); the library would take it at each change
+            await super().render_to_pipe(pipe)
         except Refused as refused:
             pipe.add_response(self._refusal(refused), is_last=True)
-            return
-        if request.code is not Code.GET:
-            request.opt.observe = None  # means nothing there (RFC 7641); the library would take the body at each change
-        await super().render_to_pipe(pipe)
 
     async def render_post(self, request: aiocoap.Message) -> aiocoap.Message:
         try:
@@ -105,6 +105,18 @@ class Readings(resource.ObservableResource):
         if refused.retry_after is not None:
             message.opt.max_age = max(1, round(refused.retry_after + 0.5))
         return message
+
+
+class Bodies(Block1Spool):
+    """Bodies that come in blocks, put together."""
+
+    def feed_and_take(self, request: aiocoap.Message) -> aiocoap.Message:
+        """The whole; the library's ContinueException where it is not the end. Raises Refused."""
+        try:
+            return super().feed_and_take(request)
+        except (IncompleteException, ValueError):  # the library knows the first alone
+            said = f"block {request.opt.block1.block_number} does not follow what came before; send all of them again"
+            raise Refused("broken_off", said, status=408) from None
 
 
 def _token(request: aiocoap.Message) -> str:

@@ -189,3 +189,22 @@ def test_a_reading_that_asks_to_observe_is_taken_once():
         return [reading.event_time_us for _, reading in made.deposit.readings]
 
     assert len(served(scenario)) == 2
+
+
+def block(uri, number, more, size=16):
+    message = Message(code=Code.POST, uri=uri, payload=b"x" * size, content_format=50)
+    message.opt.block1 = (number, more, 0)
+    return message
+
+
+@pytest.mark.parametrize("blocks", [[(0, True), (2, True)], [(0, True), (0, True), (2, False)], [(1, True)]])
+def test_half_a_body_is_answered_as_what_it_is(blocks):
+    async def scenario(made, client, uri):
+        for number, more in blocks:
+            answer = await client.request(block(uri, number, more), handle_blockwise=False).response
+        whole = Message(code=Code.POST, uri=uri, payload=json.dumps(READING).encode(), content_format=50)
+        return answer, (await client.request(whole).response).code, made.tallies.refused
+
+    answer, after, refused = served(scenario)
+    assert (answer.code.dotted, json.loads(answer.payload)["reason"]) == ("4.08", "broken_off")
+    assert (after, refused) == (Code.CHANGED, {("coap", "broken_off"): 1})
