@@ -63,7 +63,8 @@ def problem_of(rejects: Sequence[tuple[int | None, Reject]], accepted: int) -> d
     if rejects[0][0] is not None:
         problem["detail"] = f"{len(rejects)} of {accepted + len(rejects)} readings were refused; {first.detail}"
         problem["errors"] = [
-            {"index": place, "reason": r.reason, "detail": _plain(r.detail)} | ({"field": _plain(r.field)} if r.field else {})
+            {"index": place, "reason": r.reason, "detail": _plain(r.detail)}
+            | ({"field": _plain(r.field)} if r.field else {})
             for place, r in rejects[:MOST_TOLD]
         ]
     return problem | {"accepted": accepted, "rejected": len(rejects)}

@@ -89,7 +89,7 @@ def until(path: Path, said: str) -> None:
 
 @pytest.fixture
 def broker(tmp_path: Path):
-    """A stand-in that says into `told` when it is told to read again, and its folders; `errors` is what its start says."""
+    """A stand-in that says into `told` when it is told to read again, and its folders; `errors`: of the script."""
     folders = {name: tmp_path / f"a 'deep' {name}" for name in ("config", "mqtt_devices", "mosquitto_data")}
     for folder in folders.values():
         folder.mkdir()
@@ -101,7 +101,7 @@ def broker(tmp_path: Path):
         f"trap 'echo again >> {told}' HUP\ntrap exit TERM\necho up > {told}\nwhile :; do sleep 0.1; done\n"
     )
     with (
-        open(tmp_path / "errors", "w") as errors,
+        (tmp_path / "errors").open("w") as errors,
         subprocess.Popen(["sh", script, "sh", stand_in], stderr=errors, start_new_session=True) as process,
     ):
         try:
