@@ -78,14 +78,16 @@ class Readings(resource.ObservableResource):
         return aiocoap.Message(code=Code.CONTENT, payload=payload, content_format=JSON)
 
     async def add_observation(self, request: aiocoap.Message, serverobservation: Any) -> None:
-        """Of one that is not accepted the library answers the GET alone."""
+        """Of one that ends here the library answers the GET alone. It must be accepted all the same."""
         try:
             device = self._gate.enter(_token(request)).device
         except Refused:
+            device = None
+        if device is None or len(self._observers.get(device, ())) >= MAX_OBSERVERS:
+            serverobservation.accept(lambda: None)
+            serverobservation.deregister()
             return
         observers = self._observers.setdefault(device, [])
-        if len(observers) >= MAX_OBSERVERS:
-            return
         observers.append(serverobservation)
 
         def gone() -> None:

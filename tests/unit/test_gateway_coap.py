@@ -110,10 +110,13 @@ class Observation:
     """As the library's: who observes is asked to be told."""
 
     def __init__(self):
-        self.cancel, self.told = None, 0
+        self.cancel, self.told, self.is_over = None, 0, False
 
     def accept(self, cancel):
         self.cancel = cancel
+
+    def deregister(self):
+        self.is_over = True
 
     def trigger(self):
         self.told += 1
@@ -138,7 +141,8 @@ def test_observers_hear_of_their_own_device_alone():
         return await resource.render_get(request(Code.GET))
 
     answer = asyncio.run(scenario())
-    assert [(o.cancel is not None, o.told) for o in (own, other, stranger, too_many[0], too_many[-1])] == [
+    stranger.cancel()
+    assert [(not o.is_over, o.told) for o in (own, other, stranger, too_many[0], too_many[-1])] == [
         (True, 1),
         (True, 0),
         (False, 0),
@@ -208,3 +212,18 @@ def test_half_a_body_is_answered_as_what_it_is(blocks):
     answer, after, refused = served(scenario)
     assert (answer.code.dotted, json.loads(answer.payload)["reason"]) == ("4.08", "broken_off")
     assert (after, refused) == (Code.CHANGED, {("coap", "broken_off"): 1})
+
+
+def test_one_observer_too_many_is_answered_once_and_nothing_fails(caplog):
+    async def scenario(made, client, uri):
+        asked = [client.request(Message(code=Code.GET, uri=uri, observe=0)) for _ in range(MAX_OBSERVERS + 2)]
+        answers = [await one.response for one in asked]
+        whole = Message(code=Code.POST, uri=uri, payload=json.dumps(READING).encode(), content_format=50)
+        assert (await client.request(whole).response).code == Code.CHANGED
+        told = [await anext(aiter(one.observation)) for one in asked[:MAX_OBSERVERS]]
+        return [answer.opt.observe for answer in answers], [json.loads(one.payload)["device_id"] for one in told]
+
+    observed, told = served(scenario)
+    assert observed == [0] * MAX_OBSERVERS + [None] * 2
+    assert told == ["c1"] * MAX_OBSERVERS
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
