@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from connections import mqtt_logins
+from fleet.errors import Unavailable
 from fleet.problem import Refused
 from fleet.registry import new_entry
+from fleet.settings import Settings
 from stack.render import rendered
-from streaming.badges import Badges
+from streaming.badges import BadgeOffice, Badges
 from tests.unit import gateway
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
@@ -128,3 +130,31 @@ def test_what_cannot_be_put_together_is_tried_again(broker):
     away.rename(services)
     until(broker["mosquitto_data"] / "passwd", "services' passwd\nlamp/lamp-1/1:\n")
     until(broker["told"], "again")
+
+
+class Table:
+    """As connections.credentials.Credentials to the office; `is_away`: it raises."""
+
+    is_away = False
+
+    def revision(self):
+        if self.is_away:
+            raise Unavailable("the database is away")
+        return 1
+
+    def all(self, after):
+        return [LAMP, ENDING]
+
+
+def test_a_login_ends_while_the_database_is_away(tmp_path: Path):
+    known = badges(LAMP, ENDING, moved_to="home-1")
+    office = BadgeOffice(Settings(home=tmp_path, credentials_key="key", db_url="postgresql+psycopg2://"), known)
+    office.credentials = Table()
+    passwords = tmp_path / "mqtt" / mqtt_logins.PASSWORDS
+    passwords.parent.mkdir()
+    office.step(NOW)
+    assert passwords.read_text() == "lamp/lamp-1/1:\nlamp/lamp-1/3:\n"
+    office.credentials.is_away = True
+    with pytest.raises(Unavailable):
+        office.step(NOW + timedelta(seconds=5))
+    assert passwords.read_text() == "lamp/lamp-1/1:\n"
