@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from connections import kafka
 from connections.warehouse import Warehouse
 from fleet.catalog import load_catalog
-from fleet.channels import REJECTED, readings_topics
+from fleet.channels import readings_topics
 from fleet.errors import ConfigurationError
 from fleet.settings import Settings
 from streaming import gateway_coap, gateway_http
@@ -47,7 +46,7 @@ class Gateway:
         self._threads: dict[str, Supervised] = {}
 
     def run(self, stop: threading.Event) -> None:
-        self._check()
+        self.deposit.look()  # what cannot work at all ends here, with a line that says why
         health = Health(self.settings.gateway_metrics_port, self.problem, self.settings.bind)
         health.registry.register(self)
         health.registry.register(self.reporter)
@@ -62,16 +61,6 @@ class Gateway:
         log.info("stopped %s", self.summary())
         self.warehouse.close()
         health.close()
-
-    def _check(self) -> None:
-        """Raises Unavailable, or Refused where nothing could be written."""
-        topics = readings_topics(self.catalog)
-        problems = kafka.access_problems(self.settings, kafka.WRITE, topics)
-        if REJECTED in problems or len(problems) == len(topics) - 1:
-            raise kafka.refused(self.settings, kafka.WRITE, problems)
-        for problem in problems.items():
-            log.error("topic=%s %s; its readings cannot be taken (`make up` creates what fleet/types names)", *problem)
-        self.deposit.barred = problems
 
     def _start(self, name: str, work: Callable[..., None], stop: threading.Event) -> None:
         def under_way() -> None:
