@@ -12,7 +12,7 @@ from typing import Any
 
 import aiocoap
 from aiocoap import resource
-from aiocoap.blockwise import Block1Spool, IncompleteException
+from aiocoap.blockwise import Block1Spool, IncompleteException, _extract_block_key
 from aiocoap.numbers.codes import Code
 from aiocoap.numbers.contentformat import ContentFormat
 
@@ -21,7 +21,7 @@ from fleet.problem import Refused
 from fleet.reading import encode_reading
 from fleet.settings import Settings
 from streaming.badges import Badge
-from streaming.gateway import MAX_BODY_BYTES, Gate
+from streaming.gateway import MAX_BODIES, MAX_BODY_BYTES, Gate
 
 JSON = ContentFormat.JSON
 IS_SENML = {None: False, int(JSON): False, senml.COAP_FORMAT: True}
@@ -35,7 +35,7 @@ log = logging.getLogger("weir.gateway")
 class Readings(resource.ObservableResource):
     def __init__(self, gate: Gate):
         super().__init__()
-        self._gate, self._block1 = gate, Bodies()
+        self._gate, self._block1 = gate, Bodies(gate)
         self._observers: dict[tuple[str, str], list[Any]] = {}
         gate.heard = self._tell
 
@@ -109,16 +109,37 @@ class Readings(resource.ObservableResource):
         return message
 
 
-class Bodies(Block1Spool):
-    """Bodies that come in blocks, put together."""
+class Bodies:
+    """Bodies that come in blocks, put together by a Block1Spool for each device. The library's would keep each for
+    minutes, those too of which all has come, for as many senders' ports and queries as there are."""
+
+    def __init__(self, gate: Gate):
+        self._gate = gate
+        self._spools: dict[tuple[str, str], Block1Spool] = {}
 
     def feed_and_take(self, request: aiocoap.Message) -> aiocoap.Message:
-        """The whole; the library's ContinueException where it is not the end. Raises Refused."""
+        """The whole; the library's ContinueException where it is not the end. Raises Refused. Of too many that are
+        under way the oldest is dropped: who broke off comes again from another port."""
+        block = request.opt.block1
+        if block is None:
+            return request
+        device, key = self._gate.enter(_token(request)).device, _extract_block_key(request)
+        spool = self._spools.setdefault(device, Block1Spool())
+        kept = spool._assemblies._items
+        if block.block_number == 0:
+            kept.pop(key, None)
+            while len(kept) >= MAX_BODIES:
+                del kept[next(iter(kept))]
         try:
-            return super().feed_and_take(request)
+            whole: aiocoap.Message = spool.feed_and_take(request)
         except (IncompleteException, ValueError):  # the library knows the first alone
-            said = f"block {request.opt.block1.block_number} does not follow what came before; send all of them again"
+            kept.pop(key, None)
+            said = f"block {block.block_number} does not follow what came before; send all of them again"
             raise Refused("broken_off", said, status=408) from None
+        del kept[key]
+        if not kept:
+            del self._spools[device]
+        return whole
 
 
 def _token(request: aiocoap.Message) -> str:

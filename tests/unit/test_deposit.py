@@ -183,7 +183,7 @@ def test_a_topic_that_is_gone_is_barred_and_holds_up_no_other(monkeypatch):
         with pytest.raises(Unavailable):
             await lost
         await opens(2)
-        with pytest.raises(Unavailable, match="readings.gone: missing"):
+        with pytest.raises(Unavailable, match="gone: missing"):
             await made.put([("readings.gone", b"value", b"key")])
         stays = asyncio.create_task(made.put([RECORD]))
         assert await waits(stays)

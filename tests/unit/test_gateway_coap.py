@@ -3,16 +3,19 @@
 import asyncio
 import json
 import socket
+from types import SimpleNamespace
 
 import pytest
 from aiocoap import Context, Message
+from aiocoap.blockwise import ContinueException
+from aiocoap.message import Direction
 from aiocoap.numbers.codes import Code
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming import gateway_coap
-from streaming.gateway import MAX_BODY_BYTES
-from streaming.gateway_coap import MAX_OBSERVERS, Readings
+from streaming.gateway import MAX_BODIES, MAX_BODY_BYTES
+from streaming.gateway_coap import MAX_OBSERVERS, Bodies, Readings
 from tests.unit import gateway
 
 NOW = "2026-11-01T07:30:00Z"
@@ -227,3 +230,35 @@ def test_one_observer_too_many_is_answered_once_and_nothing_fails(caplog):
     assert observed == [0] * MAX_OBSERVERS + [None] * 2
     assert told == ["c1"] * MAX_OBSERVERS
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_of_bodies_that_stop_halfway_a_device_has_a_few_and_of_others_none():
+    async def scenario(made, client, uri):
+        async def said(which, number, more):
+            sent = block(f"{uri}&which={which}", number, more)
+            return (await client.request(sent, handle_blockwise=False).response).code.dotted
+
+        for which in range(MAX_BODIES + 1):
+            assert await said(which, 0, True) == "2.31"
+        return [await said(which, 1, True) for which in range(MAX_BODIES + 1)]
+
+    assert served(scenario) == ["4.08", *["2.31"] * MAX_BODIES]
+
+
+def test_a_body_that_is_whole_is_not_kept():
+    bodies = Bodies(gateway.gate())
+
+    def sent(number, more):
+        message = block("coap://gateway/v1/readings?token=token_lamp", number, more)
+        message.remote = SimpleNamespace(blockwise_key="a port")
+        message.direction = Direction.INCOMING
+        return message
+
+    async def scenario():
+        with pytest.raises(ContinueException):
+            bodies.feed_and_take(sent(0, True))
+        assert bodies._spools
+        return bodies.feed_and_take(sent(1, False))
+
+    assert asyncio.run(scenario()).payload == b"x" * 32
+    assert not bodies._spools

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fleet.contract import MAX_PAYLOAD_BYTES, REASONS
 from fleet.problem import MEDIA_TYPE, REFUSALS
 from fleet.reading import encode_reading
-from streaming.gateway import MAX_BODY_BYTES, MAX_READINGS
+from streaming.gateway import MAX_BODIES, MAX_BODY_BYTES, MAX_READINGS
 from streaming.gateway_http import create_app
 from tests.unit import gateway
 
@@ -214,6 +214,35 @@ def test_a_body_is_paid_for_before_it_is_looked_at(body, kind):
     gate = gateway.gate()
     reasons = [ask(gate, body, **{"content-type": kind}).json()["reason"] for _ in range(5)]
     assert (reasons.count("rate_limited"), reasons[-1]) == (2, "rate_limited")
+
+
+def test_of_bodies_that_do_not_come_a_device_has_a_few():
+    gate = gateway.gate()
+
+    async def scenario():
+        go_on, begun = asyncio.Event(), []
+
+        async def body():
+            begun.append(True)
+            await go_on.wait()
+            yield json.dumps(climate()).encode()
+
+        transport = httpx.ASGITransport(create_app(gate))
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+
+            async def post(content, token="token_room_climate"):
+                headers = {"Authorization": f"Bearer {token}"}
+                return (await client.post("/v1/readings", content=content, headers=headers)).status_code
+
+            waiting = [asyncio.create_task(post(body())) for _ in range(MAX_BODIES)]
+            while len(begun) < MAX_BODIES:
+                await asyncio.sleep(0)
+            lamp = json.dumps({"device_id": "lamp-1", "event_time": NOW, "values": {"on": 1}})
+            meanwhile = [await post(json.dumps(climate())), await post(lamp, "token_lamp")]
+            go_on.set()
+            return meanwhile, await asyncio.gather(*waiting), await post(json.dumps(climate()))
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 60)) == ([429, 202], [202] * MAX_BODIES, 202)
 
 
 def test_without_kafka_nothing_is_acknowledged():
