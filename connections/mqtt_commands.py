@@ -1,8 +1,10 @@
 """Commands out, answers in: one session with the broker, which keeps the answers while we are away."""
 
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
+from connections.mqtt import Subscriber, session_id
 from connections.mqtt_publisher import REFUSED, RawPublisher, publish_frame, reason_text
 from fleet.channels import ANSWERS
 from fleet.errors import Unavailable
@@ -24,7 +26,9 @@ class CommandLink(RawPublisher):
     """Not for several threads. Of two at once the broker lets the later one stay. Raises Unavailable, Refused."""
 
     def __init__(self, settings: Settings):
-        super().__init__(settings, CLIENT_ID, [ANSWERS], clean=False)
+        super().__init__(settings, session_id(settings, CLIENT_ID), [ANSWERS], clean=False)
+        with suppress(Unavailable):  # the session of before ids had a secret; nobody reads what it would keep
+            Subscriber(settings, CLIENT_ID, (), clean=True).close()
 
     def send(self, messages: list[Message]) -> list[bool]:
         """All of them, and returns when the broker has each: whether anybody listens there. Answers that come meanwhile

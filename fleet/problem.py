@@ -59,11 +59,12 @@ def problem_of(rejects: Sequence[tuple[int | None, Reject]], accepted: int) -> d
     status = found.pop() if len(found) == 1 else 422
     problem = _problem(first.reason, status, REASONS[first.reason], first.detail)
     if first.field:
-        problem["field"] = first.field
+        problem["field"] = _plain(first.field)
     if rejects[0][0] is not None:
         problem["detail"] = f"{len(rejects)} of {accepted + len(rejects)} readings were refused; {first.detail}"
         problem["errors"] = [
-            {"index": place, "reason": r.reason, "detail": _plain(r.detail)} | ({"field": r.field} if r.field else {})
+            {"index": place, "reason": r.reason, "detail": _plain(r.detail)}
+            | ({"field": _plain(r.field)} if r.field else {})
             for place, r in rejects[:MOST_TOLD]
         ]
     return problem | {"accepted": accepted, "rejected": len(rejects)}

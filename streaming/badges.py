@@ -119,10 +119,16 @@ class BadgeOffice:
             self.credentials.warehouse.close()
 
     def step(self, now: datetime) -> None:
-        revision = self.credentials.revision()
-        if revision != self.badges.revision or not self.badges.is_known.is_set():
-            self.badges.learn(self.credentials.all(after=self.badges.revision), revision)
-            log.info("credentials=%d revision=%d", len(self.badges), revision)
+        """Raises Unavailable where the database is away; the broker's files are of what is known all the same."""
+        try:
+            revision = self.credentials.revision()
+            if revision != self.badges.revision or not self.badges.is_known.is_set():
+                self.badges.learn(self.credentials.all(after=self.badges.revision), revision)
+                log.info("credentials=%d revision=%d", len(self.badges), revision)
+        finally:
+            self._tell_the_broker(now)
+
+    def _tell_the_broker(self, now: datetime) -> None:
         state = (self.badges.revision, self.badges.moves)
         if self.badges.moves and (state != self._written or (self._until and now >= self._until)):
             self._until = self.badges.next_end(now)

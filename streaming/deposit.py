@@ -15,6 +15,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from connections import kafka
 from connections.kafka_appends import Appender
+from fleet.channels import REJECTED
 from fleet.errors import Unavailable, WeirError
 from fleet.settings import Settings
 from streaming.entrance import MAX_REQUEST_BYTES, Record
@@ -47,7 +48,8 @@ class Deposit:
         self.problem = "starting"
         """Why nothing is taken now; empty: it is."""
         self.barred: dict[str, str] = {}
-        """Topic → why nothing can be written to it. That holds up nothing that goes elsewhere."""
+        """Topic → why nothing can be written to it, asked anew at each opening. That holds up nothing that goes
+        elsewhere."""
         self.restarts = -1
 
     @property
@@ -104,6 +106,7 @@ class Deposit:
             await asyncio.shield(self._shut())
 
     async def _open(self) -> None:
+        self.barred = await asyncio.to_thread(self.look)
         seconds = min(self._settings.kafka_delivery_seconds, self._settings.gateway_confirm_seconds)
 
         def opened() -> Any:
@@ -125,6 +128,15 @@ class Deposit:
         self.problem = ""
         self.restarts += 1
         log.info("connected to Kafka")
+
+    def look(self) -> dict[str, str]:
+        """The topics that are barred now. Raises Unavailable, or Refused where nothing could be written."""
+        problems = kafka.access_problems(self._settings, kafka.WRITE, self._topics)
+        if REJECTED in problems or len(problems) == len(self._topics) - 1:
+            raise kafka.refused(self._settings, kafka.WRITE, problems)
+        for problem in problems.items():
+            log.error("topic=%s %s; its readings cannot be taken (`make up` creates what fleet/types names)", *problem)
+        return problems
 
     async def _confirm(self) -> None:
         """Raises what Kafka raised."""

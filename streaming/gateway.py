@@ -7,7 +7,8 @@ taken, the others are dead letters, and the answer says which. See docs/decision
 import time
 from collections import Counter as Tally
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -34,6 +35,10 @@ MAX_BODY_BYTES = 1024 * 1024
 """As the MQTT broker's limit of a packet. A single message is limited by the contract, to 256 KiB."""
 MAX_READINGS = 1000
 """In one body."""
+BYTES_OF_A_READING = 2048
+"""Of a device's allowance a body takes a reading for each so many bytes, or as many as it has."""
+MAX_BODIES = 8
+"""Of one device, that have begun and not all come."""
 RETRY_SECONDS = 5
 MAX_DEVICES = 200_000
 """Whose last reading and allowance are remembered."""
@@ -75,6 +80,7 @@ class Gate:
         self._catalog, self._admission = catalog, admission
         self._intake, self._entrance = Intake(catalog, Adapter()), Entrance(catalog, admission)
         self._monotonic = monotonic
+        self._coming: Tally[tuple[str, str]] = Tally()
         self._allowances: OrderedDict[tuple[str, str], Allowance] = OrderedDict()
         self._last: OrderedDict[tuple[str, str], Reading] = OrderedDict()
 
@@ -86,11 +92,28 @@ class Gate:
         """The newest reading of the device that came through here and that Kafka has."""
         return self._last.get(badge.device)
 
+    @contextmanager
+    def one_more_body(self, badge: Badge) -> Iterator[None]:
+        """While it comes. Raises Refused where too many of the device's do."""
+        if self._coming[badge.device] >= MAX_BODIES:
+            raise Refused("rate_limited", f"{MAX_BODIES} bodies of the device are on their way", 1)
+        self._coming[badge.device] += 1
+        try:
+            yield
+        finally:
+            self._coming[badge.device] -= 1
+            if not self._coming[badge.device]:
+                del self._coming[badge.device]
+
     async def take(self, badge: Badge, body: bytes, protocol: str, is_senml: bool = False) -> Answer:
         """One reading or several, of the badge's device. Raises Refused."""
         now_us = time.time_ns() // 1000
+        by_size = max(1, len(body) // BYTES_OF_A_READING)
+        self._allow(badge, by_size)  # before it is looked at: a body that is refused has cost as much
         messages, problem = self._messages(badge, body, is_senml, now_us)
-        self._allow(badge, max(1, len(messages)))
+        if len(messages) > MAX_READINGS:
+            raise Refused("too_many_readings", f"{len(messages):,} readings in one body; at most {MAX_READINGS:,}")
+        self._allow(badge, max(0, len(messages) - by_size))
         if not self._admission.may_judge(badge.address.type):
             raise Refused("registry_unavailable", "whether the device is registered is not known yet", RETRY_SECONDS)
         if problem is not None:
@@ -128,8 +151,6 @@ class Gate:
 
     def _allow(self, badge: Badge, readings: int) -> None:
         """Raises Refused."""
-        if readings > MAX_READINGS:
-            raise Refused("too_many_readings", f"{readings:,} readings in one body; at most {MAX_READINGS:,}")
         rate, now = self.settings.gateway_readings_per_second, self._monotonic()
         burst = max(MAX_READINGS, 10 * rate)
         if (allowance := self._allowances.get(badge.device)) is None:

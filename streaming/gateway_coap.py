@@ -12,6 +12,7 @@ from typing import Any
 
 import aiocoap
 from aiocoap import resource
+from aiocoap.blockwise import Block1Spool, IncompleteException, _extract_block_key
 from aiocoap.numbers.codes import Code
 from aiocoap.numbers.contentformat import ContentFormat
 
@@ -20,7 +21,7 @@ from fleet.problem import Refused
 from fleet.reading import encode_reading
 from fleet.settings import Settings
 from streaming.badges import Badge
-from streaming.gateway import MAX_BODY_BYTES, Gate
+from streaming.gateway import MAX_BODIES, MAX_BODY_BYTES, Gate
 
 JSON = ContentFormat.JSON
 IS_SENML = {None: False, int(JSON): False, senml.COAP_FORMAT: True}
@@ -34,7 +35,7 @@ log = logging.getLogger("weir.gateway")
 class Readings(resource.ObservableResource):
     def __init__(self, gate: Gate):
         super().__init__()
-        self._gate = gate
+        self._gate, self._block1 = gate, Bodies(gate)
         self._observers: dict[tuple[str, str], list[Any]] = {}
         gate.heard = self._tell
 
@@ -46,10 +47,11 @@ class Readings(resource.ObservableResource):
             block = request.opt.block1
             if block is not None and block.start + len(request.payload) > MAX_BODY_BYTES:
                 raise Refused("body_too_large", f"at most {MAX_BODY_BYTES:,} bytes; send fewer readings at once")
+            if request.code is not Code.GET:
+                request.opt.observe = None  # means nothing there (RFC 7641); the library would take it at each change
+            await super().render_to_pipe(pipe)
         except Refused as refused:
             pipe.add_response(self._refusal(refused), is_last=True)
-            return
-        await super().render_to_pipe(pipe)
 
     async def render_post(self, request: aiocoap.Message) -> aiocoap.Message:
         try:
@@ -76,14 +78,16 @@ class Readings(resource.ObservableResource):
         return aiocoap.Message(code=Code.CONTENT, payload=payload, content_format=JSON)
 
     async def add_observation(self, request: aiocoap.Message, serverobservation: Any) -> None:
-        """Of one that is not accepted the library answers the GET alone."""
+        """Of one that ends here the library answers the GET alone. It must be accepted all the same."""
         try:
             device = self._gate.enter(_token(request)).device
         except Refused:
+            device = None
+        if device is None or len(self._observers.get(device, ())) >= MAX_OBSERVERS:
+            serverobservation.accept(lambda: None)
+            serverobservation.deregister()
             return
         observers = self._observers.setdefault(device, [])
-        if len(observers) >= MAX_OBSERVERS:
-            return
         observers.append(serverobservation)
 
         def gone() -> None:
@@ -103,6 +107,39 @@ class Readings(resource.ObservableResource):
         if refused.retry_after is not None:
             message.opt.max_age = max(1, round(refused.retry_after + 0.5))
         return message
+
+
+class Bodies:
+    """Bodies that come in blocks, put together by a Block1Spool for each device. The library's would keep each for
+    minutes, those too of which all has come, for as many senders' ports and queries as there are."""
+
+    def __init__(self, gate: Gate):
+        self._gate = gate
+        self._spools: dict[tuple[str, str], Block1Spool] = {}
+
+    def feed_and_take(self, request: aiocoap.Message) -> aiocoap.Message:
+        """The whole; the library's ContinueException where it is not the end. Raises Refused. Of too many that are
+        under way the oldest is dropped: who broke off comes again from another port."""
+        block = request.opt.block1
+        if block is None:
+            return request
+        device, key = self._gate.enter(_token(request)).device, _extract_block_key(request)
+        spool = self._spools.setdefault(device, Block1Spool())
+        kept = spool._assemblies._items
+        if block.block_number == 0:
+            kept.pop(key, None)
+            while len(kept) >= MAX_BODIES:
+                del kept[next(iter(kept))]
+        try:
+            whole: aiocoap.Message = spool.feed_and_take(request)
+        except (IncompleteException, ValueError):  # the library knows the first alone
+            kept.pop(key, None)
+            said = f"block {block.block_number} does not follow what came before; send all of them again"
+            raise Refused("broken_off", said, status=408) from None
+        del kept[key]
+        if not kept:
+            del self._spools[device]
+        return whole
 
 
 def _token(request: aiocoap.Message) -> str:

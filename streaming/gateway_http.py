@@ -45,7 +45,8 @@ def create_app(gate: Gate, routers: Iterable[APIRouter] = ()) -> FastAPI:
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind not in IS_SENML:
             raise Refused("unsupported_media_type", f"{kind[:80]!r}; send {' or '.join(IS_SENML)}")
-        body = await body_of(request, gate.settings.gateway_body_seconds)
+        with gate.one_more_body(badge):
+            body = await body_of(request, gate.settings.gateway_body_seconds)
         answer = await gate.take(badge, body, "http", IS_SENML[kind])
         if answer.problem is not None:
             return problem_response(answer.problem)

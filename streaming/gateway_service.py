@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from connections import kafka
 from connections.warehouse import Warehouse
-from fleet.catalog import load_catalog
-from fleet.channels import REJECTED, readings_topics
+from fleet.catalog import Catalog, load_catalog
+from fleet.channels import readings_topics
 from fleet.errors import ConfigurationError
 from fleet.settings import Settings
 from streaming import gateway_coap, gateway_http
@@ -23,6 +22,7 @@ from streaming.gateway import Gate
 from streaming.registrar import Registrar
 from streaming.reporter import Figures, Reporter
 from streaming.service import Health, Supervised
+from streaming.watched_catalog import WatchedCatalog
 
 REPORT_SECONDS = 60.0
 LOOK_SECONDS = 0.1
@@ -36,6 +36,7 @@ class Gateway:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.catalog = load_catalog(settings.types_dir)
+        self.specs = WatchedCatalog(settings.types_dir, self.catalog, log)
         self.warehouse = Warehouse.of(settings)
         self.admission = Admission(self.catalog)
         self.badges = Badges(self.catalog, settings.credentials_key.get_secret_value())
@@ -47,7 +48,7 @@ class Gateway:
         self._threads: dict[str, Supervised] = {}
 
     def run(self, stop: threading.Event) -> None:
-        self._check()
+        self.deposit.look()  # what cannot work at all ends here, with a line that says why
         health = Health(self.settings.gateway_metrics_port, self.problem, self.settings.bind)
         health.registry.register(self)
         health.registry.register(self.reporter)
@@ -62,16 +63,6 @@ class Gateway:
         log.info("stopped %s", self.summary())
         self.warehouse.close()
         health.close()
-
-    def _check(self) -> None:
-        """Raises Unavailable, or Refused where nothing could be written."""
-        topics = readings_topics(self.catalog)
-        problems = kafka.access_problems(self.settings, kafka.WRITE, topics)
-        if REJECTED in problems or len(problems) == len(topics) - 1:
-            raise kafka.refused(self.settings, kafka.WRITE, problems)
-        for problem in problems.items():
-            log.error("topic=%s %s; its readings cannot be taken (`make up` creates what fleet/types names)", *problem)
-        self.deposit.barred = problems
 
     def _start(self, name: str, work: Callable[..., None], stop: threading.Event) -> None:
         def under_way() -> None:
@@ -94,7 +85,7 @@ class Gateway:
             listener.close()
             raise
         deposit = asyncio.create_task(self.deposit.run())
-        commands = routes(settings, self.warehouse, lambda: self.catalog)
+        commands = routes(settings, self.warehouse, self.types_now)
         server = gateway_http.server(gateway_http.create_app(self.gate, [commands]), settings)
         http = asyncio.create_task(server.serve([listener]))
         try:
@@ -109,6 +100,11 @@ class Gateway:
             deposit.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await deposit
+
+    def types_now(self) -> Catalog:
+        """Of which people command devices: as the commander's, which takes in changed files too."""
+        self.specs.look()
+        return self.specs.catalog
 
     def problem(self) -> str:
         """One line saying what keeps readings from being taken; empty when nothing does."""

@@ -18,6 +18,7 @@ import pytest
 from fleet.settings import Settings
 from stack.stack import Stack
 from streaming.gateway import MAX_BODY_BYTES
+from streaming.gateway_coap import MAX_OBSERVERS
 from tests.command import Weir
 from tests.integration.gateway_clients import (
     Gateway,
@@ -180,6 +181,38 @@ def test_coap_repeats_are_answered_and_not_taken_twice(weir: Weir, settings_for:
         client.sendto(b"\xff" * 50, ("127.0.0.1", gateway.coap))  # no CoAP at all: it goes on
     assert coap(gateway.coap, badge["token"], b"", method="GET")[0] == "2.05"
     assert seqs(operator, "again-1") == {1: 1}
+
+
+def test_what_coap_clients_ask_in_vain_leaves_no_trace(weir: Weir, settings_for: SettingsFor, gateway: Gateway) -> None:
+    """A POST that would observe, a body with a gap, and more observers than are told."""
+    operator, badge = settings_for("operator"), issued(weir, "vain-1")
+    gateway.start().ready()
+    uri = f"coap://127.0.0.1:{gateway.coap}/v1/readings?token={badge['token']}"
+
+    async def scenario() -> tuple[list[str], list[bool]]:
+        context = await aiocoap.Context.create_client_context(transports=["udp6"])
+        codes = []
+        try:
+            for seq in (1, 2):
+                body = json.dumps(message("vain-1", seq)).encode()
+                post = aiocoap.Message(code=aiocoap.Code.POST, uri=uri, payload=body, content_format=50, observe=0)
+                codes.append((await context.request(post).response).code.dotted)
+            for number in (0, 2):
+                part = aiocoap.Message(code=aiocoap.Code.POST, uri=uri, payload=b" " * 16, content_format=50)
+                part.opt.block1 = (number, True, 0)
+                codes.append((await context.request(part, handle_blockwise=False).response).code.dotted)
+            get = [aiocoap.Message(code=aiocoap.Code.GET, uri=uri, observe=0) for _ in range(MAX_OBSERVERS + 1)]
+            asked = [context.request(one) for one in get]
+            return codes, [(await one.response).opt.observe is not None for one in asked]
+        finally:
+            await context.shutdown()
+
+    codes, observed = asyncio.run(scenario())
+    assert codes == ["2.04", "2.04", "2.31", "4.08"]
+    assert observed == [True] * MAX_OBSERVERS + [False]
+    assert gateway.metric('weir_gateway_refused_total{protocol="coap",reason="broken_off"}') == 1
+    assert seqs(operator, "vain-1") == {1: 1, 2: 1}
+    assert "Traceback" not in gateway.log.read_text()
 
 
 def test_coap_observers_hear_of_each_reading(weir: Weir, settings_for: SettingsFor, gateway: Gateway) -> None:

@@ -151,3 +151,52 @@ def test_a_sender_that_has_gone_holds_up_nobody():
         await stays
 
     run(scenario)
+
+
+def test_a_topic_that_is_gone_is_barred_and_holds_up_no_other(monkeypatch):
+    topics = ["readings.gone", "readings.home", "readings.rejected"]
+    opened, gone = [], {}
+
+    class Known(Producer):
+        def partitions_for(self, topic):
+            if topic in gone:
+                raise KafkaTimeoutError(topic)
+
+    def producer(*_, **__):
+        opened.append(Known())
+        return opened[-1]
+
+    monkeypatch.setattr(deposit.kafka, "producer", producer)
+    monkeypatch.setattr(deposit.kafka, "access_problems", lambda *_: dict(gone))
+    monkeypatch.setattr(deposit.kafka, "close", lambda _: None)
+
+    async def opens(times):
+        while len(opened) < times or made.problem:
+            await asyncio.sleep(deposit.CONFIRM_SECONDS)
+
+    async def scenario():
+        await opens(1)
+        lost = asyncio.create_task(made.put([("readings.gone", b"value", b"key")]))
+        assert await waits(lost)
+        gone["readings.gone"] = "missing"
+        opened[0].sent[0][1].say(KafkaTimeoutError("it did not come"))
+        with pytest.raises(Unavailable):
+            await lost
+        await opens(2)
+        with pytest.raises(Unavailable, match="gone: missing"):
+            await made.put([("readings.gone", b"value", b"key")])
+        stays = asyncio.create_task(made.put([RECORD]))
+        assert await waits(stays)
+        opened[1].sent[0][1].say()
+        await stays
+
+    async def started():
+        task = asyncio.create_task(made.run())
+        try:
+            await asyncio.wait_for(scenario(), 20)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    made = Deposit(Settings(), topics)
+    asyncio.run(started())

@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import socket
+from types import SimpleNamespace
 
 import pytest
-from aiocoap import Message
+from aiocoap import Context, Message
+from aiocoap.blockwise import ContinueException
+from aiocoap.message import Direction
 from aiocoap.numbers.codes import Code
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.gateway import MAX_BODY_BYTES
-from streaming.gateway_coap import MAX_OBSERVERS, Readings
+from streaming import gateway_coap
+from streaming.gateway import MAX_BODIES, MAX_BODY_BYTES
+from streaming.gateway_coap import MAX_OBSERVERS, Bodies, Readings
 from tests.unit import gateway
 
 NOW = "2026-11-01T07:30:00Z"
@@ -108,10 +113,13 @@ class Observation:
     """As the library's: who observes is asked to be told."""
 
     def __init__(self):
-        self.cancel, self.told = None, 0
+        self.cancel, self.told, self.is_over = None, 0, False
 
     def accept(self, cancel):
         self.cancel = cancel
+
+    def deregister(self):
+        self.is_over = True
 
     def trigger(self):
         self.told += 1
@@ -136,7 +144,8 @@ def test_observers_hear_of_their_own_device_alone():
         return await resource.render_get(request(Code.GET))
 
     answer = asyncio.run(scenario())
-    assert [(o.cancel is not None, o.told) for o in (own, other, stranger, too_many[0], too_many[-1])] == [
+    stranger.cancel()
+    assert [(not o.is_over, o.told) for o in (own, other, stranger, too_many[0], too_many[-1])] == [
         (True, 1),
         (True, 0),
         (False, 0),
@@ -153,3 +162,103 @@ def test_any_request_is_answered(body, kind, token):
     answer = post(gate, body=body, kind=kind, token=token if token is None else f"{token}token_room_climate"[-18:])
     assert answer.code.is_response()
     assert gate.tallies.accepted.total() + gate.tallies.rejected.total() + gate.tallies.refused.total() >= 1
+
+
+def served(scenario):
+    """`scenario(gate, client, uri)` with the library's own client, at the gateway's socket."""
+
+    async def run():
+        made = gateway.gate()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        server = await gateway_coap.server(made, gateway.SETTINGS.model_copy(update={"gateway_coap_port": port}))
+        client = await Context.create_client_context(transports=["udp6"])
+        try:
+            return await asyncio.wait_for(
+                scenario(made, client, f"coap://127.0.0.1:{port}/v1/readings?token=token_room_climate"), 60
+            )
+        finally:
+            await client.shutdown()
+            await server.shutdown()
+
+    return asyncio.run(run())
+
+
+def test_a_reading_that_asks_to_observe_is_taken_once():
+    async def scenario(made, client, uri):
+        for hour in ("07", "08"):
+            body = READING | {"event_time": f"2026-11-01T{hour}:30:00Z"}
+            sent = Message(code=Code.POST, uri=uri, payload=json.dumps(body).encode(), content_format=50, observe=0)
+            answer = await client.request(sent).response
+            assert (answer.code, answer.opt.observe) == (Code.CHANGED, None)
+        await client.request(Message(code=Code.GET, uri=uri)).response  # what was to follow would be there now
+        return [reading.event_time_us for _, reading in made.deposit.readings]
+
+    assert len(served(scenario)) == 2
+
+
+def block(uri, number, more, size=16):
+    message = Message(code=Code.POST, uri=uri, payload=b"x" * size, content_format=50)
+    message.opt.block1 = (number, more, 0)
+    return message
+
+
+@pytest.mark.parametrize("blocks", [[(0, True), (2, True)], [(0, True), (0, True), (2, False)], [(1, True)]])
+def test_half_a_body_is_answered_as_what_it_is(blocks):
+    async def scenario(made, client, uri):
+        for number, more in blocks:
+            answer = await client.request(block(uri, number, more), handle_blockwise=False).response
+        whole = Message(code=Code.POST, uri=uri, payload=json.dumps(READING).encode(), content_format=50)
+        return answer, (await client.request(whole).response).code, made.tallies.refused
+
+    answer, after, refused = served(scenario)
+    assert (answer.code.dotted, json.loads(answer.payload)["reason"]) == ("4.08", "broken_off")
+    assert (after, refused) == (Code.CHANGED, {("coap", "broken_off"): 1})
+
+
+def test_one_observer_too_many_is_answered_once_and_nothing_fails(caplog):
+    async def scenario(made, client, uri):
+        asked = [client.request(Message(code=Code.GET, uri=uri, observe=0)) for _ in range(MAX_OBSERVERS + 2)]
+        answers = [await one.response for one in asked]
+        whole = Message(code=Code.POST, uri=uri, payload=json.dumps(READING).encode(), content_format=50)
+        assert (await client.request(whole).response).code == Code.CHANGED
+        told = [await anext(aiter(one.observation)) for one in asked[:MAX_OBSERVERS]]
+        return [answer.opt.observe for answer in answers], [json.loads(one.payload)["device_id"] for one in told]
+
+    observed, told = served(scenario)
+    assert observed == [0] * MAX_OBSERVERS + [None] * 2
+    assert told == ["c1"] * MAX_OBSERVERS
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_of_bodies_that_stop_halfway_a_device_has_a_few_and_of_others_none():
+    async def scenario(made, client, uri):
+        async def said(which, number, more):
+            sent = block(f"{uri}&which={which}", number, more)
+            return (await client.request(sent, handle_blockwise=False).response).code.dotted
+
+        for which in range(MAX_BODIES + 1):
+            assert await said(which, 0, True) == "2.31"
+        return [await said(which, 1, True) for which in range(MAX_BODIES + 1)]
+
+    assert served(scenario) == ["4.08", *["2.31"] * MAX_BODIES]
+
+
+def test_a_body_that_is_whole_is_not_kept():
+    bodies = Bodies(gateway.gate())
+
+    def sent(number, more):
+        message = block("coap://gateway/v1/readings?token=token_lamp", number, more)
+        message.remote = SimpleNamespace(blockwise_key="a port")
+        message.direction = Direction.INCOMING
+        return message
+
+    async def scenario():
+        with pytest.raises(ContinueException):
+            bodies.feed_and_take(sent(0, True))
+        assert bodies._spools
+        return bodies.feed_and_take(sent(1, False))
+
+    assert asyncio.run(scenario()).payload == b"x" * 32
+    assert not bodies._spools

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fleet.contract import MAX_PAYLOAD_BYTES, REASONS
 from fleet.problem import MEDIA_TYPE, REFUSALS
 from fleet.reading import encode_reading
-from streaming.gateway import MAX_BODY_BYTES, MAX_READINGS
+from streaming.gateway import MAX_BODIES, MAX_BODY_BYTES, MAX_READINGS
 from streaming.gateway_http import create_app
 from tests.unit import gateway
 
@@ -201,6 +201,50 @@ def test_who_sends_too_much_is_told_when_to_go_on():
     assert ask(gate, climate()).status_code == 202
 
 
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"[" + b"1," * 300_000 + b"1]", "application/json"),
+        (b"[" + b"{}," * 200_000 + b"{}]", "application/senml+json"),
+        (b" " * 600_000, "application/json"),
+    ],
+    ids=["far too many readings", "far too many records", "nothing at all"],
+)
+def test_a_body_is_paid_for_before_it_is_looked_at(body, kind):
+    gate = gateway.gate()
+    reasons = [ask(gate, body, **{"content-type": kind}).json()["reason"] for _ in range(5)]
+    assert (reasons.count("rate_limited"), reasons[-1]) == (2, "rate_limited")
+
+
+def test_of_bodies_that_do_not_come_a_device_has_a_few():
+    gate = gateway.gate()
+
+    async def scenario():
+        go_on, begun = asyncio.Event(), []
+
+        async def body():
+            begun.append(True)
+            await go_on.wait()
+            yield json.dumps(climate()).encode()
+
+        transport = httpx.ASGITransport(create_app(gate))
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+
+            async def post(content, token="token_room_climate"):
+                headers = {"Authorization": f"Bearer {token}"}
+                return (await client.post("/v1/readings", content=content, headers=headers)).status_code
+
+            waiting = [asyncio.create_task(post(body())) for _ in range(MAX_BODIES)]
+            while len(begun) < MAX_BODIES:
+                await asyncio.sleep(0)
+            lamp = json.dumps({"device_id": "lamp-1", "event_time": NOW, "values": {"on": 1}})
+            meanwhile = [await post(json.dumps(climate())), await post(lamp, "token_lamp")]
+            go_on.set()
+            return meanwhile, await asyncio.gather(*waiting), await post(json.dumps(climate()))
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 60)) == ([429, 202], [202] * MAX_BODIES, 202)
+
+
 def test_without_kafka_nothing_is_acknowledged():
     gate = gateway.gate()
     gate.deposit.problem = "nothing answers at Kafka's address"
@@ -301,6 +345,24 @@ def test_any_body_is_answered_and_each_reading_of_it_is_one_record(body, kind):
         assert said.problem["reason"] in REASONS
         json.dumps(said.problem)
     assert all(letter.reason != "contract_error" for letter in gate.deposit.letters)
+
+
+half_a_pair = st.text(st.characters(categories=["Cs"]), min_size=1, max_size=2)
+
+
+@given(half_a_pair, half_a_pair, st.booleans(), st.sampled_from(["key", "metric", "type", "time"]))
+def test_what_utf_8_cannot_say_is_answered(name, said, is_batch, where):
+    changes = {
+        "key": {name: said},
+        "metric": {"values": {name: said}},
+        "type": {"device_type": said},
+        "time": {"event_time": said},
+    }[where]
+    gate, body = gateway.gate(), climate(**changes)
+    answer = ask(gate, [climate(), body] if is_batch else body)
+    assert 400 <= answer.status_code < 500, answer.text
+    assert gate.tallies.rejected.total() == answer.json()["rejected"] == 1
+    assert not gate.tallies.refused
 
 
 def test_every_refusal_has_a_status_of_an_error():
