@@ -146,11 +146,17 @@ def under_way(warehouse: Warehouse, states: Iterable[State] = UNDER_WAY) -> list
 
 
 def begun(connection: Connection, command: Command, now: datetime) -> datetime:
-    """From when on readings may show that it was obeyed: before it is sent for the first time."""
+    """From when on readings may show that it was obeyed: before it is sent for the first time. What is to be seen, and
+    where, is written with it: who is killed while sending may come back when it is too late to send again."""
     first = connection.execute(
-        text("UPDATE commands SET sent_at = coalesce(sent_at, :now) WHERE command_id = :id RETURNING sent_at"),
-        {"now": now, "id": command.command_id},
-    )
+        text(
+            "UPDATE commands SET sent_at = coalesce(sent_at, :now), site = :site, sets = CAST(:sets AS jsonb)"
+            " WHERE command_id = :id RETURNING sent_at"
+        ),
+        {
+            "now": now, "site": command.site, "sets": _json(command.sets).decode(), "id": command.command_id,
+        },
+    )  # fmt: skip
     found: datetime = first.scalar_one()
     return found
 

@@ -53,6 +53,9 @@ def test_each_state_is_noted_once_by_whoever_moves_it(operator: Warehouse, comma
     with commander.transaction() as connection:
         first = begun(connection, command, NOW)
         assert begun(connection, command, NOW + timedelta(seconds=9)) == first
+    (again,) = (c for c in under_way(commander, ["requested"]) if c.command_id == "table-1")
+    assert (again.sets, again.sent_at) == ({"on": 1.0}, first)
+    with commander.transaction() as connection:
         assert moved(connection, command, Move("sent", "to nobody"), NOW)
         assert not moved(connection, command, Move("refused"), NOW)
     shown = found(operator, "table-1")

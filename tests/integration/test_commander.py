@@ -301,6 +301,25 @@ def test_kill_9_loses_no_command_and_doubles_none(yard: Ground, when: str, funct
         assert 1 <= len(bulb.got) <= most
 
 
+def test_killed_after_sending_and_back_after_the_end(yard: Ground) -> None:
+    """It cannot be sent again; that the device did nothing is seen by its readings all the same."""
+    with closing(yard.bulb("too-late", hold)) as bulb:
+        asked = yard.begin("too-late", "on")
+        broken = yard.killed_at("after", "connections.mqtt_commands:CommandLink.send")
+        wait_for(lambda: not broken.alive(), 30, lambda: f"it was not killed\n{yard.log()}")
+        bulb.say()
+        with closing(Warehouse.of(yard.settings_for("commander"))) as own, own.transaction() as connection:
+            connection.exec_driver_sql("UPDATE commands SET expires_at = now() WHERE device_id = 'too-late'")
+        yard.process.start()
+        try:
+            wait_for(lambda: yard.shown(asked)["state"] in ("obeyed", "expired"), 20, yard.log)
+        finally:
+            yard.process.kill()
+        found = yard.shown(asked)
+        assert states(found) == ["requested", "sent", "expired"]
+        assert found["reason"] == "the device did not answer; by its readings on is 0, not 1"
+
+
 def test_what_happens_while_no_commander_runs(ground: Ground) -> None:
     with closing(ground.bulb("meanwhile", hold)) as bulb:
         asked = ground.begin("meanwhile", "on")
