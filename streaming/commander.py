@@ -26,6 +26,7 @@ from fleet.channels import Address, command_topic, parse_answer_topic, topics_of
 from fleet.command import wanted_values
 from fleet.command_state import (
     SENT,
+    UNDER_WAY,
     Command,
     Move,
     answered,
@@ -222,6 +223,8 @@ class Commander:
         with self.warehouse.transaction() as connection:
             for command, move in moves:
                 before = latest.get(command.command_id)
+                if before and before[1].state not in UNDER_WAY:
+                    continue  # what has ended stays so, whatever else came with it
                 stands = msgspec.structs.replace(command, state=before[1].state) if before else command
                 if command_table.moved(connection, stands, move, now):
                     latest[command.command_id] = (command, move)

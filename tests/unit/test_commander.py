@@ -86,3 +86,20 @@ def test_what_ends_otherwise_holds_up_nobody(commander: Commander, written: list
     watch.position = 200
     commander._expire(watch)
     assert written == [("c1", "sent", "obeyed"), ("c2", "sent", "expired")]
+
+
+@pytest.mark.parametrize(
+    ("moves", "ends"),
+    [
+        (["refused", "delivered"], ["refused"]),
+        (["delivered", "refused"], ["delivered", "refused"]),
+        (["refused", "refused"], ["refused"]),
+    ],
+)
+def test_what_has_ended_stays_so_within_one_poll(
+    commander: Commander, written: list[tuple[str, str, str]], moves: list[Any], ends: list[str]
+) -> None:
+    one = under_way(commander, "c1", -60)
+    commander._write([(one, Move(state)) for state in moves], NOW)
+    assert [to for _, _, to in written] == ends
+    assert (one.state, commander._under_way) == ("refused", {})
