@@ -47,8 +47,8 @@ class ReadingWatch:
         if self._consumer is None:
             return
         at = int((since - MARGIN).timestamp() * 1000)
+        ends = self.ends()  # first: what is appended between the two questions is to be read
         found = self._consumer.offsets_for_times(dict.fromkeys(self._places, at), timeout_ms=kafka.ANSWER_MS)
-        ends = self.ends()
         for place in self._places:
             self._consumer.seek(place, found[place].offset if found.get(place) else ends[place])
 
