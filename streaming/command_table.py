@@ -177,20 +177,32 @@ def moved(connection: Connection, command: Command, move: Move, now: datetime) -
     return bool(done.rowcount == 1)
 
 
-def found(warehouse: Warehouse, command_id: str) -> dict[str, Any]:
-    """A command and its `history`, for people; by its id or the beginning of it. Raises CommandError."""
-    rows = warehouse.rows(
-        f"SELECT {SHOWN} FROM commands WHERE left(command_id, length(:id)) = :id"  # noqa: S608
-        " ORDER BY command_id <> :id, requested_at DESC LIMIT 2",
-        id=command_id,
+def full_id(warehouse: Warehouse, beginning: str) -> str:
+    """Of the one command whose id begins so, or is so. Raises CommandError. It goes through the whole table."""
+    rows = _by_id(
+        warehouse, "starts_with(command_id, :id) ORDER BY command_id <> :id, requested_at DESC LIMIT 2", beginning
     )
-    if not rows or not command_id:
-        raise CommandError(f"no command {command_id[:80]!r}; `weir commands list` shows those there are")
-    if len(rows) > 1 and rows[0]["command_id"] != command_id:
-        raise CommandError(f"more than one command begins with {command_id[:80]!r}; give more of its id")
+    if len(rows) > 1 and rows[0]["command_id"] != beginning:
+        raise CommandError(f"more than one command begins with {beginning[:80]!r}; give more of its id")
+    return str(rows[0]["command_id"])
+
+
+def found(warehouse: Warehouse, command_id: str) -> dict[str, Any]:
+    """A command and its `history`, for people. Raises CommandError."""
+    (row,) = _by_id(warehouse, "command_id = :id", command_id)
     history = warehouse.rows(
         "SELECT state, at, reason FROM command_history WHERE command_id = :id ORDER BY at,"
         " array_position(ARRAY['requested', 'sent', 'delivered', 'obeyed', 'refused', 'expired'], state)",
-        id=rows[0]["command_id"],
+        id=command_id,
     )
-    return {**rows[0], "history": history}
+    return {**row, "history": history}
+
+
+def _by_id(warehouse: Warehouse, where: str, given: str) -> list[dict[str, Any]]:
+    """Raises CommandError where there is none. What cannot be printed is no id, and some of it no text for a table."""
+    rows = []
+    if given and given.isprintable():
+        rows = warehouse.rows(f"SELECT {SHOWN} FROM commands WHERE {where}", id=given)  # noqa: S608
+    if not rows:
+        raise CommandError(f"no command {given[:80]!r}; `weir commands list` shows those there are")
+    return rows
