@@ -191,8 +191,9 @@ def found(warehouse: Warehouse, command_id: str) -> dict[str, Any]:
     """A command and its `history`, for people. Raises CommandError."""
     (row,) = _by_id(warehouse, "command_id = :id", command_id)
     history = warehouse.rows(
-        "SELECT state, at, reason FROM command_history WHERE command_id = :id ORDER BY at,"
-        " array_position(ARRAY['requested', 'sent', 'delivered', 'obeyed', 'refused', 'expired'], state)",
+        # By state: they only go forward, and the database's clock, of the first, is not the commander's.
+        "SELECT state, at, reason FROM command_history WHERE command_id = :id ORDER BY"
+        " array_position(ARRAY['requested', 'sent', 'delivered', 'obeyed', 'refused', 'expired'], state), at",
         id=command_id,
     )
     return {**row, "history": history}
