@@ -52,8 +52,8 @@ def _problems(spec: RuledType, action: Action, types: Mapping[str, RuledType]) -
 
 
 def looked_at(spec: RuledType, rule: Rule) -> set[Node]:
-    """(type, metric) of all that its conditions look at."""
-    found: set[Node] = set()
+    """(type, metric) of all that its conditions look at; of silence, all that its type tells: any reading ends it."""
+    found: set[Node] = {(spec.type, metric) for metric in spec.metrics} if rule.no_data is not None else set()
     for _, condition in rule.conditions():
         for text in (condition.when, condition.clear):
             for node in walk(parse_expression(text)) if text is not None else ():

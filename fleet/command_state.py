@@ -144,7 +144,8 @@ def unsent(command: Command, now: datetime) -> Move | None:
 
 
 def is_obeyed(sets: Mapping[str, float], shown: Mapping[str, float]) -> bool:
-    return all(
+    """Nothing shows that nothing was done: without `sets` it never is."""
+    return bool(sets) and all(
         metric in shown and isclose(shown[metric], value, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
         for metric, value in sets.items()
     )

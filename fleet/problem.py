@@ -32,6 +32,11 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "rate_limited": (429, "the device sends more than it may"),
     "kafka_unavailable": (503, "Kafka does not confirm; nothing was acknowledged"),
     "registry_unavailable": (503, "the registry has not been read yet"),
+    "not_a_command": (422, "the body is no command"),
+    "no_such_command": (422, "no device, or none of its kind, obeys that"),
+    "unknown_command": (404, "no command has this id"),
+    "command_conflict": (409, "another command has this id"),
+    "commands_unavailable": (503, "the table of commands is away; ask again with the same id"),
     "request_refused": (400, "the request is none that is served here"),
     "defect": (500, "a defect of Weir, not of the sender"),
 }

@@ -58,7 +58,7 @@ def meant(warehouse: Warehouse, catalog: Catalog, device: str, type_name: str | 
     types = [type_name] if type_name else list(catalog.types)
     rows = warehouse.rows(
         "SELECT type, site, retired_at FROM devices WHERE device_id = :device AND type = ANY(:types) ORDER BY type",
-        device=device.replace("\0", ""), types=types,
+        device=device if device.isprintable() else "", types=types,
     )  # fmt: skip
     there = [row for row in rows if row["retired_at"] is None]
     obeying = [row for row in there if catalog.types[row["type"]].commands] or there

@@ -1,94 +1,29 @@
-"""`POST /v1/commands` and `GET /v1/commands/{id}`: routes that the gateway's application mounts.
+"""`POST /v1/commands` and `GET /v1/commands/{id}`: routes of the gateway's application.
 
-People show the operator's token (`Authorization: Bearer …`, WEIR_OPERATOR_TOKEN), never a device's. Errors are
-application/problem+json (RFC 9457) and say what to change.
+People show the operator's token (`Authorization: Bearer …`, WEIR_OPERATOR_TOKEN), never a device's. What is refused is
+refused as readings are: streaming/gateway_http.py makes problem+json of it, and counts it.
 """
 
-import asyncio
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response, status
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from fastapi import APIRouter, Depends, Request, Response, status
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from connections.warehouse import Warehouse
 from fleet.catalog import Catalog
-from fleet.errors import CommandConflict, CommandError, WeirError
+from fleet.errors import CommandConflict, CommandError, Unavailable
+from fleet.problem import Refused
 from fleet.settings import Settings
 from streaming.command_requests import TEXT_CHARACTERS, request
 from streaming.command_table import found
+from streaming.gateway_http import bearer, body_of
 
-PROBLEM = "application/problem+json"
+JSON = "application/json"
 MAX_BODY_BYTES = 16 * 1024
-BODY_SECONDS = 10.0
-"""For the whole body: who sends it by drops holds nothing up."""
-
-
-class Problem(Exception):
-    def __init__(self, code: int, title: str, detail: str, **more: Any):
-        self.code, self.body = code, {"title": title, "status": code, "detail": detail, **more}
-
-    def response(self) -> JSONResponse:
-        headers = {"WWW-Authenticate": "Bearer"} if self.code == status.HTTP_401_UNAUTHORIZED else None
-        return JSONResponse(self.body, self.code, headers, PROBLEM)
-
-
-class _ProblemRoute(APIRoute):
-    """Whatever application mounts these routes, its clients get problems."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def handled(asked: Request) -> Response:
-            try:
-                if asked.method == "POST":
-                    await _wait_for_body(asked)
-                return await handle(asked)
-            except Problem as problem:
-                return problem.response()
-            except HTTPException as error:  # bytes that no JSON has
-                return Problem(error.status_code, "not a command", str(error.detail)).response()
-            except RequestValidationError as error:
-                wrong = [{"field": ".".join(map(str, e["loc"][1:])), "problem": e["msg"]} for e in error.errors()]
-                said = "; ".join(f"{w['field'] or 'the body'}: {w['problem']}" for w in wrong)
-                return Problem(status.HTTP_422_UNPROCESSABLE_CONTENT, "not a command", said, errors=wrong).response()
-            except CommandConflict as error:
-                return Problem(status.HTTP_409_CONFLICT, "another command has this id", str(error)).response()
-            except CommandError as error:
-                return Problem(status.HTTP_422_UNPROCESSABLE_CONTENT, "no such command", str(error)).response()
-            except WeirError as error:
-                code = status.HTTP_503_SERVICE_UNAVAILABLE if error.retryable else status.HTTP_500_INTERNAL_SERVER_ERROR
-                return Problem(code, "the command was not taken", str(error)).response()
-
-        return handled
-
-
-async def _wait_for_body(asked: Request) -> None:
-    """Raises Problem where it is no JSON, too large, comes too slowly or breaks off. The request keeps it."""
-    kind = asked.headers.get("content-type", "")
-    if kind.partition(";")[0].strip().lower() != "application/json":
-        said = f"Content-Type is {kind[:80]!r}; send application/json"
-        raise Problem(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "not JSON", said)
-    length = asked.headers.get("content-length", "")
-    if not length.isdigit():
-        raise Problem(status.HTTP_411_LENGTH_REQUIRED, "how long is it?", "say the body's length in Content-Length")
-    if int(length) > MAX_BODY_BYTES:
-        said = f"{int(length):,} bytes; at most {MAX_BODY_BYTES:,}"
-        raise Problem(status.HTTP_413_CONTENT_TOO_LARGE, "too large", said)
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            await asked.body()
-    except TimeoutError:
-        said = f"the body did not come within {BODY_SECONDS:g} s"
-        raise Problem(status.HTTP_408_REQUEST_TIMEOUT, "too slow", said) from None
-    except ClientDisconnect:
-        raise Problem(status.HTTP_400_BAD_REQUEST, "half a body", "the connection was closed in between") from None
 
 
 class NewCommand(BaseModel):
@@ -105,41 +40,78 @@ class NewCommand(BaseModel):
     why: str = Field(default="", max_length=TEXT_CHARACTERS)
 
 
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {JSON: {"schema": NewCommand.model_json_schema(), "example": {"device": "lamp-1", "command": "on"}}},
+    }
+}
+SECURED: dict[str, Any] = {"security": [{"token": []}]}
+
+
 def routes(settings: Settings, warehouse: Warehouse, catalog: Callable[[], Catalog]) -> APIRouter:
     """`catalog` gives the device types as they are now. Without a token in the settings nobody is let in."""
     token = settings.operator_token.get_secret_value()
 
-    def operator(authorization: Annotated[str, Header()] = "") -> None:
-        scheme, _, given = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token or not secrets.compare_digest(given.encode(), token.encode()):
-            raise Problem(
-                status.HTTP_401_UNAUTHORIZED, "who are you?",
+    async def operator(asked: Request) -> None:
+        given = bearer(asked)
+        if not token or not secrets.compare_digest(given.encode(), token.encode()):
+            raise Refused(
+                "wrong_token" if given else "no_token",
                 "commands want `Authorization: Bearer …` with the operator's token, WEIR_OPERATOR_TOKEN in"
                 " var/env/operator.env; a device's token is none",
+            )
+
+    # Before the body is read: a route that reads it by itself is asked for it after its dependencies.
+    router = APIRouter(prefix="/v1/commands", tags=["commands"], dependencies=[Depends(operator)])
+
+    def kept(new: NewCommand) -> tuple[dict[str, Any], bool]:
+        with _refusing("no_such_command"):
+            command_id, is_new = request(
+                warehouse, catalog(), new.device, new.command, new.args,
+                via="http", by=new.by, why=new.why, type_name=new.type, command_id=new.id,
             )  # fmt: skip
+            return found(warehouse, command_id), is_new
 
-    router = APIRouter(
-        prefix="/v1/commands", tags=["commands"], route_class=_ProblemRoute, dependencies=[Depends(operator)]
-    )
-
-    @router.post("", status_code=status.HTTP_202_ACCEPTED)
-    def ask(new: NewCommand, response: Response) -> dict[str, Any]:
+    @router.post("", status_code=status.HTTP_202_ACCEPTED, openapi_extra=BODY | SECURED)
+    async def ask(asked: Request, response: Response) -> dict[str, Any]:
         """Keeps a command for a device; the commander sends it. 200 where it was asked for before."""
-        command_id, is_new = request(
-            warehouse, catalog(), new.device, new.command, new.args,
-            via="http", by=new.by, why=new.why, type_name=new.type, command_id=new.id,
-        )  # fmt: skip
+        kind = asked.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+        if kind != JSON:
+            raise Refused("unsupported_media_type", f"{kind[:80]!r}; send {JSON}")
+        row, is_new = await run_in_threadpool(
+            kept, _new_command(await body_of(asked, settings.gateway_body_seconds, MAX_BODY_BYTES))
+        )
         if not is_new:
             response.status_code = status.HTTP_200_OK
-        response.headers["Location"] = f"/v1/commands/{command_id}"
-        return found(warehouse, command_id)
+        response.headers["Location"] = f"/v1/commands/{row['command_id']}"
+        return row
 
-    @router.get("/{command_id}")
+    @router.get("/{command_id}", openapi_extra=SECURED)
     def show(command_id: str) -> dict[str, Any]:
         """How a command stands, and when it came to each state."""
-        try:
+        with _refusing("unknown_command"):
             return found(warehouse, command_id)
-        except CommandError as error:
-            raise Problem(status.HTTP_404_NOT_FOUND, "no such command", str(error)) from None
 
     return router
+
+
+def _new_command(body: bytes) -> NewCommand:
+    try:
+        return NewCommand.model_validate_json(body)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc'])) or 'the body'}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise Refused("not_a_command", "; ".join(wrong)) from None
+
+
+@contextmanager
+def _refusing(reason: str) -> Iterator[None]:
+    """What the checks and the table raise, as what the application answers; CommandError by this reason."""
+    try:
+        yield
+    except CommandConflict as error:
+        raise Refused("command_conflict", str(error)) from None
+    except CommandError as error:
+        raise Refused(reason, str(error)) from None
+    except Unavailable as error:
+        raise Refused("commands_unavailable", str(error)) from None

@@ -146,11 +146,17 @@ def under_way(warehouse: Warehouse, states: Iterable[State] = UNDER_WAY) -> list
 
 
 def begun(connection: Connection, command: Command, now: datetime) -> datetime:
-    """From when on readings may show that it was obeyed: before it is sent for the first time."""
+    """From when on readings may show that it was obeyed: before it is sent for the first time. What is to be seen, and
+    where, is written with it: who is killed while sending may come back when it is too late to send again."""
     first = connection.execute(
-        text("UPDATE commands SET sent_at = coalesce(sent_at, :now) WHERE command_id = :id RETURNING sent_at"),
-        {"now": now, "id": command.command_id},
-    )
+        text(
+            "UPDATE commands SET sent_at = coalesce(sent_at, :now), site = :site, sets = CAST(:sets AS jsonb)"
+            " WHERE command_id = :id RETURNING sent_at"
+        ),
+        {
+            "now": now, "site": command.site, "sets": _json(command.sets).decode(), "id": command.command_id,
+        },
+    )  # fmt: skip
     found: datetime = first.scalar_one()
     return found
 
@@ -171,20 +177,33 @@ def moved(connection: Connection, command: Command, move: Move, now: datetime) -
     return bool(done.rowcount == 1)
 
 
+def full_id(warehouse: Warehouse, beginning: str) -> str:
+    """Of the one command whose id begins so, or is so. Raises CommandError. It goes through the whole table."""
+    rows = _by_id(
+        warehouse, "starts_with(command_id, :id) ORDER BY command_id <> :id, requested_at DESC LIMIT 2", beginning
+    )
+    if len(rows) > 1 and rows[0]["command_id"] != beginning:
+        raise CommandError(f"more than one command begins with {beginning[:80]!r}; give more of its id")
+    return str(rows[0]["command_id"])
+
+
 def found(warehouse: Warehouse, command_id: str) -> dict[str, Any]:
-    """A command and its `history`, for people; by its id or the beginning of it. Raises CommandError."""
-    rows = warehouse.rows(
-        f"SELECT {SHOWN} FROM commands WHERE left(command_id, length(:id)) = :id"  # noqa: S608
-        " ORDER BY command_id <> :id, requested_at DESC LIMIT 2",
+    """A command and its `history`, for people. Raises CommandError."""
+    (row,) = _by_id(warehouse, "command_id = :id", command_id)
+    history = warehouse.rows(
+        # By state: they only go forward, and the database's clock, of the first, is not the commander's.
+        "SELECT state, at, reason FROM command_history WHERE command_id = :id ORDER BY"
+        " array_position(ARRAY['requested', 'sent', 'delivered', 'obeyed', 'refused', 'expired'], state), at",
         id=command_id,
     )
-    if not rows or not command_id:
-        raise CommandError(f"no command {command_id[:80]!r}; `weir commands list` shows those there are")
-    if len(rows) > 1 and rows[0]["command_id"] != command_id:
-        raise CommandError(f"more than one command begins with {command_id[:80]!r}; give more of its id")
-    history = warehouse.rows(
-        "SELECT state, at, reason FROM command_history WHERE command_id = :id ORDER BY at,"
-        " array_position(ARRAY['requested', 'sent', 'delivered', 'obeyed', 'refused', 'expired'], state)",
-        id=rows[0]["command_id"],
-    )
-    return {**rows[0], "history": history}
+    return {**row, "history": history}
+
+
+def _by_id(warehouse: Warehouse, where: str, given: str) -> list[dict[str, Any]]:
+    """Raises CommandError where there is none. What cannot be printed is no id, and some of it no text for a table."""
+    rows = []
+    if given and given.isprintable():
+        rows = warehouse.rows(f"SELECT {SHOWN} FROM commands WHERE {where}", id=given)  # noqa: S608
+    if not rows:
+        raise CommandError(f"no command {given[:80]!r}; `weir commands list` shows those there are")
+    return rows

@@ -26,6 +26,7 @@ from fleet.channels import Address, command_topic, parse_answer_topic, topics_of
 from fleet.command import wanted_values
 from fleet.command_state import (
     SENT,
+    UNDER_WAY,
     Command,
     Move,
     answered,
@@ -67,6 +68,9 @@ class Commander:
         self.bad_answers = self.late_answers = 0
         self._under_way: dict[str, Command] = {}
         """Sent, and not ended."""
+        self._expiring: set[str] = set()
+        self._expiring_at: Ends = {}
+        """Where the readings' log ended when those were first found overdue."""
         self._backoff = Backoff(log)
         self._turned_at = time.monotonic()
         self._look_at = 0.0
@@ -198,11 +202,18 @@ class Commander:
         self._write(list(moves.values()), datetime.now(UTC))
 
     def _expire(self, watch: ReadingWatch) -> None:
-        """Once all that is in the log was read: what was read late was not done late."""
+        """Once all was read that was in the log when they were overdue: what was read late was not done late. To the
+        log's own end it may never come, while readings keep coming."""
         now = datetime.now(UTC)
-        late = [(command, move) for command in self._under_way.values() if (move := overdue(command, now))]
-        if late and watch.is_at_end():
-            self._write(late, now)
+        late = {
+            command.command_id: (command, move)
+            for command in self._under_way.values()
+            if (move := overdue(command, now))
+        }
+        if not self._expiring & late.keys():
+            self._expiring, self._expiring_at = set(late), watch.ends() if late else {}
+        elif watch.has_read(self._expiring_at):
+            self._write([late[name] for name in sorted(self._expiring & late.keys())], now)
 
     def _write(self, moves: Sequence[tuple[Command, Move]], now: datetime) -> None:
         """All of them or none. A command that another commander has moved is that one's."""
@@ -212,6 +223,8 @@ class Commander:
         with self.warehouse.transaction() as connection:
             for command, move in moves:
                 before = latest.get(command.command_id)
+                if before and before[1].state not in UNDER_WAY:
+                    continue  # what has ended stays so, whatever else came with it
                 stands = msgspec.structs.replace(command, state=before[1].state) if before else command
                 if command_table.moved(connection, stands, move, now):
                     latest[command.command_id] = (command, move)

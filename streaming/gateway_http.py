@@ -100,18 +100,18 @@ def bearer(request: Request) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-async def body_of(request: Request, seconds: float) -> bytes:
+async def body_of(request: Request, seconds: float, most: int = MAX_BODY_BYTES) -> bytes:
     """Raises Refused where it is too large, too slow, or breaks off."""
-    too_large = Refused("body_too_large", f"at most {MAX_BODY_BYTES:,} bytes; send fewer readings at once")
+    too_large = Refused("body_too_large", f"at most {most:,} bytes; send less at once")
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
+    if declared.isdecimal() and int(declared) > most:
         raise too_large
     parts, size = [], 0
     try:
         async with asyncio.timeout(seconds):
             async for part in request.stream():
                 size += len(part)
-                if size > MAX_BODY_BYTES:
+                if size > most:
                     raise too_large
                 parts.append(part)
     except TimeoutError:

@@ -4,7 +4,7 @@ No group and no committed position: what is under way says from where the log is
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -47,8 +47,8 @@ class ReadingWatch:
         if self._consumer is None:
             return
         at = int((since - MARGIN).timestamp() * 1000)
+        ends = self.ends()  # first: what is appended between the two questions is to be read
         found = self._consumer.offsets_for_times(dict.fromkeys(self._places, at), timeout_ms=kafka.ANSWER_MS)
-        ends = self._ends()
         for place in self._places:
             self._consumer.seek(place, found[place].offset if found.get(place) else ends[place])
 
@@ -63,14 +63,14 @@ class ReadingWatch:
                     except msgspec.MsgspecError:
                         continue  # landing keeps account of it
 
-    def is_at_end(self) -> bool:
-        """Whether all that is in the log by now was read."""
+    def ends(self) -> dict[TopicPartition, int]:
+        """Of each partition, the offset after all that is in the log by now."""
         if self._consumer is None:
-            return True
-        return all(self._consumer.position(place) >= end for place, end in self._ends().items())
-
-    def _ends(self) -> dict[TopicPartition, int]:
+            return {}
         return dict(self._consumer.end_offsets(self._places, timeout_ms=kafka.ANSWER_MS))
+
+    def has_read(self, ends: Mapping[TopicPartition, int]) -> bool:
+        return all(self._consumer.position(place) >= end for place, end in ends.items())
 
     def close(self) -> None:
         if self._consumer is not None:

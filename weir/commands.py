@@ -75,11 +75,11 @@ def show(
     """All that is known of one command, and when it came to each state."""
     from connections.warehouse import Warehouse
     from fleet.settings import Settings
-    from streaming.command_table import found
+    from streaming.command_table import found, full_id
 
     warehouse = Warehouse.of(Settings.load())
     try:
-        row = found(warehouse, command_id)
+        row = found(warehouse, full_id(warehouse, command_id))
     finally:
         warehouse.close()
     if as_json:

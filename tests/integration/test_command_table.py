@@ -11,7 +11,7 @@ from fleet.catalog import load_catalog
 from fleet.command_state import Move
 from fleet.errors import CommandError, Refused
 from fleet.settings import Settings
-from streaming.command_table import Request, ask, begun, found, moved, under_way
+from streaming.command_table import Request, ask, begun, found, full_id, moved, under_way
 
 pytestmark = pytest.mark.stack
 
@@ -53,6 +53,9 @@ def test_each_state_is_noted_once_by_whoever_moves_it(operator: Warehouse, comma
     with commander.transaction() as connection:
         first = begun(connection, command, NOW)
         assert begun(connection, command, NOW + timedelta(seconds=9)) == first
+    (again,) = (c for c in under_way(commander, ["requested"]) if c.command_id == "table-1")
+    assert (again.sets, again.sent_at) == ({"on": 1.0}, first)
+    with commander.transaction() as connection:
         assert moved(connection, command, Move("sent", "to nobody"), NOW)
         assert not moved(connection, command, Move("refused"), NOW)
     shown = found(operator, "table-1")
@@ -81,13 +84,27 @@ def test_an_operator_asks_and_does_no_more(operator: Warehouse, statement: str) 
         ("nothing-like-it", "no command 'nothing-like-it'"),
         ("", "no command ''"),
         ("table-many-", "more than one command"),
+        ("table-many-0\0", "no command 'table-many-0\\\\x00'"),
+        ("\ud800", "no command"),
     ],
 )
 def test_an_id_that_is_none(operator: Warehouse, commander: Warehouse, given: str, says: str) -> None:
     for number in range(2):
         asked(operator, f"table-many-{number}")
     with pytest.raises(CommandError, match=says):
+        full_id(operator, given)
+    with pytest.raises(CommandError, match="no command"):
         found(operator, given)
+
+
+def test_the_beginning_of_an_id_is_for_people_at_a_terminal(operator: Warehouse, commander: Warehouse) -> None:
+    for name in ("table-first", "table-first-2", "table-second"):
+        asked(operator, name)
+    assert full_id(operator, "table-s") == "table-second"
+    assert full_id(operator, "table-first") == "table-first"
+    assert found(operator, "table-second")["command_id"] == "table-second"
+    with pytest.raises(CommandError, match="no command 'table-s'"):
+        found(operator, "table-s")
 
 
 def test_what_has_ended_long_ago_is_forgotten(

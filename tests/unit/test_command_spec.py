@@ -145,6 +145,13 @@ LOOPS = [
      "lamp.yaml", "this rule itself"),
     ("itself, by the site", [LAMP, MOTION.replace("on and light < 20", "on and site_max(lamp.brightness) < 20")],
      "motion.yaml", "dim sets lamp.brightness, at which this rule itself looks"),
+    ("itself, by its silence", [lamp_with(
+        "{id: silent, no_data: 30s, actions: [{on: firing, command: on}, {on: resolved, type: switch, command: off}]}"
+    ), SWITCH], "lamp.yaml", "on sets lamp.on, at which this rule itself looks"),
+    ("by way of another's silence", [
+        lamp_with("{id: silent, no_data: 30s, actions: [{on: firing, type: switch, command: on}]}"),
+        SWITCH + "alerts: [{id: thrown, when: on > 0, " + ON + "}]\n",
+    ], "lamp.yaml", "at which rule thrown of switch looks, which commands what silent of lamp looks at"),
     ("by way of another", [
         lamp_with("{id: lit, when: on > 0, actions: [{on: resolved, type: switch, command: off}]}"),
         SWITCH + "alerts: [{id: thrown, when: on > 0, " + ON + "}]\n",
@@ -168,13 +175,13 @@ def test_an_action_that_comes_back_to_its_rule_is_an_error(tmp_path, texts: list
     [
         [LAMP, MOTION],
         [lamp_with(f"{{id: dark, when: brightness < 5, {ON}}}")],
-        [lamp_with("{id: silent, no_data: 5m, actions: [{on: firing, command: off}]}")],
+        [lamp_with("{id: silent, no_data: 5m, actions: [{on: firing, type: switch, command: off}]}"), SWITCH],
         [
             lamp_with("{id: lit, when: on > 0, actions: [{on: firing, type: switch, command: on}]}"),
             SWITCH + "alerts: [{id: thrown, when: on > 0}]\n",
         ],
     ],
-    ids=["a motion's lamp", "another metric of its own", "silence looks at no metric", "a chain with an end"],
+    ids=["a motion's lamp", "another metric of its own", "another type, for silence", "a chain with an end"],
 )
 def test_what_has_an_end_is_no_loop(texts: list[str]) -> None:
     assert catalog(*texts)

@@ -91,6 +91,10 @@ def test_readings(readings: list[tuple[float, dict[str, float | None]]], obeyed:
     assert (found[-1] == Move("obeyed")) is obeyed
 
 
+def test_what_sets_nothing_is_never_obeyed() -> None:
+    assert seen(command(sets={}), reading(1, on=1, brightness=40)) is None
+
+
 @pytest.mark.parametrize(
     ("state", "seconds", "says"),
     [
