@@ -248,6 +248,7 @@ def test_a_device_that_registers_itself(weir: Weir, settings_for: SettingsFor, g
     wait_for(lambda: json.loads(weir(*shown).stdout), 20, gateway.log.read_text)
     weir("devices", "retire", "beacon", "new-1")
     wait_for(lambda: post(gateway.http, beacon["token"], message("new-1", 2))[0] == 403, 20, gateway.log.read_text)
+    weir("devices", "credentials", "revoke", "beacon", "new-1")
     assert "is retired" in weir("devices", "credentials", "issue", "beacon", "new-1", code=1).stderr
 
 
