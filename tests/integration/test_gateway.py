@@ -209,7 +209,7 @@ def test_what_coap_clients_ask_in_vain_leaves_no_trace(weir: Weir, settings_for:
 
     codes, observed = asyncio.run(scenario())
     assert codes == ["2.04", "2.04", "2.31", "4.08"]
-    assert observed == [True] * MAX_OBSERVERS + [False]
+    assert sorted(observed) == [False] + [True] * MAX_OBSERVERS, "in whatever order they came"
     assert gateway.metric('weir_gateway_refused_total{protocol="coap",reason="broken_off"}') == 1
     assert seqs(operator, "vain-1") == {1: 1, 2: 1}
     assert "Traceback" not in gateway.log.read_text()
