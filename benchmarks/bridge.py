@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from connections.mqtt import Subscriber
+from connections.mqtt import Subscriber, session_id
 from connections.mqtt_publisher import BulkPublisher
 from fleet.catalog import load_catalog
 from fleet.settings import Settings
@@ -144,9 +144,9 @@ CONTENDERS: dict[str, tuple[str, Callable[[Settings, int, str], None]]] = {
 
 
 def timed(name: str, settings: Settings, count: int, answer: Any) -> None:
-    client_id, run = CONTENDERS[name]
+    name, run = CONTENDERS[name]
     cpu, wall = cpu_seconds(), time.perf_counter()
-    run(settings, count, client_id)
+    run(settings, count, session_id(settings, name))
     answer.put((time.perf_counter() - wall, cpu_seconds() - cpu))
 
 
@@ -194,7 +194,7 @@ def main() -> None:
 def measure(stack: Stack, options: argparse.Namespace) -> None:
     settings, simulator = stack.settings("bridge"), stack.settings("simulator")
     for client_id, _ in CONTENDERS.values():
-        Subscriber(settings, client_id, [SUBSCRIPTION]).close()
+        Subscriber(settings, session_id(settings, client_id), [SUBSCRIPTION]).close()
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTENDERS}
     together = []
     for _ in range(options.runs):

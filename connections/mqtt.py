@@ -5,6 +5,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -25,6 +26,13 @@ SESSION_SECONDS = 7 * 86_400
 RECEIVE_MAXIMUM = 65_535
 CHUNK_BYTES = 256 * 1024
 DROPPED = "$SYS/broker/publish/messages/dropped"
+
+
+def session_id(settings: Settings, name: str) -> str:
+    """The client id of a service's session that stays with the broker. Whoever logs in can take over, or end, a session
+    whose id it knows, whichever user it is; this one is known to those who have the service's password."""
+    secret = settings.mqtt_password.get_secret_value()
+    return f"{name}-{blake2b(f'{name} {secret}'.encode(), digest_size=16).hexdigest()}"
 
 
 def _where(settings: Settings) -> str:
@@ -98,6 +106,8 @@ class Subscriber:
         self._connected: ReasonCode | None = None
         self._lost: ReasonCode | None = None
         self._granted = 0
+        self.is_resumed = False
+        """Whether the broker had the session already."""
         self._buffer = b""
         self.has_more = False
         """Whether the last poll left something to be read."""
@@ -116,7 +126,7 @@ class Subscriber:
             raise
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
-        self._connected = reason
+        self._connected, self.is_resumed = reason, flags.session_present
 
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         self._lost = reason
@@ -246,6 +256,19 @@ class Subscriber:
         """Says goodbye; a persistent session stays."""
         if self._client.socket() is not None:
             self._client.disconnect()
+            self._client.loop_write()
+        self.abandon()
+
+    def unsubscribe(self, subscription: str) -> None:
+        """What the broker keeps already still comes."""
+        self._client.unsubscribe(subscription)
+
+    def end(self) -> None:
+        """Says goodbye for good: the session, and all that the broker keeps for it, is no more."""
+        if self._client.socket() is not None:
+            properties = Properties(PacketTypes.DISCONNECT)
+            properties.SessionExpiryInterval = 0
+            self._client.disconnect(properties=properties)
             self._client.loop_write()
         self.abandon()
 

@@ -5,6 +5,7 @@ paho's own publish costs about 350 µs of processor time a message with its conf
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from struct import pack
 
 from connections.mqtt import Subscriber
@@ -12,15 +13,19 @@ from fleet.errors import Refused, Unavailable
 from fleet.settings import Settings
 
 PUBLISH_QOS1, DUPLICATE, PUBACK = 0x32, 0x08, 0x40
+MESSAGE_EXPIRY = 0x02
+REFUSED = 0x80
+"""From this reason code on the broker has not taken the message."""
 FLUSH_BYTES = 32 * 1024
 AWAY_SECONDS = 60.0
 """For how long a broker may be gone, or confirm nothing, before we give up."""
 MAX_IDS = 65_535
 
 
-def publish_frame(mid: int, topic: bytes, payload: bytes) -> bytes:
-    """An MQTT 5 PUBLISH packet with QoS 1 and no properties."""
-    length = 2 + len(topic) + 2 + 1 + len(payload)
+def publish_frame(mid: int, topic: bytes, payload: bytes, expires_seconds: int | None = None) -> bytes:
+    """An MQTT 5 PUBLISH packet with QoS 1 and no properties, but for how long the broker keeps it for who is away."""
+    properties = b"\0" if expires_seconds is None else pack(">BBI", 5, MESSAGE_EXPIRY, expires_seconds)
+    length = 2 + len(topic) + 2 + len(properties) + len(payload)
     size = bytearray()
     rest = length
     while True:
@@ -28,15 +33,15 @@ def publish_frame(mid: int, topic: bytes, payload: bytes) -> bytes:
         size.append(digit | 0x80 if rest else digit)
         if not rest:
             break
-    return b"".join((bytes((PUBLISH_QOS1,)), size, pack(">H", len(topic)), topic, pack(">HB", mid, 0), payload))
+    return b"".join((bytes((PUBLISH_QOS1,)), size, pack(">H", len(topic)), topic, pack(">H", mid), properties, payload))
 
 
-class _Connection(Subscriber):
-    """Writes raw packets and keeps the broker's PUBACKs."""
+class RawPublisher(Subscriber):
+    """Writes raw packets and keeps the broker's PUBACKs, as (message id, reason code)."""
 
-    def __init__(self, settings: Settings, client_id: str):
+    def __init__(self, settings: Settings, client_id: str, subscriptions: Iterable[str] = (), clean: bool = True):
         self.answers: list[tuple[int, int]] = []
-        super().__init__(settings, client_id, [], clean=True)
+        super().__init__(settings, client_id, subscriptions, clean=clean)
 
     def write(self, packets: bytes) -> None:
         if self._client.socket() is None:
@@ -67,7 +72,7 @@ class BulkPublisher:
         self._under_way: dict[int, bytes] = {}
         self._buffer: list[bytes] = []
         self._buffered = 0
-        self._connection = _Connection(settings, client_id)
+        self._connection = RawPublisher(settings, client_id)
 
     @property
     def outstanding(self) -> int:
@@ -109,12 +114,12 @@ class BulkPublisher:
         for mid, reason in answers:
             if self._under_way.pop(mid, None) is None:
                 continue
-            taken = reason < 0x80
+            taken = reason < REFUSED
             if taken:
                 self.acknowledged += 1
             else:
                 self.refused += 1
-                self.last_refusal = _reason(reason)
+                self.last_refusal = reason_text(reason)
             self.settled.append((mid, taken))
 
     def _reconnect(self, lost: Unavailable) -> None:
@@ -125,7 +130,7 @@ class BulkPublisher:
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
             try:
-                self._connection = _Connection(self._settings, self._client_id)
+                self._connection = RawPublisher(self._settings, self._client_id)
                 self._send_again()
                 break
             except Unavailable as error:
@@ -174,5 +179,5 @@ class BulkPublisher:
 REASONS = {0x87: "Not authorized", 0x90: "Topic name invalid", 0x97: "Quota exceeded"}
 
 
-def _reason(code: int) -> str:
+def reason_text(code: int) -> str:
     return REASONS.get(code, f"reason code 0x{code:02x}")

@@ -21,8 +21,8 @@ from fleet.settings import CHECKOUT, Settings
 
 MIGRATIONS = CHECKOUT / "sql"
 ROLES = (
-    "weir_live", "weir_history", "weir_dispatcher", "weir_batch", "weir_registry", "weir_stream", "weir_operator",
-    "weir_reader",
+    "weir_live", "weir_history", "weir_dispatcher", "weir_commander", "weir_batch", "weir_registry", "weir_stream",
+    "weir_operator", "weir_reader",
 )  # fmt: skip
 CONNECT_TIMEOUT_SECONDS = 5
 MIGRATION_LOCK = 0x57656972

@@ -12,12 +12,14 @@ import pyarrow.compute as pc
 
 from connections.lake import Lake, arrow_schema
 from connections.spark import first_line, is_gone
-from etl import kernel, kernel_task
+from etl import kernel, kernel_energy, kernel_task
 from etl.lake_frames import VERSION, file_frame
 from etl.lake_index import PartitionFiles
+from fleet import energy
 from fleet.errors import DataError
 from fleet.lake_layout import columns
 from fleet.ledger import GRAINS, MetricBooks, PartitionBooks
+from fleet.meter import meter_of
 from fleet.spec import DeviceType
 
 if TYPE_CHECKING:
@@ -37,6 +39,10 @@ class Derived:
     anomalies: pa.Table
     bad_values: pa.Table
     bad_readings: pa.Table
+    energy: pa.Table | None = None
+    unattributed: pa.Table | None = None
+    ends: pa.Table | None = None
+    """Of a type with a counter of energy: etl.kernel_energy."""
 
 
 MAX_TASK_ROWS = 1_000_000
@@ -50,14 +56,15 @@ def derive(
     spec: DeviceType,
     partitions: Iterable[PartitionFiles],
     past: kernel.Past = kernel.NO_PAST,
+    phases: kernel_energy.Phases = kernel_energy.NO_PHASES,
 ) -> Callable[[PartitionFiles], Derived]:
     """What is returned gives that of each partition, or raises DataError for it alone. They are of one type; all of
-    them are computed in one go. `past`: etl.history."""
+    them are computed in one go. `past`: etl.history; `phases`: etl.energy."""
     from pyspark.errors import PySparkException
 
     wanted = list(partitions)
     try:
-        tables = _tables(spark, lake, spec, wanted, past)
+        tables = _tables(spark, lake, spec, wanted, past, phases)
     except PySparkException as error:
         if is_gone(error):
             raise
@@ -65,7 +72,7 @@ def derive(
         if len(wanted) == 1:
             return partial(_fail, f"Spark cannot compute it: {first_line(error)}")
         log.warning("%s: %d partitions one by one, as Spark says: %s", spec.type, len(wanted), first_line(error))
-        alone = {p.partition.key: derive(spark, lake, spec, [p], past) for p in wanted}
+        alone = {p.partition.key: derive(spark, lake, spec, [p], past, phases) for p in wanted}
         return lambda p: alone[p.partition.key](p)
     counts = {row["starts_at"]: row for row in _summed(tables["counts"])} if tables else {}
     strangers = set(counts) - {p.partition.start for p in wanted}
@@ -112,16 +119,20 @@ PATH = r"raw/system=[^/]+/type=.*$"
 """Of a data file, relative to the lake, in Spark's name for it."""
 
 
+BY_VALUE = (energy, kernel, kernel_energy, kernel_task)
+"""Modules that go with a task."""
 ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 PIECES_AT_ONCE = "16"
 """As one Arrow batch; Spark's 10,000 are meant for rows of some bytes."""
 
 
 def _tables(
-    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Sequence[PartitionFiles], past: kernel.Past
-) -> dict[str, pa.Table]:
+    spark: "SparkSession", lake: Lake, spec: DeviceType, partitions: Sequence[PartitionFiles], past: kernel.Past,
+    phases: kernel_energy.Phases,
+) -> dict[str, pa.Table]:  # fmt: skip
     """Those of etl.kernel, of all partitions, in no order; none where there are no rows. One Spark action."""
-    frame = in_kernel(spark, lake, spec, partitions, partial(kernel_task.pieces, past=past), kernel_task.PIECE)
+    pieces_of = partial(kernel_task.pieces, past=past, phases=phases)
+    frame = in_kernel(spark, lake, spec, partitions, pieces_of, kernel_task.PIECE)
     spark.conf.set(ARROW_ROWS, PIECES_AT_ONCE)
     try:
         found = frame.toArrow()
@@ -142,8 +153,8 @@ def in_kernel(
     from pyspark.sql import functions as F
 
     # Workers need not have Weir: the kernel goes with the task.
-    cloudpickle.register_pickle_by_value(kernel)
-    cloudpickle.register_pickle_by_value(kernel_task)
+    for module in BY_VALUE:
+        cloudpickle.register_pickle_by_value(module)
     wanted = parts(partitions)
     grain = partitions[0].partition.grain
     task = partial(function, metrics(spec), grain, arrow_schema(columns(spec)))
@@ -159,13 +170,16 @@ def in_kernel(
 
 def metrics(spec: DeviceType) -> list[kernel.Metric]:
     """What the spec does not say has no limit."""
-    found = []
+    found, meter = [], meter_of(spec)
     for name, m in spec.metrics.items():
         low, high = (m.range.low, m.range.high) if m.range else (-inf, inf)
         change = {"change": m.max_change.by, "within": m.max_change.within.total_seconds()} if m.max_change else {}
         times = {"stuck_after": m.stuck_after, "silent_after": spec.silent_after}
         limits = {key: time.total_seconds() for key, time in times.items() if time is not None}
-        found.append(kernel.Metric(name, m.kind == "gauge", low, high, m.outside != "warn", **change, **limits))
+        counts = meter if meter and meter.metric == name else None
+        found.append(
+            kernel.Metric(name, m.kind == "gauge", low, high, m.outside != "warn", **change, **limits, meter=counts)
+        )
     return found
 
 

@@ -1,7 +1,7 @@
 """What a batch derives from readings: fates, counts, bad values, scores, rollups. Pure: Arrow tables in and out.
 
-Runs inside Spark's Python workers (etl.kernel_task), where it arrives by value and finds only numpy and pyarrow, and
-without Spark alike.
+Runs inside Spark's Python workers (etl.kernel_task), where it arrives by value, with etl.kernel_energy and what that
+imports, and finds only numpy and pyarrow, and without Spark alike.
 All of a device's readings of one partition must be in one table; it may hold any number of devices and partitions.
 
 - Duplicate: equal device_id, event_time, seq and set of metrics carried, and where seq is null equal values too; the
@@ -24,6 +24,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from etl.kernel_energy import NO_PHASES, Phases, energy_tables
+from fleet.energy import Meter
 
 Z_LIMIT = 5.0
 """Robust z-score from which a value is an anomaly. Of normally distributed values one in 1.7 million lies beyond 5;
@@ -69,6 +72,8 @@ class Metric:
     """Seconds for which a gauge may say the same."""
     silent_after: float = np.inf
     """Seconds for which it may say nothing."""
+    meter: Meter | None = None
+    """Of a counter of energy."""
 
 
 class Found(NamedTuple):
@@ -87,7 +92,9 @@ EVERYTHING = (-np.inf, np.inf)
 NONE = Found(np.empty(0, np.int64), *(np.empty(0) for _ in range(3)))
 
 
-def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str, past: Past = NO_PAST) -> dict[str, pa.Table]:
+def derive(
+    rows: pa.Table, metrics: Sequence[Metric], grain: str, past: Past = NO_PAST, phases: Phases = NO_PHASES
+) -> dict[str, pa.Table]:
     """`rows` have the columns of the lake's data files and spec_version; at least one. `grain` is hour, day or month.
 
     - counts, a row per partition: starts_at, spec_version (the newest), landed, duplicate, quarantined, valid, and of
@@ -99,12 +106,13 @@ def derive(rows: pa.Table, metrics: Sequence[Metric], grain: str, past: Past = N
       and the silence that ends with the value), `unseen` (score is the distance); low and high are the limits it broke,
       of a stuck value the value itself, of a silence 0 and the seconds allowed
     - bad_values: IDENTITY, metric, value, low, high; bad_readings: IDENTITY
+    - where a metric has a meter: the tables of etl.kernel_energy
     """
     with np.errstate(all="ignore"):
-        return _derive(rows.combine_chunks(), metrics, grain, past)
+        return _derive(rows.combine_chunks(), metrics, grain, past, phases)
 
 
-def _derive(table: pa.Table, metrics: Sequence[Metric], grain: str, past: Past) -> dict[str, pa.Table]:
+def _derive(table: pa.Table, metrics: Sequence[Metric], grain: str, past: Past, phases: Phases) -> dict[str, pa.Table]:
     device, event = _codes(table["device_id"]), _micros(table["event_time"])
     starts = _floor(event, UNITS[grain])
     rows = _Ordered(table.append_column("starts_at", _moments(starts)), _order(table, device, event))
@@ -131,6 +139,7 @@ def _derive(table: pa.Table, metrics: Sequence[Metric], grain: str, past: Past) 
     rollups: list[pa.Table] = []
     anomalies: list[pa.Table] = []
     bad_values: list[pa.Table] = []
+    energy: dict[str, pa.Table] = {}
     for m in metrics:
         value, good = values[m.name], known[m.name] & ~bad[m.name]
         gauge = np.flatnonzero(good & m.gauge)
@@ -151,12 +160,15 @@ def _derive(table: pa.Table, metrics: Sequence[Metric], grain: str, past: Past) 
         places, _, low, high = _beyond(value, np.flatnonzero(bad[m.name]), m.low, m.high)
         columns = {"value": value[places], "low": low, "high": high}
         bad_values.append(_beside(rows.at(places, IDENTITY), columns, metric=m.name))
+        if m.meter:
+            energy = energy_tables(m.meter, series, event, value, np.flatnonzero(good), rows.at, phases)
     return {
         "counts": _counts(starts, _integers(table["spec_version"])[rows.order], counted),
         "rollups": pa.concat_tables(rollups),
         "anomalies": pa.concat_tables(anomalies),
         "bad_values": pa.concat_tables(bad_values),
         "bad_readings": rows.at(np.flatnonzero(quarantined), IDENTITY),
+        **energy,
     }
 
 

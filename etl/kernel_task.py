@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from etl import kernel
+from etl import kernel, kernel_energy
 
 PIECE = "name string, piece binary"
 """What `pieces` gives, as Spark's DDL: the name of a table, and rows of it as an Arrow stream."""
@@ -36,11 +36,12 @@ def pieces(
     schema: pa.Schema,
     files: Iterable[pa.RecordBatch],
     past: kernel.Past = kernel.NO_PAST,
+    phases: kernel_energy.Phases = kernel_energy.NO_PHASES,
 ) -> Iterator[pa.RecordBatch]:
     """All tables of kernel.derive, cut into PIECEs. `files` as `_rows` takes them."""
     compressed = pa.ipc.IpcWriteOptions(compression="zstd")
     for chunk in _rows(schema, files):
-        for name, derived in kernel.derive(chunk, metrics, grain, past).items():
+        for name, derived in kernel.derive(chunk, metrics, grain, past, phases).items():
             table = _as_texts(derived)
             for start in range(0, max(table.num_rows, 1), PIECE_ROWS):
                 sink = pa.BufferOutputStream()

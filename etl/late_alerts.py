@@ -70,8 +70,8 @@ def write_late_alerts(job: Job, replay_id: str, partitions: Iterable[str] = ()) 
 def _came_back(job: Job, keys: list[str]) -> dict[str, Back]:
     found: dict[str, Back] = {}
     for row in job.warehouse.rows(
-        "SELECT type, device_id, lake_partition AS key, to_partition, to_offset || more_offsets AS offsets"
-        " FROM quarantine_replays WHERE examined_at IS NULL"
+        "SELECT type, device_id, lake_key AS key, to_partition, to_offset || more_offsets AS offsets"
+        " FROM quarantine_replays, unnest(lake_partition || more_partitions) AS lake_key WHERE examined_at IS NULL"
     ):
         _add(found, row).letters.update((row["to_partition"], offset) for offset in row["offsets"])
     for row in job.warehouse.rows(

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 from connections.arrow_csv import csv_of
 from connections.warehouse import Warehouse, copy_csv, copy_rows
 from etl.derive import Derived
+from etl.energy import NOWHERE, Places, store_energy
 from etl.lake_index import PartitionFiles
 from etl.rejects import Rejects, source_of
 from fleet.errors import DataError
@@ -28,7 +29,9 @@ QUARANTINE_COLUMNS = (
 )  # fmt: skip
 
 
-def load_readings(warehouse: Warehouse, spec: DeviceType, derived: Derived, run_id: str) -> bool:
+def load_readings(
+    warehouse: Warehouse, spec: DeviceType, derived: Derived, run_id: str, sites: Places = NOWHERE
+) -> bool:
     """False where the warehouse already has a newer state of the partition. Raises DataError if the books are off."""
     partition, books = derived.files.partition, derived.books
     _must_balance(books)
@@ -52,6 +55,7 @@ def load_readings(warehouse: Warehouse, spec: DeviceType, derived: Derived, run_
             ("partition", "metric", "known", "rolled_1m", "rolled_1h", "quarantined"),
             [(books.key, m.metric, m.known, m.rolled["1m"], m.rolled["1h"], m.quarantined) for m in books.metrics],
         )
+        store_energy(c, spec, derived, sites)
     return True
 
 

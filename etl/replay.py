@@ -24,7 +24,7 @@ from etl.lake_index import read_index
 from etl.load import ALL_VALUES_BAD, OUT_OF_RANGE
 from etl.quarantine import ACCEPTED, Filter, limits
 from etl.run import Job
-from fleet.channels import MARK_HEADER, RETURNED, readings_topics
+from fleet.channels import MARK_HEADER, RETURNED, parse_request_source, readings_topics
 from fleet.channels import REJECTED as REJECTED_TOPIC
 from fleet.contract import Reject
 from fleet.errors import ConfigurationError
@@ -39,7 +39,7 @@ CONFIRM_SECONDS = 30
 LOCK = "quarantine_replay"
 COLUMNS = (
     "kafka_topic", "kafka_partition", "kafka_offset", "replay_id", "system", "type", "device_id", "event_time",
-    "lake_partition", "to_topic", "to_partition", "to_offset", "more_offsets",
+    "lake_partition", "to_topic", "to_partition", "to_offset", "more_offsets", "more_partitions",
 )  # fmt: skip
 
 
@@ -165,17 +165,20 @@ def _good(
             found.still[now.reason] += 1
         else:
             found.letters[spec.type] += 1
-            found.partitions.add(partition_of(spec, reading.event_time).key)
+            found.partitions.update(_partitions_of(judge, now))
             good.append((letter, now))
     return good
 
 
 def _judged(judge: Requalifier, letter: dict[str, Any]) -> list[Requalified] | Reject:
-    """As a rule one; of a row of a file there may be several."""
+    """As a rule one; of a row of a file and of what came to the gateway there may be several."""
     received_us = round(letter["received_at"].timestamp() * 1_000_000)
     source, payload = letter["mqtt_topic"], letter["payload"]
     if source is not None and source.startswith(FILE):
         return _judged_row(judge, letter, received_us)
+    if source is not None and (came := parse_request_source(source)) is not None:
+        address, is_senml = came
+        return judge.request(address, payload, is_senml, received_us)
     if source is not None:
         found = judge.message(source, payload, received_us)
     elif letter["source_topic"] is not None:
@@ -208,7 +211,7 @@ def _give_back(
         for _, now in good
     ]
     places = [[_place_of(one) for one in of_row] for of_row in sent]
-    rows = [_row(judge, letter, now[0], at, replay_id) for (letter, now), at in zip(good, places, strict=True)]
+    rows = [_row(judge, letter, now, at, replay_id) for (letter, now), at in zip(good, places, strict=True)]
     copy_rows(c, "quarantine_replays", COLUMNS, rows)
 
 
@@ -219,16 +222,22 @@ def _place_of(sent: list[Any]) -> Any:
 
 
 def _row(
-    judge: Requalifier, letter: dict[str, Any], now: Requalified, at: list[Any], replay_id: str
+    judge: Requalifier, letter: dict[str, Any], now: list[Requalified], at: list[Any], replay_id: str
 ) -> tuple[object, ...]:
-    """`at`: where Kafka has the reading, and others of the same row of a file."""
-    reading = now.reading
+    """`at`: where Kafka has the reading, and others of the same row of a file or SenML pack."""
+    reading = now[0].reading
     first, *more = at
     spec = judge.catalog.type(reading.device_type)
-    partition = partition_of(spec, reading.event_time).key
-    more_offsets = ",".join(str(one.offset) for one in more)
+    partition, *partitions = _partitions_of(judge, now)
+    offsets = ",".join(str(one.offset) for one in more)
     return (*_place(letter), replay_id, spec.system, spec.type, reading.device_id, reading.event_time, partition,
-            first.topic, first.partition, first.offset, f"{{{more_offsets}}}")  # fmt: skip
+            first.topic, first.partition, first.offset, f"{{{offsets}}}", f"{{{','.join(partitions)}}}")  # fmt: skip
+
+
+def _partitions_of(judge: Requalifier, now: list[Requalified]) -> list[str]:
+    """Of the lake, each once; the first reading's first."""
+    found = (partition_of(judge.catalog.type(one.reading.device_type), one.reading.event_time) for one in now)
+    return list(dict.fromkeys(partition.key for partition in found))
 
 
 def _place(row: dict[str, Any]) -> tuple[str, int, int]:
@@ -251,8 +260,9 @@ def _replayed(c: Connection, letters: list[dict[str, Any]]) -> set[tuple[str, in
 def _add_places(warehouse: Warehouse, replay_id: str, found: Replay) -> None:
     rows = warehouse.rows(
         "SELECT to_topic || '/' || to_partition AS name, max(place) + 1 AS after,"
-        " array_agg(DISTINCT lake_partition) AS partitions FROM quarantine_replays,"
-        " unnest(to_offset || more_offsets) AS place WHERE replay_id = :replay_id GROUP BY 1",
+        " array_agg(DISTINCT lake_key) AS partitions FROM quarantine_replays,"
+        " unnest(to_offset || more_offsets) AS place, unnest(lake_partition || more_partitions) AS lake_key"
+        " WHERE replay_id = :replay_id GROUP BY 1",
         replay_id=replay_id,
     )
     for row in rows:

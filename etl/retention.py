@@ -17,12 +17,13 @@ CONTROL_RECORDS_KEPT = timedelta(days=30)
 """After Kafka had them: for who asks what the log was told. Kafka itself keeps them 7 days."""
 
 DISPATCHES_KEPT = timedelta(days=90)
-"""Dead letters, and what was asked of the dispatcher; the notes of what was told are kept as long as rollups."""
+"""Dead letters, and what was asked of the dispatcher; the notes of what was told, and commands, are kept as long as
+rollups."""
 
 
 def expire(warehouse: Warehouse, catalog: Catalog, now: datetime) -> dict[str, dict[str, int]]:
-    """Type → rows deleted by table, and under `all types` the chunks dropped whole, the control records, dead
-    letters and requests. Functions are in sql/always/."""
+    """Type → rows deleted by table, and under `all types` the chunks dropped whole, the control records, commands,
+    dead letters and requests. Functions are in sql/always/."""
     longest = {
         "readings": now - max(t.retention.readings for t in catalog),
         "rollups": now - max(t.retention.rollups for t in catalog),
@@ -33,6 +34,7 @@ def expire(warehouse: Warehouse, catalog: Catalog, now: datetime) -> dict[str, d
         records = c.execute(
             text("SELECT expire_control_records(:before)"), {"before": now - CONTROL_RECORDS_KEPT}
         ).scalar_one()
+        commands = c.execute(text("SELECT expire_commands(:rollups)"), longest).scalar_one()
         dispatches = c.execute(
             text(
                 "SELECT dead_letters_deleted AS dead_letters, requests_deleted AS requests"
@@ -40,7 +42,7 @@ def expire(warehouse: Warehouse, catalog: Catalog, now: datetime) -> dict[str, d
             ),
             {"before": now - DISPATCHES_KEPT},
         ).one()
-    deleted["all types"] = {"chunks": int(chunks), "control_records": int(records)}
+    deleted["all types"] = {"chunks": int(chunks), "control_records": int(records), "commands": int(commands)}
     deleted["all types"] |= {k: int(v) for k, v in dispatches._mapping.items()}
     for spec in catalog:
         with warehouse.transaction() as c:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 from connections.lake import Lake
 from connections.warehouse import Warehouse
 from etl.discover import Batch, Found, Processed, changed, sort_out
+from etl.energy import places
 from etl.lake_index import LakeIndex, PartitionFiles, read_index
 from etl.load import await_processing, load_readings, load_rejects, mark_failed
 from etl.reconcile import (
@@ -239,11 +240,11 @@ class Job:
             from etl.history import past
 
             spec = self.catalog.type(batch.type)
-            before = past(self.warehouse, spec, ready)
+            before, sites = past(self.warehouse, spec, ready), places(self.settings, self.warehouse, spec)
             with session(self.settings, f"weir-etl-{batch.type}") as spark:
-                derived = derive(spark, self.lake, spec, ready, before)
+                derived = derive(spark, self.lake, spec, ready, before, sites.phases(ready))
             for files in ready:
-                yield files, lambda files=files: load_readings(self.warehouse, spec, derived(files), run_id)
+                yield files, lambda files=files: load_readings(self.warehouse, spec, derived(files), run_id, sites)
 
 
 def _nobodys(type_name: str, types_dir: Path) -> str:

@@ -24,10 +24,12 @@ EXAMPLE = '{"device": "7", "begin": "2026-11-22T03:00:00Z", "end": "2026-11-22T0
 
 def read_truths(path: Path, spec: DeviceType, rules: Collection[str]) -> list[Truth]:
     """For rules of the type. JSON lines of device, begin, end (RFC 3339) and, if it is of one rule alone, rule; or the
-    truth of `weir simulate --truth`, known by its lines' `fault`. Raises ConfigurationError with file and line."""
+    truth of `weir simulate --truth`, known by its lines' `fault` or its `summary`: what its faults touched, and what
+    it says itself that a rule must tell. Raises ConfigurationError with file and line."""
     lines = list(_lines(path))
     if any("fault" in said or "summary" in said for _, said in lines):
-        return list(_of_faults([said for _, said in lines if "fault" in said], spec, rules))
+        told = [_interval(f"{path}:{number}", said) for number, said in lines if said.get("rule") in rules]
+        return [*told, *_of_faults([said for _, said in lines if "fault" in said], spec, rules)]
     return [_interval(f"{path}:{number}", said) for number, said in lines]
 
 

@@ -82,7 +82,7 @@ class Board:
     def take(self, t: Transition, quality: bool, inhibitable: bool, given: Circumstances) -> None:
         """One transition, which was not taken before."""
         before = self.alerts.get(t.alert_id)
-        stale = is_stale(t, given)
+        stale = is_stale(t, inhibitable, given)
         so_far = taken(before, t, quality, inhibitable, stale)
         if before is None:
             so_far = self._inherited(so_far)
@@ -246,26 +246,31 @@ class Board:
         return alert_id in tells
 
     def _tell(self, so_far: AlertSoFar, tell: Tell, given: Circumstances) -> AlertSoFar:
-        """Now, or in a digest: in one that is under way already, what has come of the alert since is told there too."""
+        """Now, or in a digest: in one that is under way already, what has come of the alert since is told there too.
+        What nothing but a silence holds back waits for no digest."""
         standing, alert = so_far.standing(tell.receiver), so_far.alert
+        if not so_far.inhibitable or (standing.digest is None and self._is_alone(alert, tell, given)):
+            self._send(
+                Notification(
+                    notification_id=tell.notification_id, receiver=tell.receiver, kind=tell.kind, alerts=(alert,),
+                    summary=summary_of(tell.kind, alert), created_at=given.now,
+                )
+            )  # fmt: skip
+            return so_far
         if standing.digest is None:
-            key = key_of(tell.receiver, tell.kind, alert)
-            group, alone = admitted(
-                self.groups.get(key, Group()), alert.alert_id, tell.notification_id, given.policy.storm, given.now
-            )
-            self.groups[key] = group
-            self.changes.groups.add(key)
-            if alone:
-                self._send(
-                    Notification(
-                        notification_id=tell.notification_id, receiver=tell.receiver, kind=tell.kind, alerts=(alert,),
-                        summary=summary_of(tell.kind, alert), created_at=given.now,
-                    )
-                )  # fmt: skip
-                return so_far
             standing = msgspec.structs.replace(standing, digest=tell.kind, digest_site=alert.site)
         self.changes.held.append(Held(alert, Hold(tell.receiver, tell.kind, "storm")))
         return msgspec.structs.replace(so_far, standings={**so_far.standings, tell.receiver: standing})
+
+    def _is_alone(self, alert: TellingAlert, tell: Tell, given: Circumstances) -> bool:
+        """Whether it is no storm."""
+        key = key_of(tell.receiver, tell.kind, alert)
+        group, alone = admitted(
+            self.groups.get(key, Group()), alert.alert_id, tell.notification_id, given.policy.storm, given.now
+        )
+        self.groups[key] = group
+        self.changes.groups.add(key)
+        return alone
 
     def _send(self, message: Notification) -> None:
         self.changes.messages.append(message)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from fleet.action import action_problems
 from fleet.errors import ConfigurationError, SpecError
 from fleet.nearest import nearest
 from fleet.rule import check_expression
@@ -90,6 +91,7 @@ def build_catalog(types: Iterable[DeviceType]) -> Catalog:
         if owner.setdefault(t.topic, t.system) != t.system:
             problems.append(f"{t.type}: kafka_topic: {t.topic!r} belongs to system {owner[t.topic]!r}")
         problems += site_problems(t, ordered)
+    problems += action_problems(ordered)
     if problems:
         raise SpecError("\n".join(problems))
     return Catalog(ordered)
@@ -148,14 +150,15 @@ def catalog_of(files: Mapping[Path, bytes]) -> Catalog:
 
 
 def check_sites(spec: DeviceType, file: Path, folder: Path) -> None:
-    """Whether the site functions of one spec look at types that there are, the folder's others among them. Raises
-    SpecError; another file that cannot be read is not this one's fault, and its type is not there."""
+    """Whether the site functions and the actions of one spec find types that there are, the folder's others among them.
+    Raises SpecError; another file that cannot be read is not this one's fault, and its type is not there."""
     types: dict[str, RuledType] = {}
     for other in sorted(folder.glob("*.yaml")):
         with suppress(SpecError, UnicodeDecodeError):
             found = load_spec(other.read_text(encoding="utf-8"), str(other))
             types[found.type] = found
-    problems = site_problems(spec, {**types, spec.type: spec})
+    types[spec.type] = spec
+    problems = site_problems(spec, types) + action_problems(types, spec.type)
     if problems:
         texts = {spec.type: (file, file.read_text(encoding="utf-8"))}
         raise SpecError("\n".join(_with_line(line, texts) for line in problems))

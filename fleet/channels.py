@@ -6,7 +6,10 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from fleet.catalog import Catalog, System
+from fleet.reading import Reading
 from fleet.spec import DeviceType
 
 REJECTED = "readings.rejected"
@@ -57,6 +60,16 @@ def data_topic(address: Address) -> str:
     return "/".join(("dt", *(level for level in address if level is not None)))
 
 
+def command_topic(address: Address) -> str:
+    """`cmd/<system>/<site>/<type>/<device_id>`: what the device is to do."""
+    return "/".join(("cmd", *address[:4]))
+
+
+def answer_topic(address: Address) -> str:
+    """Where the device says what became of a command."""
+    return f"{command_topic(address)}/answer"
+
+
 @lru_cache(maxsize=65_536)
 def parse_data_topic(topic: str) -> Address | None:
     """None where the topic is not one of ours."""
@@ -64,6 +77,34 @@ def parse_data_topic(topic: str) -> Address | None:
     if len(levels) not in (5, 6) or levels[0] != "dt" or not all(LEVEL.fullmatch(level) for level in levels[1:]):
         return None
     return Address(*levels[1:])
+
+
+REQUEST_FORMS = {"http": False, "coap": False, "http+senml": True, "coap+senml": True}
+"""How something came to the gateway → whether its bytes are a SenML pack; else they are a canonical message."""
+
+
+def request_source(form: str, address: Address) -> str:
+    """`http/<system>/<site>/<type>/<device_id>`: stands in the gateway's dead letters where a message's topic does."""
+    return "/".join((form, *address[:4]))
+
+
+def parse_request_source(source: str) -> tuple[Address, bool] | None:
+    """Whose it is, and whether it is SenML. None where it did not come to the gateway."""
+    form, _, rest = source.partition("/")
+    address = parse_data_topic(f"dt/{rest}") if form in REQUEST_FORMS else None
+    return (address, REQUEST_FORMS[form]) if address else None
+
+
+ANSWERS = "cmd/+/+/+/+/answer"
+"""The subscription to what devices say of their commands."""
+
+
+def parse_answer_topic(topic: str) -> Address | None:
+    """Who answers; None where the topic is none of an answer."""
+    levels = topic.split("/")
+    if len(levels) != 6 or (levels[0], levels[5]) != ("cmd", "answer"):
+        return None
+    return Address(*levels[1:5]) if all(LEVEL.fullmatch(level) for level in levels[1:5]) else None
 
 
 class Route(NamedTuple):
@@ -99,6 +140,18 @@ def routes_of(spec: DeviceType) -> list[Route]:
 def copy_topics(spec: DeviceType) -> dict[str, str]:
     """Metric → the Kafka topic that gets its readings beside the system's own."""
     return {metric: f"{spec.system}.{metric}" for metric in spec.adapter.feature_topics}
+
+
+def parts_of(spec: DeviceType, reading: Reading) -> list[tuple[Reading, tuple[str, ...]]]:
+    """A whole reading as the bridge would have had it, and the Kafka topics of each part: where messages of the type
+    carry one metric each, a reading for each."""
+    if spec.adapter.form != "feature":
+        return [(reading, (spec.topic,))]
+    copies = copy_topics(spec)
+    return [
+        (replace(reading, values={metric: value}), tuple(filter(None, (spec.topic, copies.get(metric)))))
+        for metric, value in reading.values.items()
+    ]
 
 
 def routes(catalog: Catalog) -> list[Route]:
@@ -149,3 +202,8 @@ def topic_configs(catalog: Catalog) -> dict[str, dict[str, str]]:
 
 def feature_topics(system: System) -> list[str]:
     return [name for spec in system.types for name in copy_topics(spec).values()]
+
+
+def topics_of_obeying(catalog: Catalog) -> list[str]:
+    """The topics with readings that show whether a command was obeyed."""
+    return [system.topic for system in catalog.systems.values() if any(spec.commands for spec in system.types)]

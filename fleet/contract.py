@@ -17,7 +17,7 @@ import msgspec
 from fleet.catalog import Catalog
 from fleet.channels import LEVEL, Address, parse_data_topic
 from fleet.reading import Reading, decode_reading, to_epoch_us
-from fleet.spec import MAX_VERSION, DeviceType
+from fleet.spec import MAX_VERSION, Adapter, DeviceType
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 MAX_FUTURE_US = 5 * 60 * 1_000_000
@@ -35,6 +35,7 @@ REASONS = {
     "wrong_type": "a field has the wrong JSON type",
     "missing_field": "a required field is missing",
     "unknown_metric": "a field that is no metric of the device type",
+    "wrong_unit": "a SenML unit from which the metric's cannot be computed",
     "unknown_type": "the topic names a device type that no spec defines",
     "bad_topic": "the MQTT topic is not dt/<system>/<site>/<type>/<device_id>[/<metric>]",
     "bad_id": "a device id or site has characters that no topic can have",
@@ -58,6 +59,8 @@ class Reject:
     system: str = UNKNOWN
     device_type: str = UNKNOWN
     version: int = 0
+    field: str = ""
+    """The one that is to blame, as the message has it; empty: none is."""
 
 
 class NotYetKnown(Reject):
@@ -66,8 +69,8 @@ class NotYetKnown(Reject):
 
 
 class _Refused(Exception):
-    def __init__(self, reason: str, detail: str):
-        self.reason, self.detail = reason, detail
+    def __init__(self, reason: str, detail: str, field: str = ""):
+        self.reason, self.detail, self.field = reason, detail, field
 
 
 Value = float | bool | None
@@ -126,7 +129,8 @@ class Contract:
                 getattr(message, "device_type", None), getattr(message, "site", None),
             )  # fmt: skip
         except _Refused as refused:
-            return Reject(refused.reason, refused.detail, self.spec.system, self.spec.type, self.spec.version)
+            spec = self.spec
+            return Reject(refused.reason, refused.detail, spec.system, spec.type, spec.version, refused.field)
 
     def _values(self, message: Any, address: Address) -> dict[str, Value]:
         form = self.spec.adapter.form
@@ -156,15 +160,20 @@ class Contract:
     ) -> Reading:
         device = str(device_id)
         if not LEVEL.fullmatch(device):
-            raise _Refused("bad_id", f"device id {device[:80]!r}; letters, digits and _ . : - , at most 64")
+            said = f"device id {device[:80]!r}; letters, digits and _ . : - , at most 64"
+            raise _Refused("bad_id", said, self.spec.adapter.device_id)
         if self.spec.adapter.form != "feature" and device != address.device_id:
-            raise _Refused("identity_mismatch", f"says device {device!r}, topic says {address.device_id!r}")
+            said = f"says device {device!r}, topic says {address.device_id!r}"
+            raise _Refused("identity_mismatch", said, self.spec.adapter.device_id)
         if device_type not in (None, address.type) or site not in (None, address.site):
-            raise _Refused("identity_mismatch", f"says {device_type}/{site}, topic says {address.type}/{address.site}")
+            field = "site" if device_type in (None, address.type) else "device_type"
+            said = f"says {device_type}/{site}, topic says {address.type}/{address.site}"
+            raise _Refused("identity_mismatch", said, field)
         if not values:
-            raise _Refused("missing_field", f"carries no metric; {self.spec.type} has {', '.join(self._keys)}")
+            field = "values" if self.spec.adapter.form == "canonical" else ""
+            raise _Refused("missing_field", f"carries no metric; {self.spec.type} has {', '.join(self._keys)}", field)
         if seq is not None and not -(2**63) <= seq < 2**63:
-            raise _Refused("wrong_type", f"seq {seq} does not fit 64 bits")
+            raise _Refused("wrong_type", f"seq {seq} does not fit 64 bits", self.spec.adapter.seq)
         return Reading(
             device,
             self.spec.type,
@@ -176,21 +185,22 @@ class Contract:
         )
 
     def _event_time_us(self, time: int | float | str, now_us: int) -> int:
+        field = self.spec.adapter.event_time
         try:
             if isinstance(time, str):
                 epoch_us = to_epoch_us(datetime.fromisoformat(time))
             else:
                 epoch_us = round(time * (1000 if self.spec.adapter.event_time_unit == "ms" else 1_000_000))
         except (ValueError, OverflowError) as error:
-            raise _Refused("bad_time", f"{time!r:.80}: {error}") from None
+            raise _Refused("bad_time", f"{time!r:.80}: {error}", field) from None
         if epoch_us < EARLIEST_US:
             unit = self.spec.adapter.event_time_unit
-            raise _Refused("bad_time", f"{time!r:.80} lies before 2000; numbers are epoch {unit} for this type")
+            raise _Refused("bad_time", f"{time!r:.80} lies before 2000; numbers are epoch {unit} for this type", field)
         if epoch_us >= LATEST_US:
-            raise _Refused("bad_time", f"{str(time)[:80]} lies beyond the year 9999")
+            raise _Refused("bad_time", f"{str(time)[:80]} lies beyond the year 9999", field)
         if epoch_us > now_us + MAX_FUTURE_US:
             ahead = (epoch_us - now_us) / 1e6
-            raise _Refused("future_time", f"{time!r:.80} lies {ahead:,.0f} s ahead; at most 300 s")
+            raise _Refused("future_time", f"{time!r:.80} lies {ahead:,.0f} s ahead; at most 300 s", field)
         return epoch_us
 
     def _read_slowly(self, payload: bytes, address: Address, now_us: int) -> Reading:
@@ -199,7 +209,7 @@ class Contract:
         adapter, form = self.spec.adapter, self.spec.adapter.form
         for key in (adapter.device_id, adapter.event_time):
             if key not in data:
-                raise _Refused("missing_field", f"{key!r} is missing")
+                raise _Refused("missing_field", f"{key!r} is missing", key)
         device_id = _typed(data.pop(adapter.device_id), (str, int), adapter.device_id, "a string or whole number")
         time = _typed(data.pop(adapter.event_time), (str, int, float), adapter.event_time, "a number or RFC 3339 text")
         seq = data.pop(adapter.seq, None)
@@ -208,20 +218,21 @@ class Contract:
         device_type = site = None
         if form == "feature":
             if adapter.value not in data:
-                raise _Refused("missing_field", f"{adapter.value!r} is missing")
+                raise _Refused("missing_field", f"{adapter.value!r} is missing", adapter.value)
             sources = {self._metric(address): data.pop(adapter.value)}
         elif form == "flat":
             sources = {m: data.pop(key) for m, key in self._keys.items() if key in data}
         else:
             device_type, site = (_optional_text(data.pop(key, None), key) for key in ("device_type", "site"))
             if "values" not in data:
-                raise _Refused("missing_field", "'values' is missing")
+                raise _Refused("missing_field", "'values' is missing", "values")
             carried = _typed(data.pop("values"), (dict,), "values", "an object")
             sources = {m: carried.pop(key) for m, key in self._keys.items() if key in carried}
             data = {**data, **carried}
         if data:
             known = ", ".join(self._keys.values())
-            raise _Refused("unknown_metric", f"{next(iter(data))[:80]!r} is no field of {self.spec.type} ({known})")
+            field = next(iter(data))[:80]
+            raise _Refused("unknown_metric", f"{field!r} is no field of {self.spec.type} ({known})", field)
         # Of form `feature`, the value's key is the adapter's, whatever the metric.
         keys = dict.fromkeys(sources, adapter.value) if form == "feature" else self._keys
         values = {metric: _number(value, keys[metric], metric in self._boolean) for metric, value in sources.items()}
@@ -247,7 +258,7 @@ def _parse_leniently(payload: bytes) -> dict[str, Any]:
 
 def _typed(value: Any, types: tuple[type, ...], key: str, wanted: str) -> Any:
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        raise _Refused("wrong_type", f"{key!r} must be {wanted}, found {json.dumps(value)[:80]}")
+        raise _Refused("wrong_type", f"{key!r} must be {wanted}, found {json.dumps(value)[:80]}", key)
     return value
 
 
@@ -273,9 +284,11 @@ def _number(value: Any, key: str, boolean: bool) -> float | None:
 class Intake:
     """Every contract of the catalog, behind one door."""
 
-    def __init__(self, catalog: Catalog):
+    def __init__(self, catalog: Catalog, adapter: Adapter | None = None):
+        """`adapter`: in place of each type's own."""
         self.catalog = catalog
-        self._contracts = {(s.system, s.type): Contract(s) for s in catalog}
+        own = {} if adapter is None else {"adapter": adapter}
+        self._contracts = {(s.system, s.type): Contract(s.model_copy(update=own)) for s in catalog}
 
     def read_message(self, topic: str, payload: bytes, now_us: int) -> Reading | Reject:
         """An MQTT message as a reading."""

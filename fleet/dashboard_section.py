@@ -9,7 +9,7 @@ from fleet.catalog import System
 from fleet.channels import OWN_TYPE
 from fleet.metric_panel import title_of
 from fleet.model import Model
-from fleet.panel import BAD_ABOVE_ZERO, CHOSEN, FLEET, GOOD, SEVERITY_COLOURS, Json, Section, override, steps
+from fleet.panel import BAD_ABOVE_ZERO, CHOSEN, FLEET, GOOD, SEVERITY_COLOURS, Json, Panel, Section, override, steps
 from fleet.spec import DeviceType
 from fleet.units import UNITS
 
@@ -39,24 +39,37 @@ def metric_rows(types: Iterable[DeviceType]) -> str:
     return sql.values(rows)
 
 
+def area_now(system: System, types: str) -> Section:
+    """Of some types of a system alone: `types` is as of sql.of_types."""
+    return Section("Now", [active_counts(system, types), heard(system)], per_row=2)
+
+
+def active_counts(system: System, only: str = "") -> Panel:
+    return panel.stat(
+        "Active alerts, by severity",
+        "Alerts that have not resolved at the end of the range, by severity.",
+        sql.ACTIVE_COUNTS.format(system=system.name, only=only),
+        overrides=severity_numbers(),
+    )
+
+
+def heard(system: System) -> Panel:
+    return panel.stat(
+        "Devices",
+        "Devices of the registry, how many are silent (three readings did not come), and how many values a"
+        " minute came in the last five minutes of the range.",
+        sql.HEARD.format(metrics=metric_rows(system.types)) + sql.DEVICES,
+        overrides=[override("silent", thresholds=WARNING), override("values a minute", decimals=0)],
+    )
+
+
 def now(system: System) -> Section:
     scope = ", all systems" if is_own(system) else ""
     return Section(
         "Now",
         [
-            panel.stat(
-                "Active alerts, by severity",
-                "Alerts that have not resolved at the end of the range, by severity.",
-                sql.ACTIVE_COUNTS.format(system=system.name),
-                overrides=severity_numbers(),
-            ),
-            panel.stat(
-                "Devices",
-                "Devices of the registry, how many are silent (three readings did not come), and how many values a"
-                " minute came in the last five minutes of the range.",
-                sql.HEARD.format(metrics=metric_rows(system.types)) + sql.DEVICES,
-                overrides=[override("silent", thresholds=WARNING), override("values a minute", decimals=0)],
-            ),
+            active_counts(system),
+            heard(system),
             panel.stat(
                 f"Bad data in this range{scope}",
                 "Values out of their range, readings of which nothing was left, and messages that are no readings. All"
@@ -75,20 +88,21 @@ def now(system: System) -> Section:
     )
 
 
-def alerts(system: System) -> Section:
+def alerts(system: System, only: str = "") -> Section:
+    """`only`: of these types alone, which are the system's then, as of sql.of_types."""
     rules = [(sql.literal(spec.type), sql.literal(rule.id)) for spec in system.types for rule in spec.alerts]
     panels = [
         panel.table(
             "Alerts now",
             "Active alerts, the worst and newest first, at most a hundred.",
-            sql.ACTIVE.format(system=system.name),
+            sql.ACTIVE.format(system=system.name, only=only),
             overrides=[panel.SEVERITY_COLUMN],
             nothing="no active alerts",
         ),
         panel.bars_over_time(
             "Alerts fired, by kind",
             "How many alerts of each rule began at a time.",
-            sql.FIRED.format(system=system.name),
+            sql.FIRED.format(system=system.name, only=only),
             interval=COUNTED_BY,
         ),
     ]

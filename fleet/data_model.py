@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from fleet.anomaly import KINDS
 from fleet.catalog import Catalog
 from fleet.channels import routes_of
+from fleet.command import Command
 from fleet.contract import REASONS
 from fleet.duration import format_duration
 from fleet.lake_layout import JSON_COLUMNS, REJECTED_COLUMNS, TRANSITION_COLUMNS, columns
@@ -64,6 +65,10 @@ def _type(spec: DeviceType) -> Iterator[str]:
         f" rollups for {_duration(spec.retention.rollups)}"
     )
     yield f"- Suite: `expectations/{spec.type}.json`"
+    if spec.commands:
+        yield ""
+        rows = [_command(name, command) for name, command in spec.commands.items()]
+        yield from _table(("command", "", "arguments", "sets", "expires after"), rows)
     if spec.alerts:
         yield ""
         yield from _table(("rule", "severity", "fires when", "for"), [_rule(rule) for rule in spec.alerts])
@@ -96,6 +101,15 @@ def _rule(rule: Rule) -> tuple[str, ...]:
         severity, condition = rule.severity or "warning", f"`{rule.when}`"
     held = "" if rule.levels else _duration(rule.for_)
     return (f"`{rule.id}`", severity, condition, held)
+
+
+def _command(name: str, command: Command) -> tuple[str, ...]:
+    args = [
+        f"`{arg}` {argument.range or 'any'} {UNITS[argument.unit].symbol or argument.unit}"
+        for arg, argument in command.args.items()
+    ]
+    sets = [f"`{m}` = {v if isinstance(v, str) else f'{v:g}'}" for m, v in command.sets.items()]
+    return (f"`{name}`", command.title, ", ".join(args), ", ".join(sets), _duration(command.expires))
 
 
 def _columns(spec: DeviceType) -> Iterator[str]:

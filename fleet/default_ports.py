@@ -18,5 +18,9 @@ DEFAULT_PORTS = {
     "inbox_smtp": 29111,
     "grafana": 23000,
     "stream_metrics": 29107,
+    "gateway_metrics": 29108,
+    "gateway_http": 28081,
+    "gateway_coap": 25683,
+    "commander_metrics": 29109,
 }
 """In the order in which they follow WEIR_PORT_BASE."""

@@ -57,7 +57,7 @@ def _decided(
     standing = so_far.standing(receiver)
     if kind == "resolved" or (kind == "settled" and not so_far.alert.active):
         return _ended(so_far, kind, receiver, plan, standing)
-    if so_far.capped:
+    if so_far.capped and so_far.inhibitable:
         return Hold(receiver, kind, "capped")
     if stale:
         return Hold(receiver, kind, "stale")
@@ -169,8 +169,9 @@ def newly_planned(so_far: AlertSoFar, given: Circumstances) -> list[Decision]:
     """For receivers to which the file brings an active alert only since it changed: by its routes, or being in it
     again."""
     known = any(standing.told or standing.held or standing.away for standing in so_far.standings.values())
-    unrouted = not so_far.standings and not so_far.stale and not is_before(so_far.alert.event_time, given)
-    if not (known or unrouted) or not so_far.alert.active or so_far.capped:
+    is_old = so_far.stale or (so_far.inhibitable and is_before(so_far.alert.event_time, given))
+    unrouted = not so_far.standings and not is_old
+    if not (known or unrouted) or not so_far.alert.active or (so_far.capped and so_far.inhibitable):
         return []
     escalated_to = [name for _, to in so_far.steps_taken for name in to if name in given.policy.receivers]
     planned = plans_of(given.policy, so_far.alert)

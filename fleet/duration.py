@@ -4,7 +4,7 @@ import re
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
 UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 """Unit → microseconds."""
@@ -53,3 +53,12 @@ def rounded_duration(value: timedelta) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
+
+
+def _positive(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("a time longer than 0s")
+    return value
+
+
+Span = Annotated[Duration, AfterValidator(_positive)]

@@ -10,7 +10,7 @@ A reading does two things, apart, so that a batch can be filtered by columns bet
    `previous`, `totals`. Every reading must do this, whatever its rules say.
 2. `_evaluate_own`, `_evaluate_lookers`, `_run_timers`: rules. One of the reading's own may be skipped where its `when`
    (of CompiledRule: true if any level's is) is not true and nothing is remembered: `device.alerts[rule.place]` is None,
-   `device.evaluated` empty.
+   and `device.evaluated` does not have it. So may one of a looker, but for its time (`Evaluator.site_time`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -226,7 +226,7 @@ class Engine:
         evaluated = device.evaluated
         for rule in plan.with_silences if device.silences else plan.rules:
             when = rule.when
-            if when is not None and alerts[rule.place] is None and not evaluated:
+            if when is not None and alerts[rule.place] is None and not (evaluated and rule.place in evaluated):
                 try:
                     if when(values, times, oldest, time_us, device) is not True:
                         continue
@@ -244,7 +244,16 @@ class Engine:
             if not (other is device and rule in plan.rules)
         ]
         self.counts.evaluations += len(pairs)
-        for _, _, _, other, rule in sorted(pairs, key=lambda pair: pair[:3]):
+        for _, type_name, _, other, rule in sorted(pairs, key=lambda pair: pair[:3]):
+            when = rule.when
+            if when is not None and other.alerts[rule.place] is None:
+                at_us = self.evaluator.site_time(other, rule, time_us)
+                try:
+                    if when(other.values, other.times, at_us - other.type.rules.stale_us, at_us, other) is not True:
+                        continue
+                except Exception:
+                    self.journal.errors[type_name, rule.id] += 1
+                    continue
             self.evaluator.evaluate(other, rule, time_us)
 
     # Timers

@@ -22,6 +22,14 @@ class RegistryError(WeirError):
     """A change that the registry of devices cannot take: what is wrong, and how to put it right."""
 
 
+class CommandError(WeirError):
+    """A command that no device can take: unknown device, command or argument, and what there is."""
+
+
+class CommandConflict(CommandError):
+    """Another command has this one's id."""
+
+
 class Unavailable(WeirError):
     """A server does not answer, or not yet. Trying again later can help."""
 

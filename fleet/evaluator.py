@@ -19,7 +19,7 @@ class Evaluator:
             self._heard_again(device, rule, time_us)
             return
         if rule.looked_at:
-            time_us = self._site_time(device, rule, time_us)
+            time_us = self.site_time(device, rule, time_us)
         journal, quiet = self.journal, False
         alert = device.alerts[rule.place]
         if alert is None:
@@ -51,8 +51,8 @@ class Evaluator:
                 journal.tell(device, rule, alert, turn, time_us, time_us)
         device.alerts[rule.place] = None if alert.forgettable(rule.flap is not None) else alert
 
-    def _site_time(self, device: DeviceState, rule: CompiledRule, time_us: int) -> int:
-        """When a rule with a site function is evaluated; its timers due by then act first."""
+    def site_time(self, device: DeviceState, rule: CompiledRule, time_us: int) -> int:
+        """When a rule with a site function is evaluated; its timers due by then act first. Asked again, the same."""
         evaluated = device.evaluated.get(rule.place, LONG_AGO) if device.evaluated else LONG_AGO
         time_us = max(time_us, device.clock, evaluated)
         if time_us >= device.next_due:

@@ -54,9 +54,11 @@ class Circumstances:
         return None
 
 
-def is_stale(t: Transition, given: Circumstances) -> bool:
+def is_stale(t: Transition, inhibitable: bool, given: Circumstances) -> bool:
+    """News for nobody. A rule that is not inhibitable is told however late its reading came, yet not of the time before
+    Weir told anybody."""
     max_age_us = given.policy.max_age // timedelta(microseconds=1)
-    if t.detected_at_us - t.event_time_us > max_age_us:
+    if inhibitable and t.detected_at_us - t.event_time_us > max_age_us:
         return True
     return is_before(to_datetime(t.detected_at_us), given)
 
@@ -67,13 +69,17 @@ def is_before(time: datetime, given: Circumstances) -> bool:
 
 
 def hindrance(so_far: AlertSoFar, kind: Kind, receiver: str, given: Circumstances) -> tuple[Cause, str] | None:
-    """What keeps an alert, as it is now, from being told to a receiver, and a word on which."""
+    """What keeps an alert, as it is now, from being told to a receiver, and a word on which. Of a rule that is not
+    inhibitable that is an explicit silence alone, and what nobody can help: a receiver that takes nothing any more."""
     alert = so_far.alert
     if receiver in given.switched_off:
         return "switched_off", ""
-    if quiet := given.quiet(alert):
+    quiet = given.quiet(alert)
+    if not so_far.inhibitable:
+        return quiet if quiet and quiet[0] == "silenced" else None
+    if quiet:
         return quiet
-    if so_far.inhibitable and not so_far.quality and (rule := given.inhibiting(alert.type, alert.device)):
+    if not so_far.quality and (rule := given.inhibiting(alert.type, alert.device)):
         return "inhibited", rule
     if so_far.acknowledged is not None and kind != "acknowledged" and not _is_unseen(so_far, receiver, given):
         return "acknowledged", alert.acknowledged_by or ""

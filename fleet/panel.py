@@ -41,6 +41,8 @@ class Panel:
     interval: str = "1s"
     """The shortest distance of two points."""
     height: int = 8
+    span: str = ""
+    """So long before the end of the range it shows, such as `1h`; empty: all of the range."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ SEVERITY_COLUMN = override(
 
 
 def timeseries(title: str, description: str, sql: str, *, overrides: Iterable[Json] = (), interval: str = "1s",
-               height: int = 8, **defaults: Any) -> Panel:  # fmt: skip
+               height: int = 8, span: str = "", **defaults: Any) -> Panel:  # fmt: skip
     """`custom__lineWidth=2` is the default's `custom.lineWidth`."""
     custom = {"lineWidth": 2, "fillOpacity": 0, "showPoints": "auto", "spanNulls": False}
     own = {k.removeprefix("custom__"): v for k, v in defaults.items() if k.startswith("custom__")}
@@ -96,7 +98,7 @@ def timeseries(title: str, description: str, sql: str, *, overrides: Iterable[Js
         "tooltip": {"mode": "multi", "sort": "none"},
     }
     return Panel("timeseries", title, description, sql, {**plain, "custom": {**custom, **own}}, tuple(overrides),
-                 options, interval, height)  # fmt: skip
+                 options, interval, height, span)  # fmt: skip
 
 
 def bars_over_time(title: str, description: str, sql: str, *, interval: str, overrides: Iterable[Json] = ()) -> Panel:
@@ -151,6 +153,7 @@ def _panel(panel: Panel) -> Json:
         "type": panel.kind, "title": panel.title, "description": panel.description, "datasource": WAREHOUSE,
         "targets": [target(panel.sql, panel.kind == "timeseries")], "interval": panel.interval, "maxDataPoints": POINTS,
         "fieldConfig": {"defaults": panel.defaults, "overrides": list(panel.overrides)}, "options": panel.options,
+        **({"timeFrom": panel.span} if panel.span else {}),
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The queries of the dashboards but for metrics over time (fleet.metric_sql). `$__…` is a macro of Grafana's, `$site`
-and `$device` are variables of the dashboard, `{…}` is filled in here from the specs. Each has a bound in time.
+and `$device` are variables of the dashboard, `{…}` is filled in here from the specs. Each has a bound in time. `{only}`
+is empty, or a condition on `type` (of_types).
 """
 
 from collections.abc import Iterable
@@ -44,15 +45,16 @@ ACTIVE_COUNTS = """\
 SELECT count(*) FILTER (WHERE severity = 'critical') AS critical,
        count(*) FILTER (WHERE severity = 'warning') AS warning,
        count(*) FILTER (WHERE severity = 'info') AS info
-  FROM alerts WHERE system = '{system}' AND site IN ($site) AND resolved_at IS NULL AND starts_at <= $__timeTo()"""
+  FROM alerts
+ WHERE system = '{system}'{only} AND site IN ($site) AND resolved_at IS NULL AND starts_at <= $__timeTo()"""
 ACTIVE = """\
 SELECT severity, title, device_id AS device, site, starts_at AS since
-  FROM alerts WHERE system = '{system}' AND site IN ($site) AND resolved_at IS NULL AND starts_at <= $__timeTo()
+  FROM alerts WHERE system = '{system}'{only} AND site IN ($site) AND resolved_at IS NULL AND starts_at <= $__timeTo()
  ORDER BY array_position(ARRAY['critical', 'warning', 'info'], severity), starts_at DESC LIMIT 100"""
 FIRED = """\
 SELECT $__timeGroupAlias(event_time, $__interval, 0), replace(rule, '_', ' ') AS metric, count(*) AS fired
   FROM alert_transitions
- WHERE system = '{system}' AND site IN ($site) AND "to" = 'firing' AND $__timeFilter(event_time)
+ WHERE system = '{system}'{only} AND site IN ($site) AND "to" = 'firing' AND $__timeFilter(event_time)
  GROUP BY 1, 2 ORDER BY 1, 2"""
 FIRED_BY_RULE = """\
 SELECT replace(rule, '_', ' ') AS alert, count(transition_id) AS fired
@@ -169,7 +171,7 @@ SELECT system, devices, silent, per_minute AS "values a minute", coalesce(critic
               WHERE starts_at BETWEEN $__timeFrom()::timestamptz - INTERVAL '31 days' AND $__timeTo()
               GROUP BY 1) books USING (system)
  ORDER BY system"""
-ALL_ACTIVE_COUNTS = ACTIVE_COUNTS.replace("system = '{system}' AND site IN ($site) AND ", "")
+ALL_ACTIVE_COUNTS = ACTIVE_COUNTS.replace("system = '{system}'{only} AND site IN ($site) AND ", "")
 ALL_FIRED = """\
 SELECT $__timeGroupAlias(event_time, $__interval, 0), system AS metric, count(*) AS fired
   FROM alert_transitions WHERE "to" = 'firing' AND $__timeFilter(event_time) GROUP BY 1, 2 ORDER BY 1, 2"""
@@ -188,8 +190,13 @@ SELECT coalesce(sum(value) FILTER (WHERE metric = 'late'), 0) AS late,
 SITES = "SELECT DISTINCT site FROM devices WHERE system = '{system}' AND registered_at <= $__timeTo() ORDER BY 1"
 DEVICE_IDS = """\
 SELECT device_id FROM devices
- WHERE system = '{system}' AND site IN ($site) AND registered_at <= $__timeTo()
+ WHERE system = '{system}'{only} AND site IN ($site) AND registered_at <= $__timeTo()
  GROUP BY 1 ORDER BY length(device_id), device_id"""
+
+
+def of_types(types: Iterable[str]) -> str:
+    """For `{only}`."""
+    return f" AND type IN ({', '.join(map(literal, types))})"
 
 
 def literal(text: str) -> str:

@@ -209,7 +209,7 @@ class Storm(Strict):
 
 
 class ReceiversFile(Strict):
-    """`fleet/receivers.yaml`."""
+    """`fleet/receivers.yaml`. Alerts of rules with `inhibitable: false` wait for no maintenance, storm or `max_age`."""
 
     receivers: dict[ReceiverName, Options] = {}
     routes: tuple[Route, ...] = Field(default=(), strict=False)

@@ -10,15 +10,14 @@ from functools import cache
 from math import inf
 from typing import NamedTuple
 
-from msgspec.structs import replace
-
 from fleet.catalog import Catalog
-from fleet.channels import copy_topics, routes
+from fleet.channels import Address, parts_of, routes
 from fleet.contract import Intake, Reject
 from fleet.control import key_of
 from fleet.file_row import FileForm
 from fleet.reading import Reading
-from fleet.spec import DeviceType
+from fleet.senml import messages_of
+from fleet.spec import Adapter, DeviceType
 
 InService = Mapping[tuple[str, str], bool]
 """(type, device) → whether it is in service, of all that are in the registry."""
@@ -41,6 +40,7 @@ class Requalifier:
         self.form_of = cache(lambda type_name: FileForm(catalog.type(type_name)))
         self._in_service = in_service
         self._intake = Intake(catalog)
+        self._canonical = Intake(catalog, Adapter())
         self._routes = routes(catalog)
         self._serving = Counter(type_name for (type_name, _), serves in in_service.items() if serves)
 
@@ -72,15 +72,27 @@ class Requalifier:
             return Reject("contract_error", f"{type(error).__name__}: {error}"[:500], spec.system, spec.type)
         if isinstance(found, Reject):
             return found
-        if (refused := self._admitted(found)) is not None:
-            return refused
-        if spec.adapter.form != "feature":
-            return [self._keyed(found, (spec.topic,))]
-        copies = copy_topics(spec)
-        return [
-            self._keyed(replace(found, values={metric: value}), tuple(filter(None, (spec.topic, copies.get(metric)))))
-            for metric, value in found.values.items()
-        ]
+        return self._admitted(found) or [self._keyed(*part) for part in parts_of(spec, found)]
+
+    def request(self, address: Address, payload: bytes, is_senml: bool, received_us: int) -> list[Requalified] | Reject:
+        """Of what came to the gateway: one reading or several."""
+        if (spec := self.catalog.types.get(address.type)) is None:
+            return Reject("unknown_type", f"no device type {address.type!r}", address.system)
+        try:
+            messages = messages_of(payload, spec, address.device_id, received_us) if is_senml else [payload]
+            if isinstance(messages, Reject):
+                return messages
+            read = [self._canonical.read_payload(address, message, received_us) for message in messages]
+        except Exception as error:  # as above
+            return Reject("contract_error", f"{type(error).__name__}: {error}"[:500], address.system, address.type)
+        parts: list[Requalified] = []
+        for found in read:
+            if isinstance(found, Reject):
+                return found
+            if (refused := self._admitted(found)) is not None:
+                return refused
+            parts += [self._keyed(*part) for part in parts_of(spec, found)]
+        return parts
 
     def _keyed(self, reading: Reading, topics: tuple[str, ...]) -> Requalified:
         key = key_of(self.catalog.type(reading.device_type), reading.device_id, reading.site)

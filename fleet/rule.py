@@ -6,9 +6,9 @@ What a rule means is RULES.md; this module settles only what a rule may say.
 import unicodedata
 from collections.abc import Container, Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fleet.duration import Duration
 from fleet.expression import Call, ExpressionError, Name, Node, Window, parse_expression, walk
@@ -52,6 +52,7 @@ Text = Annotated[str, Field(strict=True), AfterValidator(_printable)]
 
 
 Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
+Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=48)]
 
 
 class Strict(BaseModel):
@@ -110,12 +111,21 @@ class Level(Condition):
     when: Expression
 
 
+def _word(value: object) -> object:
+    """YAML loads the words on and off as true and false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class Action(Strict):
-    """A command sent to a device when the alert fires or resolves."""
+    """A command to devices when the alert fires or resolves: to the alert's own device; with `device`, to that one at
+    the same site; with `type` alone, to all of that type there. What must hold among types is fleet/action.py."""
 
     on: Literal["firing", "resolved"]
-    device: str
-    command: dict[str, Any]
+    command: Annotated[str, BeforeValidator(_word)]
+    args: dict[Identifier, Number] = {}
+    type: Identifier | None = None
+    """None: the rule's own type."""
+    device: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 
 
 class Rule(Condition):
@@ -135,6 +145,7 @@ class Rule(Condition):
     ] = {}
     quality: bool = False
     inhibitable: bool = True
+    """False: told whatever happens, unless somebody silenced it (fleet.hindrance)."""
     flap: Flap | None = None
     actions: list[Action] = []
 

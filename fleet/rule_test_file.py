@@ -53,11 +53,19 @@ class RuleTest:
 
 
 def as_inline(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec's data as rule tests take it: `partition_by: site` is given, and units are of no consequence."""
+    """A spec's data as rule tests take it: `partition_by: site` is given; units, commands and actions are of no
+    consequence."""
     metrics = data.get("metrics")
     if isinstance(metrics, dict):
         metrics = {n: {**m, "unit": "count"} if isinstance(m, dict) else m for n, m in metrics.items()}
-    return {**data, "partition_by": "site", "metrics": metrics}
+    inline = {k: v for k, v in data.items() if k != "commands"} | {"partition_by": "site", "metrics": metrics}
+    if isinstance(alerts := data.get("alerts"), list):
+        inline["alerts"] = [_without_actions(rule) if isinstance(rule, dict) else rule for rule in alerts]
+    return inline
+
+
+def _without_actions(rule: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in rule.items() if k != "actions"}
 
 
 def inline_spec(data: Mapping[str, Any]) -> RuledType:

@@ -16,7 +16,7 @@ from fleet.nearest import did_you_mean
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PREFIX = "WEIR_"
-SERVICES = ("bridge", "landing", "live", "alerts", "history", "dispatcher")
+SERVICES = ("bridge", "gateway", "landing", "live", "alerts", "history", "dispatcher", "commander")
 """Weir's own long-running processes; each has a role, a port and settings of its name."""
 OPT_IN = ("stream",)
 """As those, and started where they are asked for alone."""
@@ -39,6 +39,8 @@ class Settings(BaseModel):
     types_dir: Path = CHECKOUT / "fleet" / "types"
     receivers_file: Path = CHECKOUT / "fleet" / "receivers.yaml"
     """Who is told of alerts: see fleet/receivers.py."""
+    tariffs_file: Path = CHECKOUT / "fleet" / "tariffs.yaml"
+    """What energy costs: see fleet/tariff.py."""
     data_dir: Path = CHECKOUT.parent / "shared" / "data"
     """Real recordings, for the demo and the tests; both do without them."""
     log_level: str = "INFO"
@@ -80,6 +82,9 @@ class Settings(BaseModel):
     grafana_password: SecretStr = SecretStr("")
     """Of its user admin."""
 
+    operator_token: SecretStr = SecretStr("")
+    """By which people command devices over HTTP."""
+
     alertmanager_url: str = "http://127.0.0.1:29094"
     alertmanager_user: str = "weir"
     alertmanager_password: SecretStr = SecretStr("")
@@ -118,10 +123,25 @@ class Settings(BaseModel):
     port_inbox_smtp: int = DEFAULT_PORTS["inbox_smtp"]
     port_grafana: int = DEFAULT_PORTS["grafana"]
     port_stream_metrics: int = DEFAULT_PORTS["stream_metrics"]
+    port_gateway_metrics: int = DEFAULT_PORTS["gateway_metrics"]
+    port_gateway_http: int = DEFAULT_PORTS["gateway_http"]
+    port_gateway_coap: int = DEFAULT_PORTS["gateway_coap"]
+    port_commander_metrics: int = DEFAULT_PORTS["commander_metrics"]
 
     bridge_max_in_flight: int = 2000
     """Readings between the MQTT broker and Kafka's confirmation, per topic worker."""
     bridge_heartbeat_seconds: float = 10.0
+    gateway_http_port: int = 0
+    gateway_coap_port: int = 0
+    """Where the gateway listens: TCP and UDP."""
+    gateway_readings_per_second: float = Field(default=100.0, gt=0)
+    """What one device may send on average; at once, up to ten seconds' worth, and one full body."""
+    gateway_body_seconds: float = Field(default=10.0, gt=0)
+    """A request's head, and then its body, must be there within."""
+    gateway_confirm_seconds: float = Field(default=10.0, ge=1)
+    """So long a request waits for Kafka before it is answered with 503."""
+    credentials_key: SecretStr = SecretStr("")
+    """By which devices' tokens are hashed; without it none is known."""
     kafka_delivery_seconds: float = 60.0
     """After which a producer gives up on a record; its owner then starts again from what was not confirmed."""
     landing_max_rows: int = 100_000
@@ -141,7 +161,9 @@ class Settings(BaseModel):
     alerts_metrics_port: int = 0
     history_metrics_port: int = 0
     dispatcher_metrics_port: int = 0
+    commander_metrics_port: int = 0
     stream_metrics_port: int = 0
+    gateway_metrics_port: int = 0
     service_instance: str = "1"
     """Tells two workers of one service apart; each needs its own."""
 

@@ -7,16 +7,26 @@ simulator's profile and the retention. Loading with file and line in errors is `
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from fleet.anomaly import LEAST_DAYS
-from fleet.duration import Duration, format_duration, parse_duration
+from fleet.area import Area
+from fleet.command import Command, command_problems
+from fleet.duration import Duration, Span, format_duration, parse_duration
 from fleet.file_spec import FILE_WORDS, Files
 from fleet.nearest import nearest
-from fleet.rule import WORDS, Number, Rule, Strict, check_expression, uses_metric, uses_site_functions
-from fleet.units import UNITS
+from fleet.quantity import Range, UnitName
+from fleet.rule import (
+    WORDS,
+    Identifier,
+    Number,
+    Rule,
+    Strict,
+    check_expression,
+    uses_metric,
+    uses_site_functions,
+)
 
-Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=48)]
 Outside = Literal["warn", "quarantine", "fail"]
 Kind = Literal["gauge", "counter", "state"]
 
@@ -26,7 +36,6 @@ RESERVED = {
     "starts_at", "spec_version",
 }  # fmt: skip
 """Names that mean something else in the lake, in rule tests or in conditions."""
-
 
 REJECTED = "rejected"
 """Dead letters: system and type of their folder in the lake, and the last part of their Kafka topic."""
@@ -38,40 +47,6 @@ SILENT_CADENCES = 3
 LEAST_HISTORY = timedelta(days=LEAST_DAYS)
 FOLDER_SPANS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "month": timedelta(days=28)}
 """What any folder of the lake spans at least."""
-
-
-class Range(Strict):
-    """Both bounds belong to the range."""
-
-    low: Number
-    high: Number
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_list(cls, value: object) -> object:
-        if isinstance(value, list) and len(value) == 2:
-            return {"low": value[0], "high": value[1]}
-        if isinstance(value, Range | dict):
-            return value
-        raise ValueError("a range is [low, high]")
-
-    @model_validator(mode="after")
-    def _order(self) -> "Range":
-        if self.low >= self.high:
-            raise ValueError(f"low {self.low} must be below high {self.high}")
-        return self
-
-    def inside(self, other: "Range") -> bool:
-        return other.low <= self.low and self.high <= other.high
-
-
-def _positive(value: timedelta) -> timedelta:
-    if not value:
-        raise ValueError("a time longer than 0s")
-    return value
-
-
-Span = Annotated[Duration, AfterValidator(_positive)]
 
 
 class Change(Strict):
@@ -100,7 +75,7 @@ class Profile(Strict):
 
 
 class Metric(Strict):
-    unit: str
+    unit: UnitName
     kind: Kind = "gauge"
     title: str = ""
     range: Range | None = None
@@ -111,13 +86,6 @@ class Metric(Strict):
     history: Span | None = None
     """So does a value that lies beyond what the device said in so long before."""
     simulate: Profile | None = None
-
-    @field_validator("unit")
-    @classmethod
-    def _known_unit(cls, unit: str) -> str:
-        if unit not in UNITS:
-            raise ValueError(f"unknown unit; allowed: {', '.join(UNITS)} (a new one is one line in fleet/units.py)")
-        return unit
 
     @model_validator(mode="after")
     def _consistent(self) -> "Metric":
@@ -211,6 +179,10 @@ class RuledType(Strict):
     type: Identifier
     version: int = Field(ge=1, le=MAX_VERSION)
     system: Identifier
+    area: Area | None = None
+    """The page of its system's dashboards that it is on; None: the system's own."""
+    outdoors: bool = False
+    """Its devices stand outside: what they measure is the weather at their site."""
     title: str = ""
     description: str = ""
     cadence: Annotated[
@@ -235,6 +207,8 @@ class RuledType(Strict):
     adapter: Adapter = Adapter()
     files: Files = Files()
     metrics: dict[Identifier, Metric] = Field(min_length=1)
+    commands: dict[Identifier, Command] = {}
+    """What a device obeys."""
     retention: Retention = Retention()
     simulation: Simulation | None = None
     examples: Examples | None = None
@@ -260,7 +234,7 @@ class RuledType(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "RuledType":
         problems = [*self._names(), *self._metrics(), *self._adapter(), *self._files(), *self._rules()]
-        problems += self._retention()
+        problems += [*command_problems(self.commands, self.metrics), *self._retention()]
         if problems:
             # One message a line: `path: problem`, so that the loader can find each one's line.
             raise ValueError("\n".join(problems))

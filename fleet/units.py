@@ -31,3 +31,6 @@ UNITS: dict[str, Unit] = {
     "count": Unit("", "short", "count"),
     "bool": Unit("", "bool", "state"),
 }
+
+WATT_HOURS = {"watt_hour": 1.0, "kilowatt_hour": 1000.0}
+"""Units of energy, in Wh."""

@@ -65,6 +65,13 @@ class Witness(Evaluator):
         else:
             do(device, rule, time_us)
 
+    def site_time(self, device: DeviceState, rule: CompiledRule, time_us: int) -> int:
+        """Of an evaluation that the engine passes over too: it leaves nothing but this."""
+        at_us = super().site_time(device, rule, time_us)
+        if self._is_subject(device, rule):
+            self.evaluated_us = at_us
+        return at_us
+
     def act(self, device: DeviceState, rule: CompiledRule, due_us: int) -> None:
         do = super().act
         if self._is_subject(device, rule):
@@ -92,7 +99,7 @@ class Witness(Evaluator):
         do()  # an evaluation may run timers first, which are watched for themselves
         before, after = self._machines, _machines(device, rule)
         if rule.looked_at and not by:  # a site's reading evaluates it no earlier than this
-            at_us = self.evaluated_us = max(at_us, device.clock, (device.evaluated or {}).get(rule.place, LONG_AGO))
+            at_us = max(at_us, device.clock, (device.evaluated or {}).get(rule.place, LONG_AGO))
         for level, old, new in zip(rule.levels, before, after, strict=True):
             self._compare(level.severity, old, new, at_us, rule.max_gap_us, by)
         for told in self.journal.told[self._told :]:

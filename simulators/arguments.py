@@ -1,6 +1,7 @@
 """What people write for times and spans."""
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from fleet.duration import parse_duration
 from fleet.errors import ConfigurationError
@@ -26,3 +27,13 @@ def time_us(text: str, option: str) -> int | None:
         return to_epoch_us(datetime.fromisoformat(text))
     except ValueError as error:
         raise ConfigurationError(f"{option} {text}: {error}; as in 2026-01-31T12:00:00Z") from None
+
+
+def target(to: str, out: Path | None) -> tuple[str, Path | None]:
+    """`file:PATH` is `--to file --out PATH`. Raises ConfigurationError where both name a file."""
+    kind, colon, path = to.partition(":")
+    if kind != "file" or not colon:
+        return to, out
+    if out is not None or not path:
+        raise ConfigurationError(f"--to {to}: {'--out names a file already' if path else 'file:PATH names one'}")
+    return kind, Path(path)

@@ -64,4 +64,6 @@ def _row(
     return Row(line, time_us, readings)
 
 
-OCCUPANCY = Format(TYPE, read_occupancy, "the room occupancy CSV: Date, Time, S1_Temp … S7_PIR, Room_Occupancy_Count")
+OCCUPANCY = Format(
+    (TYPE,), read_occupancy, "the room occupancy CSV: Date, Time, S1_Temp … S7_PIR, Room_Occupancy_Count"
+)

@@ -22,7 +22,8 @@ MAX_IN_FLIGHT = 1_000
 """Of the broker's answers outstanding; the same number of Kafka records."""
 INGEST_LAG_US = 120_000_000
 """How much later than now ingest may read a message."""
-TARGETS = ("mqtt", "kafka", "file")
+GATEWAYS = ("http", "coap")
+TARGETS = ("mqtt", "kafka", "http", "coap", "file")
 
 
 class Confirmed(NamedTuple):
@@ -46,20 +47,29 @@ class Outlet(Protocol):
     def unconfirmed(self) -> int: ...
 
 
-def open_outlet(target: str, path: Path | None, settings: Settings, catalog: Catalog) -> Outlet:
-    """Raises ConfigurationError for a target that needs a path, or does not want one."""
+def open_outlet(
+    target: str, path: Path | None, settings: Settings, catalog: Catalog, gateway: str = "", tokens: Path | None = None
+) -> Outlet:
+    """Raises ConfigurationError for a target that needs a path or a gateway, or does not want one."""
     if (target == "file") != (path is not None):
         raise ConfigurationError("--to file needs --out FILE" if target == "file" else "--out goes with --to file")
+    if (target in GATEWAYS) != bool(gateway and tokens):
+        wanted = f"--to {target} needs --gateway URL and --tokens FILE"
+        raise ConfigurationError(wanted if target in GATEWAYS else "--gateway and --tokens go with --to http and coap")
     if path is not None:
         return FileOutlet(path, catalog)
+    if tokens is not None:
+        from simulators.gateway_outlet import open_gateway
+
+        return open_gateway(target, gateway, tokens, catalog)
     return KafkaOutlet(settings, catalog) if target == "kafka" else MqttOutlet(settings, catalog)
 
 
-def _now_us() -> int:
+def clock_us() -> int:
     return time.time_ns() // 1000
 
 
-def _read(intake: Intake, message: Message, topic: str, payload: bytes, now_us: int) -> Confirmed:
+def read(intake: Intake, message: Message, topic: str, payload: bytes, now_us: int) -> Confirmed:
     result = intake.read_message(topic, payload, now_us)
     if not isinstance(result, Reject) or result.reason != "future_time":
         return Confirmed(message, result)
@@ -85,12 +95,12 @@ class MqttOutlet:
 
     def _settle(self) -> None:
         settled = self._publisher.settled
-        now_us = _now_us() if settled else 0
+        now_us = clock_us() if settled else 0
         while settled:
             number, taken = settled.popleft()
             message, topic, payload = self._under_way.pop(number)
             if taken:
-                self._confirmed.append(_read(self._intake, message, topic, payload, now_us))
+                self._confirmed.append(read(self._intake, message, topic, payload, now_us))
 
     def confirmed(self) -> list[Confirmed]:
         if not self._closed:
@@ -127,7 +137,7 @@ class KafkaOutlet:
         from kafka.errors import KafkaError
 
         spec = self._catalog.type(message.reading.device_type)
-        result = self._intake.read_message(topic, payload, _now_us())
+        result = self._intake.read_message(topic, payload, clock_us())
         value = payload if isinstance(result, Reject) else encode_reading(result)
         key = key_of(spec, message.reading.device_id, message.reading.site)
         copies = self._copies.get(spec.type, {}) if isinstance(result, Reading) else {}
@@ -197,7 +207,7 @@ class FileOutlet:
             self._file.write(self._encode(Line.of(topic, payload)) + b"\n")
         except OSError as error:
             raise self._failed(error) from error
-        self._confirmed.append(_read(self._intake, message, topic, payload, _now_us()))
+        self._confirmed.append(read(self._intake, message, topic, payload, clock_us()))
 
     def confirmed(self) -> list[Confirmed]:
         found, self._confirmed = self._confirmed, []

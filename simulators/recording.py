@@ -18,25 +18,32 @@ from fleet.catalog import Catalog
 from fleet.channels import LEVEL
 from fleet.errors import ConfigurationError, DataError
 from fleet.reading import Reading
+from simulators.energy_recordings import APPLIANCES_ENERGY, HOUSEHOLD_POWER
+from simulators.home_recording import HOME
 from simulators.independent import cadence_of
 from simulators.occupancy_recording import OCCUPANCY
 from simulators.recording_format import Dirty, Format, Row
 
-FORMATS: dict[str, Format] = {"occupancy": OCCUPANCY}
-"""By system."""
+FORMATS: dict[str, Format] = {
+    "occupancy": OCCUPANCY,
+    "home": HOME,
+    "household-power": HOUSEHOLD_POWER,
+    "appliances-energy": APPLIANCES_ENERGY,
+}
+"""By the recording's name; of a system that has one, the system's."""
 MAX_DIRTY_SHOWN = 20
 
 
-def format_of(system: str) -> Format:
-    """Raises ConfigurationError for a system whose recordings nothing reads."""
-    if system not in FORMATS:
-        raise ConfigurationError(f"no recordings of {system!r} can be read; there are: {', '.join(FORMATS)}")
-    return FORMATS[system]
+def format_of(name: str) -> Format:
+    """Raises ConfigurationError for recordings that nothing reads."""
+    if name not in FORMATS:
+        raise ConfigurationError(f"no recordings of {name!r} can be read; there are: {', '.join(FORMATS)}")
+    return FORMATS[name]
 
 
 def recording_of(
     catalog: Catalog,
-    system: str,
+    name: str,
     path: Path,
     *,
     site: str | None = None,
@@ -46,8 +53,8 @@ def recording_of(
     max_gap_us: int | None = None,
 ) -> "Recording":
     """Site and cadence are the spec's unless given. Raises ConfigurationError."""
-    form = format_of(system)
-    spec = catalog.type(form.type)
+    form = format_of(name)
+    spec = catalog.type(form.types[0])
     place = site or (spec.simulation.site if spec.simulation else "site-1")
     if not LEVEL.fullmatch(place):
         raise ConfigurationError(f"--site {place!r}: letters, digits and _ . : - , at most 64")

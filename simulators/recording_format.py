@@ -33,8 +33,8 @@ class Dirty(NamedTuple):
 
 class Format(NamedTuple):
     """`read` takes the file's text, the site and the file's name. It raises DataError where the file is not of this
-    format at all, with the line."""
+    format at all, with the line. Cadence and site of a replay are those of the first of its types."""
 
-    type: str
+    types: tuple[str, ...]
     read: Callable[[Iterable[str], str, str], Iterator[Row | Dirty]]
     about: str

@@ -1,8 +1,10 @@
 """One run from the command line to its summary: opens where the messages go, stops on a signal, writes the truth."""
 
+import logging
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +19,14 @@ from fleet.reading import Reading
 from fleet.settings import Settings
 from simulators.fault_plan import check_metrics, inject, parse_fault, parse_faults
 from simulators.faults import Plan
+from simulators.message import Message
+from simulators.obedience import Obedience, obeying
 from simulators.outlet import TARGETS, open_outlet
 from simulators.run import Run, Wires
 from simulators.timeline import Timeline
 from simulators.truth import Truth
+
+log = logging.getLogger("weir.simulate")
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,9 @@ class Order:
     faults: tuple[str, ...] = ()
     faults_file: Path | None = None
     truth: Path | None = None
+    gateway: str = ""
+    """For http and coap: its address."""
+    tokens: Path | None = None
 
     @property
     def pace(self) -> float:
@@ -43,11 +52,16 @@ class Order:
 
 class Source(NamedTuple):
     """`span_us` of event time, then possibly more; `readings` takes the first event time. `types` are those that may
-    appear."""
+    appear. `messages` is instead of `readings` where something is sent at another time than it says; `incidents` are
+    lines of the truth about more than a message, each with `incident` or `rule`."""
 
     span_us: int
     types: tuple[str, ...]
     readings: Callable[[Timeline], Iterable[Reading]]
+    messages: Callable[[Timeline], Iterable[Message]] | None = None
+    incidents: Callable[[Timeline], Iterable[dict[str, Any]]] = lambda _: ()
+    commands: str = ""
+    """The MQTT subscription by which its devices hear commands."""
 
 
 def conduct(
@@ -62,14 +76,21 @@ def conduct(
     plans = read_plans(order)
     check_metrics(plans, (metric for name in source.types for metric in catalog.type(name).metrics))
     truth = Truth(order.truth)
-    outlet = open_outlet(order.to, order.out, settings, catalog)
+    outlet = open_outlet(order.to, order.out, settings, catalog, order.gateway, order.tokens)
     timeline = Timeline.ending(source.span_us, time.time_ns() // 1000, order.pace, order.until_us)
-    messages = inject(Wires.of(catalog).messages(source.readings(timeline)), plans, order.seed, catalog)
-    with stop_on_signals() as stop:
+    meant = source.messages(timeline) if source.messages else Wires.of(catalog).messages(source.readings(timeline))
+    messages = inject(meant, plans, order.seed, catalog)
+    incidents = Counter[str]()
+    for line in source.incidents(timeline):
+        truth.note(line)
+        incidents.update([line["incident"]] if "incident" in line else [])
+    if incidents:
+        about = about | {"incidents": dict(incidents)}
+    with stop_on_signals() as stop, _obeying(settings, order, source) as obey:
         run = Run(catalog, outlet, timeline, truth.note, stopping=stop.is_set, wait=stop.wait)
         started = time.monotonic()
         try:
-            run.go(messages)
+            run.go(obey(messages))
         except WeirError as error:
             summary = run.summary(about, time.monotonic() - started)
             truth.close(summary)
@@ -78,6 +99,28 @@ def conduct(
         summary = run.summary(about | early, time.monotonic() - started)
     truth.close(summary)
     return summary
+
+
+@contextmanager
+def _obeying(
+    settings: Settings, order: Order, source: Source
+) -> Iterator[Callable[[Iterable[Message]], Iterable[Message]]]:
+    """Where messages go to MQTT and event time is at least as fast as the clock, devices hear commands meanwhile."""
+    if not source.commands or order.to != "mqtt" or order.pace == 0:
+        yield lambda messages: messages
+        return
+    from connections.mqtt_device_commands import DeviceLink
+
+    link = DeviceLink(settings, source.commands)
+    obedience = Obedience(order.seed)
+    try:
+        yield lambda messages: obeying(
+            messages, obedience, link.heard, link.answer, lambda: time.time_ns() // 1000
+        )  # fmt: skip
+    finally:
+        link.close()
+        if link.refusal:
+            log.warning("no command was heard: %s", link.refusal)
 
 
 def read_plans(order: Order) -> list[Plan]:
@@ -125,6 +168,8 @@ def figures(summary: dict[str, Any]) -> str:
     ]
     if summary["unconfirmed"]:
         lines.append(f"unconfirmed {summary['unconfirmed']:,}: they may or may not have arrived")
+    if summary.get("incidents"):
+        lines.append("incidents " + ", ".join(f"{kind} {count:,}" for kind, count in summary["incidents"].items()))
     if summary["faults"]:
         lines.append("faults " + ", ".join(f"{kind} {count:,}" for kind, count in summary["faults"].items()))
     for name, of in books["types"].items():

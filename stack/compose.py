@@ -27,6 +27,9 @@ from stack.prefix import PREFIX, Prefix
 CONFIG = Path("/etc/weir")
 HOME = Path("/var/lib/weir")
 """The volume that Weir's own containers share: lake, validations, Airflow's logs."""
+MQTT_LOGINS = "mqtt-logins"
+"""The one volume of configuration that two services see: the gateway writes the devices' logins into it, Mosquitto
+reads them. It lies at HOME / "mqtt"."""
 WEIR_USER = 10001
 WAIT_SECONDS = 240
 
@@ -103,6 +106,10 @@ def configure(
             for part in ("alerting", "plugins"):  # Grafana complains of folders that are not there
                 (folder / "grafana" / "provisioning" / part).mkdir(exist_ok=True)
         hand_over(folder, owner, chown)
+    logins = volumes / MQTT_LOGINS
+    logins.mkdir(exist_ok=True)
+    logins.chmod(0o755)
+    chown(logins, WEIR_USER)
     hand_over(made.home, WEIR_USER, chown)
 
 

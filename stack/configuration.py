@@ -6,16 +6,18 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any
 
 import bcrypt
 
+from fleet.credential import mosquitto_hash
 from fleet.errors import ConfigurationError
 from fleet.settings import OPT_IN, SERVICES, Settings, read_env_file
 from stack import grafana
 from stack.cache import CHECKOUT
 from stack.certificate import self_signed
-from stack.credentials import MQTT_ROLES, login_url, mosquitto_hash, write_private
+from stack.credentials import MQTT_ROLES, login_url, write_private
 from stack.layout import Layout
 from stack.places import HERE, Places
 from stack.ports import LOOPBACK, Ports
@@ -28,7 +30,7 @@ others (or empty ones) are given."""
 _DECIDED_HERE = (
     "WEIR_ENV_FILE", "WEIR_HOME", "WEIR_ROLE", "WEIR_PORT_", "WEIR_DB_URL", "WEIR_KAFKA_", "WEIR_MQTT_",
     "WEIR_AIRFLOW_", "WEIR_GRAFANA_", "WEIR_ALERTMANAGER_", "WEIR_INBOX_", "WEIR_SPARK_REMOTE", "WEIR_SPARK_JARS",
-    "WEIR_JAVA_HOME",
+    "WEIR_JAVA_HOME", "WEIR_CREDENTIALS_KEY", "WEIR_GATEWAY_HTTP_PORT", "WEIR_GATEWAY_COAP_PORT",
     *(f"WEIR_{service.upper()}_METRICS_PORT" for service in (*SERVICES, *OPT_IN)),
 )  # fmt: skip
 
@@ -61,6 +63,7 @@ def template_values(
     return {
         "home": layout.home, "logs": layout.logs, "run": layout.run, "config": layout.config, "secrets": secrets,
         "mqtt_bind": places.bind, "mqtt_port": ports.mqtt, "mosquitto_data": layout.data / "mosquitto",
+        "mqtt_devices": layout.home / "mqtt",
         "user": own_name() if os.getuid() == 0 else "",
         "kafka_host": places.kafka, "kafka_bind": places.bind, "kafka_port": ports.kafka,
         "kafka_controller_port": ports.kafka_controller, "kafka_data": layout.data / "kafka",
@@ -79,9 +82,11 @@ def files(name: str, values: Mapping[str, Any]) -> dict[str, str]:
     secrets = values["secrets"]
     match name:
         case "mosquitto":
-            lines = [f"{role}:{mosquitto_hash(secrets[f'MQTT_{role.upper()}'])}\n" for role in MQTT_ROLES]
+            passwords = {role: secrets[f"MQTT_{role.upper()}"] for role in MQTT_ROLES}
+            lines = [f"{role}:{mosquitto_hash(password, token_bytes(12))}\n" for role, password in passwords.items()]
             return {
                 "mosquitto.conf": rendered("mosquitto/mosquitto.conf.j2", values),
+                "mosquitto.sh": rendered("mosquitto/mosquitto.sh.j2", values),
                 "mosquitto.acl": rendered("mosquitto/acl.j2", values),
                 "mosquitto.passwd": "".join(lines),
             }

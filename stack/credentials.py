@@ -15,23 +15,31 @@ from stack.places import HERE, Places
 from stack.ports import LOOPBACK, Ports
 
 ROLES = (
-    "operator", "registry", "bridge", "landing", "live", "alerts", "history", "dispatcher", "batch", "stream",
-    "simulator",
+    "operator", "registry", "bridge", "gateway", "landing", "live", "alerts", "history", "dispatcher", "commander",
+    "batch", "stream", "simulator",
 )  # fmt: skip
-MQTT_ROLES = ("operator", "bridge", "simulator", "dispatcher")
+MQTT_ROLES = ("operator", "bridge", "simulator", "dispatcher", "commander")
 ASK_ALERTMANAGER = ("operator", "dispatcher")
+KNOW_CREDENTIALS = ("registry", "gateway")
+"""Who makes devices' tokens, and who checks them."""
+TAKE_COMMANDS = ("operator", "gateway")
+"""Who knows the token by which people command devices over HTTP: they themselves, and who lets them in."""
 DB_ROLE = {
-    "operator": "weir_operator", "registry": "weir_registry", "bridge": "weir_registry", "live": "weir_live",
-    "history": "weir_history", "dispatcher": "weir_dispatcher", "batch": "weir_batch", "stream": "weir_stream",
+    "operator": "weir_operator", "registry": "weir_registry", "bridge": "weir_registry", "gateway": "weir_registry",
+    "live": "weir_live", "history": "weir_history", "dispatcher": "weir_dispatcher", "commander": "weir_commander",
+    "batch": "weir_batch",
+    "stream": "weir_stream",
 }  # fmt: skip
 """Role → its login in the warehouse. The owner, `weir`, is for migrations alone."""
 DB_LOGINS = (
-    "weir", "weir_live", "weir_history", "weir_dispatcher", "weir_batch", "weir_stream", "weir_registry",
-    "weir_operator", "weir_reader", "weir_airflow",
+    "weir", "weir_live", "weir_history", "weir_dispatcher", "weir_commander", "weir_batch", "weir_stream",
+    "weir_registry", "weir_operator", "weir_reader", "weir_airflow",
 )  # fmt: skip
 SERVER_KEYS = (
     "KAFKA_BROKER", "KAFKA_ADMIN", "KAFKA_CONTROLLER", "DB_SUPERUSER", "AIRFLOW_ADMIN", "AIRFLOW_BATCH",
     "AIRFLOW_API_SECRET", "SPARK_TOKEN", "GRAFANA_ADMIN", "GRAFANA_SECRET", "ALERTMANAGER", "INBOX_SMTP",
+    "CREDENTIALS",
+    "OPERATOR_TOKEN",
 )  # fmt: skip
 
 
@@ -79,13 +87,6 @@ def cluster_id(make: Callable[[], uuid.UUID] = uuid.uuid4) -> str:
     while (made := base64.urlsafe_b64encode(make().bytes).decode().rstrip("=")).startswith("-"):
         pass
     return made
-
-
-def mosquitto_hash(password: str, salt: bytes | None = None) -> str:
-    """As mosquitto_passwd writes it: PBKDF2 with SHA-512, 101 rounds."""
-    salt = salt or secrets.token_bytes(12)
-    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101, 64)
-    return f"$7$101${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
 
 
 def scram_argument(user: str, password: str, salt: bytes | None = None, iterations: int = 4096) -> str:
@@ -151,6 +152,14 @@ def role_settings(
             "WEIR_ALERTMANAGER_USER": "weir",
             "WEIR_ALERTMANAGER_PASSWORD": known["ALERTMANAGER"],
         }
+    if role in KNOW_CREDENTIALS:
+        values["WEIR_CREDENTIALS_KEY"] = known["CREDENTIALS"]
+    if role == "gateway":
+        values |= {
+            "WEIR_GATEWAY_HTTP_PORT": str(ports.gateway_http), "WEIR_GATEWAY_COAP_PORT": str(ports.gateway_coap)
+        }  # fmt: skip
+    if role in TAKE_COMMANDS:
+        values["WEIR_OPERATOR_TOKEN"] = known["OPERATOR_TOKEN"]
     if role == "dispatcher":
         values |= inbox_settings(layout, ports, known, places)
     if role == "batch":

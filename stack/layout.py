@@ -10,7 +10,7 @@ MARK = ".weir"
 """The file by which a home is known as Weir's own."""
 MADE_ELSEWHERE = (
     "prefix", "prefix.lock", "cache", "test", "test.lock", "lake", "data-docs", "validations", "demo", "demo.json",
-    "spark", "inbox", "stream",
+    "spark", "inbox", "stream", "mqtt", "reports", "matplotlib",
 )  # fmt: skip
 """What else of Weir lies in a home: native parts, downloads without a cache folder, tests, what the jobs write."""
 

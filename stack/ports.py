@@ -32,6 +32,10 @@ class Ports:
     inbox_smtp: int
     grafana: int
     stream_metrics: int
+    gateway_metrics: int
+    gateway_http: int
+    gateway_coap: int
+    commander_metrics: int
 
     @classmethod
     def from_base(cls, base: int) -> "Ports":

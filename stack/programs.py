@@ -35,12 +35,14 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "airflow-scheduler": ("postgres",),
     "airflow-dag-processor": ("postgres",),
     "bridge": ("mosquitto", "kafka", "postgres"),
+    "gateway": ("kafka", "postgres"),
     "landing": ("kafka",),
     "live": ("kafka", "postgres"),
     "alerts": ("kafka",),
     "history": ("kafka", "postgres"),
     "grafana": ("postgres",),
     "dispatcher": ("kafka", "postgres"),
+    "commander": ("mosquitto", "kafka", "postgres"),
     "stream": ("kafka", "postgres"),
 }
 """Program → servers that have to be up and provisioned (topics, users, migrations) before it starts."""
@@ -58,6 +60,7 @@ PORT_OF: Mapping[str, tuple[str, ...]] = {
     "inbox": ("inbox", "inbox_smtp"),
     **{service: (f"{service}_metrics",) for service in (*SERVICES, *OPT_IN)},
     "grafana": ("grafana",),
+    "gateway": ("gateway_metrics", "gateway_http", "gateway_coap"),
 }
 
 
@@ -143,7 +146,8 @@ def kafka(layout: Layout, prefix: Prefix) -> Program:
 
 
 def mosquitto(layout: Layout, prefix: Prefix) -> Program:
-    return Program("mosquitto", (prefix.mosquitto, "-c", layout.config / "mosquitto.conf"), layout.home)
+    broker = (prefix.mosquitto, "-c", layout.config / "mosquitto.conf")
+    return Program("mosquitto", ("/bin/sh", layout.config / "mosquitto.sh", *broker), layout.home)
 
 
 def postgres(layout: Layout, prefix: Prefix, drop: tuple[str, ...]) -> Program:

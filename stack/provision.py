@@ -6,7 +6,16 @@ from connections import warehouse_admin
 from connections.kafka import instance_id
 from connections.kafka_admin import KafkaAdmin, Right
 from fleet.catalog import Catalog
-from fleet.channels import OWN_TYPE, REJECTED, TRANSITIONS, feature_topics, kafka_topics, state_topic, topic_configs
+from fleet.channels import (
+    OWN_TYPE,
+    REJECTED,
+    TRANSITIONS,
+    feature_topics,
+    kafka_topics,
+    state_topic,
+    topic_configs,
+    topics_of_obeying,
+)
 from fleet.settings import Settings
 from stack.credentials import DB_LOGINS, ROLES
 
@@ -20,7 +29,8 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
     features = [name for system in catalog.systems.values() for name in feature_topics(system)]
     rights = []
     for topic in [*readings, *features, REJECTED]:
-        rights += [Right("bridge", operation, "topic", topic) for operation in ("write", "describe")]
+        for user in ("bridge", "gateway"):
+            rights += [Right(user, operation, "topic", topic) for operation in ("write", "describe")]
     own = {catalog.types[OWN_TYPE].topic} if OWN_TYPE in catalog.types else set()
     for topic in [*readings, *features]:
         if topic in own:  # nothing simulates Weir's own services
@@ -34,10 +44,13 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
         rights += [Right("live", operation, "topic", topic) for operation in ("read", "describe")]
         rights += [Right("alerts", operation, "topic", topic) for operation in ("read", "describe")]
         rights += [Right("stream", operation, "topic", topic) for operation in ("read", "describe")]
+    for topic in topics_of_obeying(catalog):
+        rights += [Right("commander", operation, "topic", topic) for operation in ("read", "describe")]
+    for topic in readings:
         # What the quarantine gives back.
         rights += [Right("batch", operation, "topic", topic) for operation in ("write", "describe")]
-    for topic in own:  # each service reports of itself; the bridge may write it already
-        for user in ("landing", "live", "alerts", "history", "dispatcher"):
+    for topic in own:  # each service reports of itself; bridge and gateway may write it already
+        for user in ("landing", "live", "alerts", "history", "dispatcher", "commander"):
             rights += [Right(user, operation, "topic", topic) for operation in ("write", "describe")]
     # … and rows of files, of which some are none.
     for topic in [*features, REJECTED]:
@@ -48,7 +61,7 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
         ]
     rights += [Right("alerts", operation, "topic", TRANSITIONS) for operation in ("write", "describe")]
     rights += [Right("alerts", operation, "transactional_id", "alerts*") for operation in ("write", "describe")]
-    for user in ("history", "dispatcher"):
+    for user in ("history", "dispatcher", "commander"):
         rights += [Right(user, operation, "topic", TRANSITIONS) for operation in ("read", "describe")]
     for user in ("landing", "live", "alerts", "stream", "batch", "operator"):
         rights.append(Right(user, "read", "group", f"{user}*"))

@@ -23,4 +23,5 @@ def rendered(template: str, values: Mapping[str, Any]) -> str:
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     )
     environment.filters["supervisor"] = for_supervisor
+    environment.filters["shell"] = lambda value: shlex.quote(str(value))
     return environment.get_template(template).render(values)

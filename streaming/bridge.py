@@ -29,11 +29,11 @@ from fleet.channels import (
 )
 from fleet.contract import Intake, Reject
 from fleet.control import key_of
-from fleet.dead_letter import dead_letter_of_message, encode_dead_letter
 from fleet.errors import ConfigurationError, Unavailable
 from fleet.reading import Reading, encode_reading
 from fleet.settings import Settings
 from streaming.admission import Admission
+from streaming.entrance import MAX_REQUEST_BYTES, letter_of, read_safely
 
 POLL_SECONDS = 0.25
 CONFIRM_SECONDS = 0.004
@@ -46,12 +46,12 @@ UNROUTED_SECONDS = 0.05
 FEW = 64
 """Messages. After a read of so many the next follows at once."""
 MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
-MAX_REQUEST_BYTES = 3_000_000
-"""A dead letter of the largest message that Mosquitto lets in (1 MiB), in base64, and room."""
 REMEMBERED_TOPICS = 50_000
 DRAIN_SECONDS = 5.0
 REGISTRY_SECONDS = 5.0
 """How long a worker waits for the registry before it says so."""
+QUIET_SECONDS = 2.0
+"""A former session that has given nothing for so long is empty."""
 UNROUTED = "unrouted"
 
 log = logging.getLogger("weir.bridge")
@@ -80,12 +80,13 @@ class Worker:
         self._routes = routes(catalog)
         self._types = catalog.types
         self._mine: dict[str, bool] = {}
+        self._former_ended = False
 
     def subscribe(self) -> mqtt.Subscriber:
         """The session stays with the broker between connections: it is what keeps messages while we are away."""
         return mqtt.Subscriber(
             self.settings,
-            f"weir-bridge-{self.name}",
+            mqtt.session_id(self.settings, f"weir-bridge-{self.name}"),
             [self.subscription],
             max_in_flight=self.settings.bridge_max_in_flight,
         )
@@ -105,6 +106,7 @@ class Worker:
         under_way()
         passage = Passage(self, subscriber, producer)
         try:
+            self._take_former(stop, subscriber, producer)
             while not stop.is_set():
                 passage.step()
             passage.drain()
@@ -117,6 +119,35 @@ class Worker:
             self.tallies.in_flight = 0
             subscriber.abandon()
             kafka.close(producer)
+
+    def _take_former(self, stop: threading.Event, subscriber: mqtt.Subscriber, producer: Any) -> None:
+        """What the broker keeps in the session of before ids had a secret, which is ended then. Others can take that
+        from us: what goes wrong with it holds up nothing, and the next start tries again. Raises KafkaError."""
+        if self._former_ended:
+            return
+        former = None
+        try:
+            former = mqtt.Subscriber(
+                self.settings, f"weir-bridge-{self.name}", [], max_in_flight=self.settings.bridge_max_in_flight
+            )
+            if former.is_resumed:
+                former.unsubscribe(self.subscription)
+                passage, quiet_at = Passage(self, former, producer), time.monotonic() + QUIET_SECONDS
+                while time.monotonic() < quiet_at:
+                    if stop.is_set():
+                        return
+                    if passage.step():
+                        quiet_at = time.monotonic() + QUIET_SECONDS
+                    subscriber.keep_alive()
+            former.end()
+            self._former_ended = True
+            if former.is_resumed:
+                log.info("worker=%s ended its former session", self.name)
+        except Unavailable as error:
+            log.warning("worker=%s its former session: %s", self.name, error)
+        finally:
+            if former:
+                former.abandon()
 
     def _may_begin(self, stop: threading.Event) -> bool:
         """Waits for the registry where readings cannot be judged without it; the session keeps them meanwhile. False
@@ -146,16 +177,13 @@ class Worker:
         return mine
 
     def read(self, delivery: Delivery, now_us: int) -> Reading | Reject:
-        try:
-            result = self.intake.read_message(delivery.topic, delivery.payload, now_us)
-        except Exception as error:  # a defect of ours must not stop the messages behind this one
-            log.exception("worker=%s topic=%s the contract failed", self.name, delivery.topic[:200])
-            return Reject("contract_error", f"{type(error).__name__}: {error}"[:500])
+        topic, payload = delivery.topic, delivery.payload
+        result = read_safely(lambda: self.intake.read_message(topic, payload, now_us), topic)
         if isinstance(result, Reject):
             return result
         if self.route is None:
-            address = parse_data_topic(delivery.topic)
-            return Reject("bad_topic", f"no route takes {delivery.topic[:200]!r}", address.system if address else "")
+            address = parse_data_topic(topic)
+            return Reject("bad_topic", f"no route takes {topic[:200]!r}", address.system if address else "")
         return self.admission.check(result) or result
 
     def key(self, reading: Reading) -> bytes:
@@ -174,8 +202,9 @@ class Passage:
         """(mid, bytes, Kafka's confirmation, that of the copy), in order of arrival."""
         self._bytes = 0
 
-    def step(self) -> None:
-        """Take what came, confirm what is through."""
+    def step(self) -> bool:
+        """Take what came, confirm what is through. Whether anything came or has yet to be confirmed."""
+        deliveries: list[Delivery] = []
         full = len(self._pending) >= self.max_in_flight or self._bytes >= MAX_BYTES_IN_FLIGHT
         if full:
             time.sleep(CONFIRM_SECONDS)
@@ -186,6 +215,7 @@ class Passage:
                 self.take(deliveries)
             self._gather(len(deliveries))
         self.confirm()
+        return bool(deliveries or self._pending)
 
     def _gather(self, came: int) -> None:
         is_busy = len(self._pending) > BUSY_IN_FLIGHT
@@ -223,8 +253,7 @@ class Passage:
 
     def reject(self, reject: Reject, delivery: Delivery, now_us: int) -> Any:
         self.worker.tallies.rejected[reject.reason, reject.device_type] += 1
-        letter = dead_letter_of_message(reject, delivery.topic, delivery.payload, now_us)
-        return self.producer.send(REJECTED, encode_dead_letter(letter))
+        return self.producer.send(REJECTED, letter_of(reject, delivery.topic, delivery.payload, now_us))
 
     def confirm(self) -> None:
         """Acknowledges, in order of arrival, what Kafka has. Raises what Kafka raised."""

@@ -13,6 +13,7 @@ from connections.registry import Registry
 from connections.warehouse import Warehouse
 from fleet.catalog import Catalog
 from fleet.channels import OWN_TYPE
+from fleet.registry import Entry
 from fleet.settings import Settings
 from streaming.admission import Admission
 from streaming.reporter import own_devices
@@ -22,12 +23,20 @@ LOOK_SECONDS = 1.0
 BATCH = 5_000
 """Newcomers in one transaction."""
 
-log = logging.getLogger("weir.bridge")
+log = logging.getLogger("weir.registrar")
 
 
 class Registrar:
-    def __init__(self, settings: Settings, catalog: Catalog, admission: Admission):
-        """Raises ConfigurationError where the settings name no warehouse."""
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        admission: Admission,
+        also: Callable[[list[Entry]], None] = lambda _: None,
+    ):
+        """`also` is told of what changed, before the admission is. Raises ConfigurationError where the settings name no
+        warehouse."""
+        self._also = also
         self.settings, self.catalog, self.admission = settings, catalog, admission
         self.registry = Registry(Warehouse.of(settings))
         self.topics = [system.topic for system in catalog.systems.values()]
@@ -77,7 +86,9 @@ class Registrar:
         revision, _ = self.registry.state(self.topics)
         if revision != known or not self.admission.is_known.is_set():
             # What is committed meanwhile is read too, and again the next time.
-            self._ended += self.admission.learn(self.registry.devices(after=known), revision)
+            entries = self.registry.devices(after=known)
+            self._also(entries)
+            self._ended += self.admission.learn(entries, revision)
 
     def _retire_again(self) -> None:
         """Of a device that went on speaking for the second until its retirement was known here, readings stand in the

@@ -27,6 +27,8 @@ class Query(NamedTuple):
     sql: str
     points: int
     shortest: str
+    span: str = ""
+    """So long before the end of the range; empty: all of the range."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ def queries(name: str, dashboard: Mapping[str, Any]) -> Iterator[Query]:
     for panel in dashboard["panels"]:
         for target in panel.get("targets", ()):
             where = f"{name}: {panel['title']}"
-            yield Query(where, panel["type"], target["rawSql"], panel["maxDataPoints"], panel["interval"])
+            points, span = panel["maxDataPoints"], panel.get("timeFrom", "")
+            yield Query(where, panel["type"], target["rawSql"], points, panel["interval"], span)
     for variable in dashboard["templating"]["list"]:
         yield Query(f"{name}: ${variable['name']}", "variable", variable["query"], 100, "1s")
     for annotation in dashboard["annotations"]["list"]:
@@ -119,7 +122,8 @@ def answers(connection: Connection, name: str, dashboard: Mapping[str, Any], end
             variables[query.where.rpartition("$")[2]] = values if query.where.endswith("$site") else values[0]
     for query in asked:
         if query.kind != "variable":
-            yield answer(connection, query, shown, variables)
+            own = Range(end - timedelta(milliseconds=milliseconds(query.span)), end) if query.span else shown
+            yield answer(connection, query, own, variables)
 
 
 def missing_columns(dashboard: Mapping[str, Any], answers: Iterable[Answer]) -> list[str]:

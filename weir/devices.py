@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weir import _credentials
 from weir._table import AsJson, aligned
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ Params = Annotated[list[str] | None, typer.Option("--param", help="NAME=NUMBER o
 
 def register(app: typer.Typer) -> None:
     app.add_typer(devices, name="devices")
+    devices.add_typer(_credentials.credentials, name="credentials")
 
 
 def catalog_of_types() -> "Catalog":

@@ -5,7 +5,21 @@ from typing import Annotated
 
 import typer
 
-from weir._run_options import AsJson, FaultsFile, OneFault, Out, Seed, Seq, Site, Speed, To, Truth, Until
+from weir._run_options import (
+    AsJson,
+    FaultsFile,
+    Gateway,
+    OneFault,
+    Out,
+    Seed,
+    Seq,
+    Site,
+    Speed,
+    To,
+    Tokens,
+    Truth,
+    Until,
+)  # fmt: skip
 
 HELP = """Replay a recording, record by record, to the topics that its devices would use.
 
@@ -16,12 +30,16 @@ the end. With --loop it starts over then, and goes on at real time, each pass sh
 weir replay occupancy Occupancy_Estimation.csv --speed 100
 weir replay occupancy Occupancy_Estimation.csv --duration 2h --speed 240      # two hours in half a minute
 weir replay occupancy Occupancy_Estimation.csv --skip 2h --duration 3h        # one o'clock to four
+weir replay home OrdonezA_Sensors.txt --duration 2d --speed 1000
 weir replay occupancy Occupancy_Estimation.csv --max-gap 5m --speed 1000 --loop
+weir replay household-power household_power.csv.gz --duration 7d --speed 6000 --to kafka
 """
 
 
 def replay(
-    system: Annotated[str, typer.Argument(help="Whose recording it is: occupancy.")],
+    system: Annotated[
+        str, typer.Argument(help="Which recording: occupancy, home, household-power, appliances-energy.")
+    ],
     file: Annotated[Path, typer.Argument(help="The recording; .gz is unpacked on the way.")],
     speed: Speed = None,
     loop: Annotated[bool, typer.Option("--loop", help="Start over at the end, until stopped.")] = False,
@@ -35,6 +53,8 @@ def replay(
     site: Site = None,
     to: To = "mqtt",
     out: Out = None,
+    gateway: Gateway = "",
+    tokens: Tokens = None,
     fault: OneFault = None,
     faults: FaultsFile = None,
     truth: Truth = None,
@@ -44,7 +64,7 @@ def replay(
 
     from fleet.catalog import load_catalog
     from fleet.settings import Settings
-    from simulators.arguments import span_us, time_us
+    from simulators.arguments import span_us, target, time_us
     from simulators.recording import Recording, recording_of
     from simulators.session import Order, Source, conduct, figures
 
@@ -58,10 +78,13 @@ def replay(
     survey = recording.survey()
     for line in survey.dirty:
         typer.echo(f"skipped {line}", err=True)
-    order = Order(to, out, seed, speed, time_us(until, "--until"), tuple(fault or ()), faults, truth)
+    to, out = target(to, out)
+    order = Order(
+        to, out, seed, speed, time_us(until, "--until"), tuple(fault or ()), faults, truth, gateway, tokens
+    )  # fmt: skip
     source = Source(
         survey.span_us,
-        (recording.format.type,),
+        recording.format.types,
         lambda timeline: recording.readings(survey, timeline.first_us, loop, seq),
     )
     about = {

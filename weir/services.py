@@ -28,6 +28,18 @@ def bridge(
 
 
 @services.command()
+def gateway() -> None:
+    """HTTP and CoAP to Kafka, and the MQTT broker's logins of devices."""
+    from fleet.settings import Settings
+    from streaming.gateway_service import Gateway
+    from streaming.service import log_lines, stop_on_signals
+
+    settings = Settings.load()
+    log_lines(settings.log_level)
+    Gateway(settings).run(stop_on_signals())
+
+
+@services.command()
 def landing() -> None:
     """Kafka to the lake: Parquet files, and the manifests that commit them."""
     from fleet.settings import Settings
@@ -73,6 +85,18 @@ def dispatcher() -> None:
     settings = Settings.load()
     log_lines(settings.log_level)
     Dispatcher(settings).run(stop_on_signals())
+
+
+@services.command()
+def commander() -> None:
+    """Commands of people and rules to devices: each sent, and followed until it is obeyed, refused or expired."""
+    from fleet.settings import Settings
+    from streaming.commander import Commander
+    from streaming.service import log_lines, stop_on_signals
+
+    settings = Settings.load()
+    log_lines(settings.log_level)
+    Commander(settings).run(stop_on_signals())
 
 
 @services.command()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fleet.catalog import load_catalog
+from fleet.area_section import environment
+from fleet.catalog import System, load_catalog
 from fleet.dashboard import HOME_DASHBOARD, dashboards
 from fleet.panel import ALERTMANAGER, COLUMNS, TAG, WAREHOUSE
 from fleet.settings import CHECKOUT
@@ -53,7 +54,8 @@ def panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_every_system_has_one_and_the_first_page_has_them_all() -> None:
-    assert set(DASHBOARDS) == {HOME_DASHBOARD, *CATALOG.systems}
+    areas = {f"{spec.system}-{spec.area}" for spec in CATALOG if spec.area}
+    assert set(DASHBOARDS) == {HOME_DASHBOARD, *CATALOG.systems, *areas}
     (systems,) = (p for p in panels(DASHBOARDS[HOME_DASHBOARD]) if p["title"] == "Systems")
     for system in CATALOG.systems:
         assert f"('{system}')" in systems["targets"][0]["rawSql"]
@@ -61,9 +63,49 @@ def test_every_system_has_one_and_the_first_page_has_them_all() -> None:
     assert len({d["uid"] for d in DASHBOARDS.values()}) == len(DASHBOARDS)
 
 
+@pytest.mark.parametrize("system", CATALOG.systems.values(), ids=lambda s: s.name)
+def test_pages_of_a_system_link_to_each_other(system: System) -> None:
+    """And none but they have the tag that these links look for."""
+    areas = {spec.area for spec in system.types if spec.area}
+    tag = f"{TAG}-{system.name}"
+    pages = {name for name, dashboard in DASHBOARDS.items() if tag in dashboard["tags"]}
+    assert pages == ({system.name, *(f"{system.name}-{area}" for area in areas)} if areas else set())
+    for page in pages:
+        assert [TAG, tag] == [tag for link in DASHBOARDS[page]["links"] for tag in link["tags"]]
+        assert (TAG in DASHBOARDS[page]["tags"]) == (page == system.name)
+
+
+@pytest.mark.parametrize("area", [page for page in DASHBOARDS if "-" in page])
+def test_an_area_shows_and_asks_for_its_types_alone(area: str) -> None:
+    system, _, name = area.partition("-")
+    types = {spec.type: spec.area for spec in CATALOG.system(system).types}
+    asked = " ".join(panel["targets"][0]["rawSql"] for panel in panels(DASHBOARDS[area]))
+    for type_name, of in types.items():
+        assert (f"type = '{type_name}' AND metric" in asked) == (of == name)
+
+
+def test_hours_that_nobody_measured_are_not_drawn_as_0() -> None:
+    drawn = [query for query in QUERIES if query.kind == "timeseries" and "FROM energy_hours" in query.sql]
+    assert drawn
+    assert [query.where for query in drawn if "$__timeGroupAlias(hour, $__interval, NULL)" not in query.sql] == []
+
+
+LIMITS = {"coldest": 15.5, "warmest": 28.0, "driest": 20.0, "dampest": 75.0}
+COMFORT = [("of its rule", LIMITS, "15.5, 28, 20, 75"), ("of the standard", {}, "20, 26, 25, 60")]
+
+
+@pytest.mark.parametrize(("params", "limits"), [case[1:] for case in COMFORT], ids=[case[0] for case in COMFORT])
+def test_a_room_is_comfortable_within_the_limits(params: dict[str, float], limits: str) -> None:
+    spec = CATALOG.type("room_climate")
+    rules = [rule.model_copy(update={"params": params}) for rule in spec.alerts if rule.id == "uncomfortable"]
+    (section,) = environment((spec.model_copy(update={"alerts": rules}),))
+    assert f"('room_climate', false, {limits})" in section.panels[0].sql
+
+
 @pytest.mark.parametrize("spec", list(CATALOG), ids=lambda s: s.type)
 def test_every_metric_has_a_panel(spec: DeviceType) -> None:
-    asked = " ".join(panel["targets"][0]["rawSql"] for panel in panels(DASHBOARDS[spec.system]))
+    page = f"{spec.system}-{spec.area}" if spec.area else spec.system
+    asked = " ".join(panel["targets"][0]["rawSql"] for panel in panels(DASHBOARDS[page]))
     for metric in spec.metrics:
         assert f"type = '{spec.type}' AND metric = '{metric}'" in asked
 

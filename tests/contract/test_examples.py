@@ -22,3 +22,8 @@ def test_an_example_that_is_wrong_is_told(spec: DeviceType) -> None:
     other = bad.model_copy(update={"reason": "oversized"})
     examples = spec.examples.model_copy(update={"good": [wrong], "bad": [other]})
     assert len(failures(spec.model_copy(update={"examples": examples}))) == 2
+
+
+@pytest.mark.parametrize("spec", list(CATALOG), ids=list(CATALOG.types))
+def test_what_cannot_be_held_back_is_critical(spec: DeviceType) -> None:
+    assert [rule.id for rule in spec.alerts if not rule.inhibitable and rule.severity != "critical"] == []

@@ -12,29 +12,20 @@ from pathlib import Path
 import pytest
 
 from fleet.settings import CHECKOUT
+from simulators.household import registry_lines
 from stack.stack import Stack
+from tests.readme import by_program, commands
 from tests.recordings import OCCUPANCY
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
-BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
-
-
-def commands() -> Iterator[str]:
-    """Without comments, one a line."""
-    for block in BLOCK.findall((CHECKOUT / "README.md").read_text(encoding="utf-8")):
-        for line in block.splitlines():
-            command = re.sub(r"\s+#.*", "", line).strip()
-            if command:
-                yield command
-
-
-MAKE = [c for c in commands() if c.startswith("make")]
-WEIR = [c for c in commands() if c.startswith("weir")]
+MAKE, WEIR = by_program("make"), by_program("weir")
+OF_DEVICES = by_program("curl", ".venv/bin/aiocoap-client")
+"""Run by tests/integration/test_gateway.py."""
 
 
 def test_every_command_is_of_a_kind_that_is_tested() -> None:
-    assert MAKE and WEIR
-    assert set(commands()) == set(MAKE) | set(WEIR)
+    assert MAKE and WEIR and OF_DEVICES
+    assert set(commands()) == {*MAKE, *WEIR, *OF_DEVICES}
 
 
 @pytest.mark.parametrize("command", MAKE)
@@ -74,6 +65,9 @@ def test_weir_commands_run(
         (table,) = re.findall(r"```csv\n(.*?)```", (CHECKOUT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
         (tmp_path / "devices.csv").write_text(table, encoding="utf-8")
         arguments[arguments.index("devices.csv")] = str(tmp_path / "devices.csv")
+    if "homes.csv" in arguments:
+        (tmp_path / "homes.csv").write_text("\n".join(registry_lines(2)), encoding="utf-8")
+        arguments[arguments.index("homes.csv")] = str(tmp_path / "homes.csv")
     if "--duration" in arguments:  # the same, of less
         arguments[arguments.index("--duration") + 1] = "40s" if "--speed" in arguments else "5s"
     if arguments[0] == "tail":

@@ -7,7 +7,10 @@ from etl.discover import Batch
 from etl.run import Job, Request
 from tests.integration.small_lake import T0
 
-TABLES = ("rollups", "anomalies", "quarantine", "validations", "etl_runs", "ledger_topics", "ledger")
+TABLES = (
+    "rollups", "anomalies", "quarantine", "validations", "etl_runs", "ledger_topics", "ledger",
+    "energy_hours", "energy_unattributed", "energy_pieces", "energy_ends",
+)  # fmt: skip
 STRICT = """\
 type: boiler
 version: 1

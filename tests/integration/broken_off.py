@@ -134,7 +134,7 @@ def _become(main: Callable[[], None], request: dict[str, Any]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     if request["point"]:
-        _break_off(Point(*request["point"]), request["signal"])
+        break_off(Point(*request["point"]), request["signal"])
     sys.argv = ["weir", *request["arguments"]]
     code: Any = 1
     try:
@@ -148,7 +148,8 @@ def _become(main: Callable[[], None], request: dict[str, Any]) -> None:
     os._exit(code if isinstance(code, int) else 1)
 
 
-def _break_off(point: Point, number: int) -> None:
+def break_off(point: Point, number: int) -> None:
+    """From here on this process sends itself the signal at that point."""
     module, _, path = point.function.partition(":")
     *owners, name = path.split(".")
     owner: Any = import_module(module)

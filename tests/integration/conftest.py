@@ -24,6 +24,7 @@ from stack.supervisor import marked
 from tests.command import Weir, command
 from tests.conftest import JVM, own_home
 from tests.integration.batch_runs import STRICT, TABLES
+from tests.integration.gateway_clients import Gateway
 from tests.integration.processes import Process
 from tests.integration.registry_log import TYPES
 from tests.integration.small_lake import SmallLake
@@ -90,6 +91,18 @@ def own_bridge(
     settings_for: Callable[[str], Settings], own_types: Path, own_catalog: Catalog, tmp_path: Path
 ) -> Iterator[Process]:
     with Process("bridge", settings_for("bridge"), tmp_path / "bridge.log", WEIR_TYPES_DIR=own_types) as process:
+        yield process
+
+
+@pytest.fixture
+def gateway(
+    settings_for: Callable[[str], Settings], own_types: Path, own_catalog: Catalog, tmp_path: Path
+) -> Iterator[Gateway]:
+    """Impatient: it waits 2 s for a body, and 3 s for Kafka."""
+    with Gateway(
+        settings_for("gateway"), tmp_path / "gateway.log",
+        WEIR_TYPES_DIR=own_types, WEIR_GATEWAY_BODY_SECONDS=2, WEIR_GATEWAY_CONFIRM_SECONDS=3,
+    ) as process:  # fmt: skip
         yield process
 
 

@@ -10,7 +10,13 @@ from fleet.model import MODELS
 END = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 START = END - timedelta(minutes=90)
 DEVICES = {"weather_station": 20, "room_node": 8, "weir_component": 5, "meter": 3}
+OTHERS = 4
+"""Devices of each other type."""
 
+GONE = "gone"
+"""A rule that had alerts, of a type that has no rule any more."""
+
+# Energy and commands have no migration yet.
 # Values go from 0 to 40, but for a meter's energy, which grows by one a second: d1's begins anew after an hour. d2 is
 # away for ten minutes, and all fall silent two minutes before the end.
 OF_TYPE = """
@@ -85,6 +91,29 @@ SELECT at, 'm' || n, '{name}', '{system}', '{type}', 'here', '', n, 2, at + n * 
   FROM generate_series('{end}'::timestamptz - INTERVAL '1 hour', '{end}', '1 minute') at, generate_series(1, 2) n;
 """
 
+# Of four weeks each hour's energy of plugs, and of a meter before them: 100, 200, 300, 400 and 1,200 Wh; and of a home
+# without a meter. Energy that nobody is charged with: an outage of the meter and a plug, and a counter that jumped. A
+# command. Security events, as the last run of their DAG left them.
+OF_HOME = """
+INSERT INTO energy_hours (site, device_type, device_id, hour, watt_hours, cost, currency)
+SELECT site, type, device, hour, watt_hours, watt_hours * 0.0003, 'EUR'
+  FROM (SELECT 'here' AS site, 'smart_plug' AS type, 'd' || n AS device, 100 * n AS watt_hours
+          FROM generate_series(1, {others}) n
+        UNION ALL VALUES ('here', 'energy_meter', 'd1', 1200), ('there', 'smart_plug', 'd1', 50)) measured,
+       generate_series('{end}'::timestamptz - INTERVAL '28 days', '{end}', '1 hour') hour;
+INSERT INTO energy_unattributed (site, device_type, device_id, starts_at, ends_at, watt_hours, reason)
+VALUES ('here', 'smart_plug', 'd2', '{away}', '{away}'::timestamptz + INTERVAL '10 minutes', 600, 'gap'),
+       ('here', 'energy_meter', 'd1', '{away}', '{away}'::timestamptz + INTERVAL '10 minutes', 900, 'gap'),
+       ('here', 'energy_meter', 'd1', '{away}', '{away}'::timestamptz + INTERVAL '1 minute', 15229e3, 'implausible'),
+       ('here', 'energy_meter', 'd1', '{away}', '{end}'::timestamptz + INTERVAL '1 minute', 70, 'gap');
+INSERT INTO commands (command_id, system, type, device_id, site, command, via, by, requested_at, expires_at, state)
+VALUES ('c', 'home', 'lamp', 'd1', 'here', 'on', 'cli', 'ann', '{away}', '{end}', 'obeyed');
+INSERT INTO security_events (at, system, site, type, device_id, name, event, local_time, at_home)
+SELECT at, 'home', 'here', 'door_sensor', 'd1', 'open', 'opened', at AT TIME ZONE 'UTC', '{{d1}}'
+  FROM generate_series('{start}'::timestamptz, '{end}'::timestamptz - INTERVAL '11 minutes', '1 minute') at;
+INSERT INTO security_kept VALUES ('home', '{end}'::timestamptz - INTERVAL '10 minutes');
+"""
+
 ONCE = """
 INSERT INTO etl_runs VALUES ('r', 'succeeded', '{{}}', '{{}}', '{{a,b}}', '{{}}', '{end}', '{end}');
 INSERT INTO ledger_topics VALUES ('t', 0, 0, 5, 7, 5, 0, 0, 0, 0, '{end}');
@@ -99,13 +128,15 @@ def scripts(catalog: Catalog) -> Iterator[str]:
     times = {"start": START, "end": END, "reset": START + timedelta(hours=1), "away": START + timedelta(minutes=45)}
     for spec in catalog:
         assert spec.cadence != "event"
-        of = {"system": spec.system, "type": spec.type, "devices": DEVICES[spec.type], "metrics": list(spec.metrics),
+        devices = DEVICES.get(spec.type, OTHERS)
+        of = {"system": spec.system, "type": spec.type, "devices": devices, "metrics": list(spec.metrics),
               "kinds": list(KINDS), "cadence": spec.cadence.total_seconds(), **times}  # fmt: skip
         yield OF_TYPE.format(**of)
-        for rule in spec.alerts:
-            yield OF_RULE.format(**of, rule=rule.id)
+        for rule in [one.id for one in spec.alerts] or [GONE]:
+            yield OF_RULE.format(**of, rule=rule)
         for model in MODELS.values():
             if model.type == spec.type:
                 yield OF_MODEL.format(**of, name=model.name)
+    yield OF_HOME.format(**times, others=OTHERS)
     yield ONCE.format(**times)
     yield "ANALYZE"

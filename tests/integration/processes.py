@@ -35,7 +35,7 @@ def free_port() -> int:
 
 class Process:
     """`weir service NAME`, or another `command` of weir; `changes` are settings, such as WEIR_LANDING_MAX_ROWS; `words`
-    stand before the command."""
+    stand before the command. `module` is run in place of weir's own."""
 
     def __init__(
         self,
@@ -44,10 +44,11 @@ class Process:
         log: Path,
         words: Sequence[str] = (),
         command: Sequence[str] = (),
+        module: str = "weir.main",
         **changes: object,
     ):
         self.name, self.log, self.port, self._words = name, log, free_port(), words
-        self._command = command or ("service", name)
+        self._command = ("-m", module, *(command or ("service", name)))
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("WEIR_")},
             "WEIR_ENV_FILE": str(settings.env_file),
@@ -60,7 +61,7 @@ class Process:
     def start(self) -> "Process":
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._words, sys.executable, "-m", "weir.main", *self._command],
+                [*self._words, sys.executable, *self._command],
                 env=self._environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         return self

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from connections import kafka
+from connections import kafka, mqtt
 from connections.kafka_batches import LOG_APPEND_TIME
 from connections.mqtt_publisher import BulkPublisher
 from fleet.channels import HEARTBEAT, REJECTED, mark_of
@@ -167,6 +167,41 @@ def test_kill_9_loses_nothing(settings_for: SettingsFor, bridge: Process, publis
     found = all_there(settings_for("operator"), "killed", sent)
     # What Kafka had and MQTT had not heard of comes again: at most a window for each kill.
     assert found.total() - sent <= 3 * 2000
+
+
+WORKERS_NAME = "weir-bridge-weather_station"
+
+
+def test_who_may_log_in_cannot_end_its_session(
+    settings_for: SettingsFor, bridge: Process, publisher: BulkPublisher
+) -> None:
+    assert bridge.stop() == 0
+    for seq in range(50):
+        publisher.publish(*weather("kept", seq))
+    publisher.flush()
+    mqtt.Subscriber(settings_for("simulator"), WORKERS_NAME, [], clean=True).close()
+    bridge.start().ready()
+    all_there(settings_for("operator"), "kept", 50)
+
+
+def test_what_the_session_of_an_older_version_kept_is_taken_and_the_session_ended(
+    settings_for: SettingsFor, bridge: Process, publisher: BulkPublisher
+) -> None:
+    def while_it_is_away(first: int) -> None:
+        assert bridge.stop() == 0
+        for seq in range(first, first + 50):
+            publisher.publish(*weather("former", seq))
+        publisher.flush()
+        bridge.start().ready()
+
+    mqtt.Subscriber(settings_for("bridge"), WORKERS_NAME, ["dt/weather/+/weather_station/+"]).close()
+    operator = settings_for("operator")
+    while_it_is_away(0)
+    wait_for(lambda: sequence(operator, "former") == dict.fromkeys(range(50), 2), 30, bridge.log.read_text)
+    wait_for(lambda: "worker=weather_station ended its former session" in bridge.log.read_text(), 30, "it goes on")
+    while_it_is_away(50)
+    all_there(operator, "former", 100)
+    assert {sequence(operator, "former")[seq] for seq in range(50, 100)} == {1}
 
 
 def test_the_brokers_may_restart_under_it(

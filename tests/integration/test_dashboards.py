@@ -6,15 +6,15 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, create_engine
 
-from connections import warehouse, warehouse_admin
 from fleet.catalog import Catalog, build_catalog, load_catalog
 from fleet.dashboard import dashboards
-from fleet.settings import CHECKOUT, Settings
+from fleet.settings import CHECKOUT
 from fleet.spec_file import load_spec
-from stack.credentials import admin_url, login_url
+from stack.credentials import login_url
 from stack.stack import Stack
 from tests.grafana import Answer, Range, answer, answers, missing_columns, queries
 from tests.integration.dashboard_data import END, scripts
+from tests.integration.own_database import own_database
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 MOST_MILLISECONDS = 200
@@ -44,11 +44,7 @@ def catalog() -> Catalog:
 @pytest.fixture(scope="module")
 def reader(stack: Stack, catalog: Catalog) -> Iterator[Connection]:
     """As Grafana: by the login that may only read."""
-    admin = admin_url(stack.secrets, stack.ports)
-    warehouse_admin.ensure_database(admin, DATABASE, "weir", ("weir_reader",))
-    warehouse_admin.ensure_timescaledb(admin, DATABASE)
-    owner = login_url("weir", stack.secrets, stack.ports, DATABASE)
-    warehouse.migrate(Settings.from_values({"WEIR_DB_URL": owner, "WEIR_ROLE": "owner"}))
+    owner = own_database(stack, DATABASE, "weir_reader")
     filling = create_engine(owner)
     with filling.begin() as connection:
         for script in scripts(catalog):
@@ -66,8 +62,9 @@ def answered(reader: Connection, catalog: Catalog) -> dict[str, list[Answer]]:
 
 
 def test_every_query_has_an_answer(answered: dict[str, list[Answer]]) -> None:
-    """Weather, occupancy, Weir itself, a system with counters and states, and the first page."""
-    assert set(answered) == {"fleet", "grid", "occupancy", "weather", "weir"}
+    """Weather, occupancy, Weir itself, a system with counters and states, one with areas, and the first page."""
+    areas = {"home-energy", "home-security", "home-environment", "home-automation"}
+    assert set(answered) == {"fleet", "grid", "home", "occupancy", "weather", "weir", *areas}
     empty = [found.query.where for of_dashboard in answered.values() for found in of_dashboard if not found.rows]
     assert empty == []
 
@@ -129,3 +126,58 @@ def test_a_minute_shows_what_was_estimated_last(reader: Connection, catalog: Cat
     assert [(r["model"], r["state"], r["since: accuracy"], r["since: off by"]) for r in seen] == [
         ("m2", "champion", 1, 0), ("m1", "", 0, 1)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer_", "within"),
+    [
+        ("dew_point_celsius(20, 50)", 9.3, 0.05),
+        ("dew_point_celsius(25, 100)", 25, 1e-9),
+        ("dew_point_celsius(20, 0)", None, 0),
+        ("saturation_hpa(0)", 6.112, 1e-9),
+        ("saturation_hpa(20)", 23.33, 0.05),
+        ("corner_humidity_percent(20, 50, -5)", 80, 1),
+        ("corner_humidity_percent(20, 50, 20)", 50, 1e-9),
+        ("corner_humidity_percent(20, 90, -20)", 100, 0),
+    ],
+    ids=["a room", "saturated", "no humidity", "at 0", "at 20", "as DIN 4108-2 has it", "as warm outside", "wet"],
+)
+def test_moist_air(reader: Connection, asked: str, answer_: float | None, within: float) -> None:
+    """By published tables: 50 % at 20 °C has its dew point at 9.3 °C, and at -5 °C outside 80 % in a corner."""
+    found = reader.exec_driver_sql(f"SELECT {asked}").scalar_one()
+    assert found is None if answer_ is None else found == pytest.approx(answer_, abs=within)
+
+
+def test_the_power_of_each_adds_up(reader: Connection, catalog: Catalog) -> None:
+    of = {q.where: q for q in queries("home-energy", dashboards(catalog)["home-energy"])}
+    shown, chosen = Range(END - timedelta(hours=24), END), {"site": ["here"], "device": "d1"}
+    each = answer(reader, of["home-energy: Power of each"], shown, chosen)
+    rows = [dict(zip(each.columns, row, strict=True)) for row in each.rows]
+    sums = answer(reader, of["home-energy: Power, all together"], shown, chosen)
+    for title, total in zip(sums.columns, sums.rows[0], strict=True):
+        of_kind = [row for row in rows if row["what"] == title]
+        assert sum(row["power"] for row in of_kind) == pytest.approx(total)
+        assert sum(row["share"] for row in of_kind) == pytest.approx(1)
+
+
+def test_hogs_are_ranked_beside_their_home_and_their_past(reader: Connection, catalog: Catalog) -> None:
+    """Plug n uses 100 n Wh in each hour, in those before, too; the meter before them counts 1,200 Wh, and is none."""
+    of = {q.where: q for q in queries("home-energy", dashboards(catalog)["home-energy"])}
+    shown, chosen = Range(END - timedelta(hours=24), END), {"site": ["here", "there"], "device": "d1"}
+    found = answer(reader, of["home-energy: Energy hogs"], shown, chosen)
+    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    assert [(r["device"], r["site"], r["share of its home"], r["times its mean before"]) for r in rows] == [
+        *((f"d{n}", "here", pytest.approx(n / 12), pytest.approx(1)) for n in (4, 3, 2, 1)),
+        ("d1", "there", 1, pytest.approx(1)),
+    ]
+    drawn = answer(reader, of["home-energy: Energy of appliances"], shown, chosen)
+    assert {watt_hours for _, name, watt_hours in drawn.rows if name == "d4"} == {400}
+
+
+def test_of_what_cannot_be_the_energy_is_not_told(reader: Connection, catalog: Catalog) -> None:
+    of = {q.where: q for q in queries("home-energy", dashboards(catalog)["home-energy"])}
+    shown, chosen = Range(END - timedelta(hours=24), END), {"site": ["here"], "device": "d1"}
+    found = answer(reader, of["home-energy: Energy that nobody is charged with"], shown, chosen)
+    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    assert {row["reason"]: row["energy"] for row in rows if row["reason"] != "gap"} == {"implausible": None}
+    assert sorted(row["energy"] for row in rows if row["reason"] == "gap") == [70, 600, 900]

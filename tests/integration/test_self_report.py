@@ -81,6 +81,7 @@ def test_services_report_and_are_missed(services: dict[str, Process], settings_f
     )  # fmt: skip
     last = {name: of[-1].values for name, of in reported(operator).items()}
     assert {"lag", "rejects", "unknown_devices", "restarts", "spec_errors"} == set(last["bridge-1"])
+    assert {"lag", "rejects", "unknown_devices", "restarts"} == set(last["gateway-1"])
     assert {"lag", "blocked", "rejects", "lost", "restarts"} == set(last["landing-1"])
     assert {"lag", "ledger_gap", "parity", "parity_unexplained", "rejects", "restarts"} == set(last["history-1"])
     assert {"lag", "waiting", "dead_letters", "failing_receivers", "spec_errors", "rejects", "restarts"} == set(

@@ -16,9 +16,11 @@ NOT_OURS = {"title", "annotations", "labels", "source", "transition_id", "alert_
 
 
 def specs_of(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """A named type's, and those of its system, which rules of the site may look at."""
     if "type" in document:
-        file = TYPES / f"{document['type']}.yaml"
-        return [parse_yaml(file.read_text(encoding="utf-8"), str(file))[0]]
+        every = [parse_yaml(file.read_text(encoding="utf-8"), str(file))[0] for file in sorted(TYPES.glob("*.yaml"))]
+        (named,) = [spec for spec in every if spec["type"] == document["type"]]
+        return [named, *(spec for spec in every if spec["system"] == named["system"] and spec is not named)]
     return document.get("specs") or [document["spec"]]
 
 

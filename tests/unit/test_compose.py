@@ -93,7 +93,7 @@ def test_one_service_builds_the_image_and_nobody_pulls_it():
 def test_nothing_is_published_beyond_this_machine(name):
     raw = compose_file.read()["services"][name].get("ports", [])
     variables = re.findall(r"\$\{WEIR_PORT_(\w+):-(\d+)\}", "".join(raw))
-    assert all(re.fullmatch(r"127\.0\.0\.1:(\$\{\w+:-\d+\}):\1", port) for port in raw)
+    assert all(re.fullmatch(r"127\.0\.0\.1:(\$\{\w+:-\d+\}):\1(/udp)?", port) for port in raw)
     native = {port: DEFAULT_PORTS[port] for port in programs.PORT_OF.get(name, ())}
     unpublished = {"kafka", "kafka_controller", "spark", "inbox_smtp"}
     assert {key.lower(): int(port) for key, port in variables} == {
@@ -150,7 +150,8 @@ def test_a_service_sees_no_configuration_but_its_own(name):
     rows = compose_file.mounts(service)
     configurations = {source for source, _, _ in rows if source.endswith("-config")}
     if name == "setup":
-        assert {(f"{owner}-config", f"/config/{owner}") for owner in compose.OWNERS} | {("secrets", "/secrets")} == {
+        shared = {("secrets", "/secrets"), (compose.MQTT_LOGINS, f"/config/{compose.MQTT_LOGINS}")}
+        assert {(f"{owner}-config", f"/config/{owner}") for owner in compose.OWNERS} | shared == {
             (source, target) for source, target, _ in rows
         }
         return
@@ -159,6 +160,16 @@ def test_a_service_sees_no_configuration_but_its_own(name):
     assert ("secrets" in {source for source, _, _ in rows}) is (name in ONE_SHOT)
     if own != "airflow":
         assert not any(writable for source, _, writable in rows if source.endswith("-config"))
+
+
+def test_who_sees_the_logins_of_devices():
+    sees = {
+        name: row[2]
+        for name, service in SERVICES_THERE.items()
+        for row in compose_file.mounts(service)
+        if row[:2] == (compose.MQTT_LOGINS, f"{compose.HOME}/mqtt")
+    }
+    assert sees == {"gateway": True, "mosquitto": False}
 
 
 def test_volumes_and_folders_are_there():
@@ -221,6 +232,7 @@ OWN_SECRETS = {
     "history": {"KAFKA_HISTORY", "DB_WEIR_HISTORY"},
     "stream": {"KAFKA_STREAM", "DB_WEIR_STREAM"},
     "bridge": {"KAFKA_BRIDGE", "MQTT_BRIDGE", "DB_WEIR_REGISTRY"},
+    "gateway": {"KAFKA_GATEWAY", "DB_WEIR_REGISTRY", "CREDENTIALS", "OPERATOR_TOKEN"},
 }
 
 

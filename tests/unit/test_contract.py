@@ -81,8 +81,8 @@ def test_rejects_with_reason(reason: str, address: Address, payload: bytes) -> N
 
 def test_every_reason_has_a_row() -> None:
     # `unreadable` is of records, below; `contract_error` is of the bridge, for what the contract does not foresee; what
-    # the registry has to say is in test_admission; `malformed_row` is of files.
-    others = {"unreadable", "contract_error", "unknown_device", "retired_device", "malformed_row"}
+    # the registry has to say is in test_admission; `malformed_row` is of files, `wrong_unit` of SenML.
+    others = {"unreadable", "contract_error", "unknown_device", "retired_device", "malformed_row", "wrong_unit"}
     assert {r[0] for r in REJECTED} | others == set(REASONS)
 
 

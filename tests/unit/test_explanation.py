@@ -212,6 +212,14 @@ def test_parts_values_and_what_the_last_evaluation_found() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("limit", [0, 5], ids=["and found a breach", "and found none"])
+def test_another_device_evaluated_it_last(limit: int) -> None:
+    """One that finds no breach, where nothing is remembered, the engine passes over."""
+    found = explained({"when": f"site_max(pump.x) > {limit}"}, [x(0, 1), x(7, 1, "d2"), x(9, 1, "d3")], 10)
+    assert found.evaluated is not None and found.evaluated.second == 9
+    assert found.levels[0].sides[0].at_evaluation is (limit == 0)
+
+
 def test_marks() -> None:
     lines = [x(0, 9), {"at": "1s", "resolve": {"device": "d1", "rule": "r"}}]
     assert explained({"when": "x > 5"}, lines, 1).marks == ("quiet",)

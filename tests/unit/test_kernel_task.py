@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from typing import Any
@@ -13,14 +14,16 @@ import pytest
 from pyspark import cloudpickle
 
 from etl import kernel, kernel_task
-from etl.derive import MAX_SHARES, Part, parts
+from etl.derive import BY_VALUE, MAX_SHARES, Part, parts
 from etl.lake_index import PartitionFiles
+from fleet.energy import Meter
 from fleet.lake_layout import Partition
 from fleet.manifest import DataFile
 from tests.unit.test_kernel import METRICS, SCHEMA, Row, reading
 
 IN_FILES = SCHEMA.remove(SCHEMA.get_field_index("spec_version"))
 READINGS = [reading(i, 61 * i, a=float(i), b=4.0 - i, device_id=f"d{i % 7}") for i in range(60)]
+COUNTED = [*METRICS[:-1], replace(METRICS[-1], meter=Meter("c", 1.0, 900_000_000, 5_000_000))]
 KEYS = {
     "rollups": ("metric", "grain", "bucket", "device_id"),
     "anomalies": ("kind", "metric", "kafka_offset"),
@@ -146,10 +149,10 @@ def test_a_task_without_rows_gives_nothing() -> None:
 
 def test_a_worker_needs_no_weir() -> None:
     """What the task carries unpickles and runs where only numpy and pyarrow are."""
-    cloudpickle.register_pickle_by_value(kernel)
-    cloudpickle.register_pickle_by_value(kernel_task)
+    for module in BY_VALUE:
+        cloudpickle.register_pickle_by_value(module)
     files = pa.RecordBatch.from_pylist([{"content": parquet(READINGS), "version": 1, "share": 0, "shares": 1}])
-    sent = cloudpickle.dumps((partial(kernel_task.pieces, METRICS, "hour", IN_FILES), [files]))
+    sent = cloudpickle.dumps((partial(kernel_task.pieces, COUNTED, "hour", IN_FILES), [files]))
     code = """
 import pickle, sys
 
@@ -163,7 +166,7 @@ task, rows = pickle.load(sys.stdin.buffer)
 print(sorted({name for batch in task(rows) for name in batch["name"].to_pylist()}))
 """
     done = subprocess.run([sys.executable, "-c", code], input=sent, stdout=subprocess.PIPE, check=True)
-    assert done.stdout.decode().strip() == str(["anomalies", "bad_readings", "bad_values", "counts", "rollups"])
+    assert done.stdout.decode().strip() == str(sorted([*KEYS, "energy", "unattributed", "ends"]))
 
 
 def partition(hour: int, *file_rows: int) -> PartitionFiles:

@@ -10,10 +10,12 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from pydantic import SecretStr
 
 from connections import mqtt
 from connections.mqtt_frames import Delivery
 from fleet.errors import Unavailable
+from fleet.settings import Settings
 from stack.certificate import self_signed
 from tests.unit.test_mqtt_frames import publish
 
@@ -85,3 +87,14 @@ def test_what_came_before_the_end_is_given_out(pair: Any) -> None:
     assert come(subscriber) == MESSAGES[:1]
     with pytest.raises(Unavailable, match="connection lost"):
         come(subscriber)
+
+
+def test_a_services_session_is_known_to_who_has_its_password() -> None:
+    ids = [
+        mqtt.session_id(Settings(mqtt_password=SecretStr(password)), name)
+        for name in ("weir-bridge-a", "weir-bridge-b")
+        for password in ("secret", "another", "secret")
+    ]
+    assert [ids[0], ids[3]] == [ids[2], ids[5]]
+    assert len(set(ids)) == 4
+    assert all(one.startswith("weir-bridge-") and "secret" not in one for one in ids)

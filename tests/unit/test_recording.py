@@ -13,7 +13,7 @@ from fleet.errors import ConfigurationError, DataError
 from fleet.settings import CHECKOUT
 from simulators.occupancy_recording import COLUMNS
 from simulators.recording import recording_of
-from tests.recordings import OCCUPANCY, needs_occupancy
+from tests.recordings import APPLIANCES, HOUSEHOLD, OCCUPANCY, needs_appliances, needs_household, needs_occupancy
 
 CATALOG = load_catalog(CHECKOUT / "fleet" / "types")
 HEADER = ",".join(["Date", "Time", *COLUMNS])
@@ -190,3 +190,48 @@ def test_a_replay_may_begin_later(recording, skip_s, duration_s, rows):
 def test_a_replay_that_skips_all_of_it_says_so(recording):
     with pytest.raises(DataError, match="no usable row"):
         recording(*FOUR, skip_us=DAY).survey()
+
+
+HOUSE = [
+    "Date,Time,Global_active_power,Voltage,Sub_metering_1,Sub_metering_2,Sub_metering_3",
+    "16/12/2006,17:24:00,6.0,234,0,1,17", "16/12/2006,17:25:00,?,?,?,?,", "16/12/2006,17:26:00,3.0,234,2,1,18",
+]  # fmt: skip
+ROOMS = ['"date","Appliances","lights","T1"', '"2016-01-11 17:00:00","  60","30","19"']
+ENERGY = {
+    "household-power": (
+        HOUSE, Counter({"bad_number": 1}),
+        [("main", {"energy": 0.1, "power": 6000.0}), ("kitchen", {"energy": 0.0}), ("laundry", {"energy": 1.0}),
+         ("climate", {"energy": 17.0}),
+         ("main", {"energy": 0.15, "power": 3000.0}), ("kitchen", {"energy": 2.0}), ("laundry", {"energy": 2.0}),
+         ("climate", {"energy": 35.0})],
+    ),
+    "appliances-energy": (
+        ROOMS, Counter(),
+        [("appliances", {"energy": 0.06, "power": 360.0}), ("lights", {"energy": 0.03, "power": 180.0})],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENERGY)
+def test_energy_is_counted_up(tmp_path, name):
+    lines, skipped, expected = ENERGY[name]
+    path = tmp_path / "energy.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    recording = recording_of(CATALOG, name, path)
+    survey = recording.survey()
+    assert survey.skipped == skipped
+    assert [(r.device_id, r.values) for r in recording.readings(survey, 0, loop=False)] == expected
+    assert {r.device_type for r in recording.readings(survey, 0, loop=False)} == {*recording.format.types}
+
+
+@needs_household
+def test_the_whole_household():
+    recording = recording_of(CATALOG, "household-power", HOUSEHOLD)
+    survey = recording.survey()
+    assert (survey.rows, survey.skipped) == (47_955, Counter({"bad_number": 5}))
+
+
+@needs_appliances
+def test_the_whole_house():
+    survey = recording_of(CATALOG, "appliances-energy", APPLIANCES).survey()
+    assert (survey.rows, survey.skipped) == (19_735, Counter())

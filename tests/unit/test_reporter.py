@@ -90,6 +90,6 @@ def test_lag(positions: dict[TopicPartition, int | None], ends: dict[TopicPartit
 
 def test_ids_are_known_in_advance() -> None:
     assert [device_id(name) for name in SERVICES] == [
-        "bridge-1", "landing-1", "live-1", "alerts-1", "history-1", "dispatcher-1",
+        "bridge-1", "gateway-1", "landing-1", "live-1", "alerts-1", "history-1", "dispatcher-1", "commander-1",
     ]  # fmt: skip
     assert device_id("live", "rack 7/b") == "live-rack-7-b"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fleet.catalog import Catalog, build_catalog, load_catalog
+from fleet.channels import Address, parse_request_source, request_source
 from fleet.contract import Contract, Reject
 from fleet.requalify import Requalified, Requalifier, accepted
 from fleet.settings import CHECKOUT
@@ -62,6 +63,35 @@ def test_a_topic_that_no_route_takes(catalog: Catalog) -> None:
     found = judged(catalog, said(), TOPIC + "/temperature/x")
     assert isinstance(found, Reject)
     assert found.reason == "bad_topic"
+
+
+REQUESTS = {
+    "canonical": (False, {"device_id": "c1", "event_time": NOW_US // 1000, "values": {"humidity": 40}}, 1),
+    "senml": (True, [{"n": "humidity", "u": "%RH", "v": 40}, {"n": "humidity", "t": -5, "v": 41}], 2),
+}
+
+
+@pytest.mark.parametrize(("is_senml", "body", "readings"), REQUESTS.values(), ids=REQUESTS)
+def test_what_came_to_the_gateway(catalog: Catalog, is_senml: bool, body: object, readings: int) -> None:
+    address = Address("home", "home-1", "room_climate", "c1")
+    source = request_source("coap+senml" if is_senml else "http", address)
+    assert parse_request_source(source) == (address, is_senml)
+    registry = {("room_climate", "c1"): True}
+    found = Requalifier(catalog, registry, {}).request(address, json.dumps(body).encode(), is_senml, NOW_US)
+    assert isinstance(found, list)
+    assert [(one.topics, one.key) for one in found] == [(("readings.home",), b"home-1")] * readings
+    refused = Requalifier(catalog, {}, {}).request(address, json.dumps(body).encode(), is_senml, NOW_US)
+    assert isinstance(refused, Reject)
+    assert refused.reason == "unknown_device"
+
+
+def test_what_came_to_the_gateway_and_is_still_none(catalog: Catalog) -> None:
+    address = Address("home", "home-1", "room_climate", "c1")
+    for is_senml in (True, False):
+        assert isinstance(Requalifier(catalog, {}, {}).request(address, b"{", is_senml, NOW_US), Reject)
+    gone = address._replace(type="gone")
+    assert isinstance(Requalifier(catalog, {}, {}).request(gone, b"{}", False, NOW_US), Reject)
+    assert parse_request_source("file/weather_station/a.csv:1") is None
 
 
 def test_an_unreadable_record_that_today_can_be_read(catalog: Catalog) -> None:

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from fleet.errors import ConfigurationError, WeirError
 from simulators.truth import read_truth
-from tests.recordings import OCCUPANCY, needs_occupancy
+from tests.recordings import HOME, OCCUPANCY, needs_home, needs_occupancy
 from weir.main import build
 
 APP = build()
@@ -50,6 +50,41 @@ def test_simulate_at_a_time(weir, tmp_path):
     assert [s["seq"] for s in said if s["device_id"] == "s6"] == [1, 2, 3, 4]
 
 
+def test_simulate_homes(weir, tmp_path):
+    result = weir(
+        "simulate home --homes 2 --days 0.02 --every 10s --incidents 1 --seed 7 --until 2026-01-05T20:00:00Z"
+        " --to file:f.jsonl --truth t.jsonl --json"
+    )
+    summary = json.loads(result.stdout)
+    topics = {json.loads(line)["topic"] for line in (tmp_path / "f.jsonl").read_text().splitlines()}
+    assert len(topics) == summary["homes"] * 28
+    assert "dt/home/home-2/smart_plug/home-2-fridge" in topics
+    assert summary["published"] == sum(of["readings"] for of in summary["expected"]["types"].values())
+    lines, written = read_truth(tmp_path / "t.jsonl")
+    assert written == summary
+    assert sum("incident" in line for line in lines) == sum(summary["incidents"].values()) > 0
+
+
+def test_score_of_homes(weir):
+    found = json.loads(weir("simulate home --days 0.05 --seed 7 --score --json").stdout)
+    assert found["readings"] > 10_000
+    assert found["rules"]["smoke"] == {"precision": 1.0, "recall": 1.0, "tp": 1, "fp": 0, "fn": 0}
+    assert "smoke" in weir("simulate home --days 0.01 --score").stdout
+
+
+def test_the_registry_of_homes(weir, tmp_path):
+    assert "56 devices in homes.csv" in weir("simulate home --homes 2 --registry homes.csv").stdout
+    assert len((tmp_path / "homes.csv").read_text().splitlines()) == 57
+
+
+@needs_home
+def test_replay_a_home(weir, tmp_path):
+    result = weir(f"replay home {HOME / 'OrdonezA_Sensors.txt'} --duration 1h --to file:f.jsonl --json")
+    summary = json.loads(result.stdout)
+    assert set(summary["expected"]["types"]) == {"presence_tag", "motion_detector", "door_sensor"}
+    assert summary["published"] == len((tmp_path / "f.jsonl").read_text().splitlines()) > 700
+
+
 @needs_occupancy
 def test_replay(weir, tmp_path):
     dirty = tmp_path / "dirty.csv"
@@ -67,8 +102,15 @@ REFUSED = [
     ("simulate weather --duration soon", "--duration soon"),
     ("simulate weather --speed 0.5 --to file --out f", "--speed 0.5"),
     ("simulate weather --fault spik=1 --to file --out f", "did you mean 'spike'"),
-    ("replay weather x.csv", "there are: occupancy"),
+    ("replay weather x.csv", "there are: occupancy, home"),
     ("replay occupancy x.csv --to file --out f", "x.csv: No such file"),
+    ("simulate home --devices 3", "homes are alike: --homes"),
+    ("simulate home --homes 0 --to file:f", "--homes 0"),
+    ("simulate home --every soon --score", "--every soon"),
+    ("simulate weather --homes 2", "are for home, not weather"),
+    ("simulate weather --to file:f --out g", "--out names a file already"),
+    ("simulate weather --to file:", "file:PATH names one"),
+    ("simulate home --to http", "--to http needs --gateway URL and --tokens FILE"),
     ("tail dt/# --from-beginning", "for Kafka"),
 ]
 

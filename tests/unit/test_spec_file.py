@@ -36,6 +36,7 @@ alerts:
 FLAT = "version: 1\nadapter: {form: flat, "
 WRONG = [
     ("a misspelt key", "version: 1", "verzion: 1", 2, "did you mean 'version'"),
+    ("an area that there is not", "system: demo", "system: demo\narea: comfort", 4, "'energy', 'security'"),
     ("a missing key", "system: demo\n", "", 1, "system: is required"),
     ("a bare number as duration", "cadence: 10s", "cadence: 10", 4, "a number with a unit"),
     ("a duration beyond all dates", "cadence: 10s", "cadence: 9999999999999d", 4, "at most 36,525d"),
@@ -132,10 +133,10 @@ def test_errors_name_line_and_fix(old: str, new: str, line: int, text: str) -> N
     assert any(part.startswith(f"roof_sensor.yaml:{line}: ") and text in part for part in message.splitlines()), message
 
 
-def test_on_and_off_are_words_as_keys_and_switches_as_values() -> None:
-    action = "for: 30s\n    flap: on\n    actions:\n      - {on: firing, device: fan, command: {off: 1}}"
+def test_on_and_off_are_words_as_keys_and_commands_and_switches_as_values() -> None:
+    action = "for: 30s\n    flap: on\n    actions:\n      - {on: firing, type: fan, command: off}"
     rule = load_spec(GOOD.replace("for: 30s", action), "x").alerts[0]
-    assert (rule.actions[0].on, rule.actions[0].command, rule.flap and rule.flap.high) == ("firing", {"off": 1}, 0.5)
+    assert (rule.actions[0].on, rule.actions[0].command, rule.flap and rule.flap.high) == ("firing", "off", 0.5)
     assert load_spec(GOOD.replace("for: 30s", "flap: off"), "x").alerts[0].flap is None
 
 

@@ -1,7 +1,5 @@
 """Secrets: made once, private, and each role's own."""
 
-import base64
-import hashlib
 import stat
 import uuid
 
@@ -16,7 +14,6 @@ from stack.credentials import (
     cluster_id,
     ensure_secrets,
     login_url,
-    mosquitto_hash,
     owner_url,
     write_env_files,
 )  # fmt: skip
@@ -125,13 +122,6 @@ def test_a_database_of_the_users_own_is_remembered(layout):
         batch == f"postgresql+psycopg2://weir_batch:{secrets['DB_WEIR_BATCH']}@db.example:5433/sensors?sslmode=require"
     )
     assert login_url("weir_airflow", secrets, PORTS, "weir_airflow").split("?")[0].endswith("/weir_airflow")
-
-
-def test_mosquitto_hash_is_pbkdf2_with_its_salt():
-    _, kind, rounds, salt, digest = mosquitto_hash("secret", b"0123456789ab").split("$")
-    assert (kind, rounds) == ("7", "101")
-    assert base64.b64decode(salt) == b"0123456789ab"
-    assert base64.b64decode(digest) == hashlib.pbkdf2_hmac("sha512", b"secret", b"0123456789ab", 101, 64)
 
 
 def test_kafka_is_formatted_with_nothing_secret_on_the_command_line(layout, tmp_path):

@@ -192,14 +192,16 @@ def test_needs_come_along_in_order():
 
 
 def test_who_may_write_readings():
-    """The bridge; the registry control records; the batch what comes back from quarantine. And each service its own."""
+    """Bridge and gateway; the registry control records; the batch what comes back from quarantine; each service its
+    own."""
     catalog = load_catalog(Settings().types_dir)
     rights = provision.kafka_rights(catalog)
     writers = {s: {r.user for r in rights if (r.operation, r.name) == ("write", catalog.system(s).topic)}
                for s in catalog.systems}  # fmt: skip
     own = writers.pop("weir")
-    assert all(users == {"bridge", "registry", "simulator", "batch"} for users in writers.values())
-    assert own == {"bridge", "registry", "batch", "landing", "live", "alerts", "history", "dispatcher"}
+    assert all(users == {"bridge", "gateway", "registry", "simulator", "batch"} for users in writers.values())
+    reporting = {"landing", "live", "alerts", "history", "dispatcher", "commander"}
+    assert own == {"bridge", "gateway", "registry", "batch"} | reporting
     assert {r.user for r in rights if r.resource == "topic" and r.name == "*"} == {"batch", "operator"}
     assert not any(right.operation in ("all", "alter", "delete", "create") for right in rights)
 

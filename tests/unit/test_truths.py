@@ -77,6 +77,12 @@ def test_faults_of_a_simulator_become_intervals(
     assert read(tmp_path, [*lines, SUMMARY], *rules) == expected
 
 
+def test_what_a_simulator_says_must_be_told(tmp_path: Path) -> None:
+    span = {"site": "roof", "device": "1", "begin": "2026-11-22T03:00:00Z", "end": "2026-11-22T03:00:09Z"}
+    lines = [span | {"incident": "fire"}, span | {"rule": "hot"}, span | {"rule": "another"}, fault(10), SUMMARY]
+    assert read(tmp_path, lines, "hot") == [("1", 0, 9, ["hot"]), ("7", 10, 20, ["hot"])]
+
+
 def test_intervals_as_people_write_them(tmp_path: Path) -> None:
     span = {"device": "1", "begin": "2026-11-22T03:00:00Z", "end": "2026-11-22T03:00:09Z"}
     assert read(tmp_path, [span, span | {"rule": "hot"}]) == [("1", 0, 9, None), ("1", 0, 9, ["hot"])]

@@ -1,0 +1,226 @@
+"""Reads a report's figures from the warehouse. All bounds are [start, end), by event time, but for the books and
+audits, whose spans overlap it; the same rows always give the same figures."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from connections.warehouse import Reader
+from etl.report_energy import energy_of
+from etl.window import Window
+from fleet.catalog import System
+from fleet.report import (
+    SILENT,
+    AlertKind,
+    Books,
+    Coverage,
+    Device,
+    Figures,
+    Latency,
+    Parity,
+    Series,
+    Validation,
+    Worst,
+    step_of,
+)
+from fleet.standing import rank
+
+SHOWN = 10
+HEARD = """\
+SELECT d.type, d.device_id, d.site, d.registered_at, heard.first, heard.last,
+       coalesce(heard.readings, 0)::bigint AS readings
+  FROM devices d
+  LEFT JOIN (SELECT type, device_id, min(first) AS first, max(last) AS last, max(readings) AS readings
+               FROM (SELECT type, device_id, metric, min(bucket) AS first, max(bucket) AS last, sum(count) AS readings
+                       FROM rollups
+                      WHERE type = ANY(:types) AND grain = '1h' AND bucket >= :start AND bucket < :end
+                      GROUP BY 1, 2, 3) of_metric
+              GROUP BY 1, 2) heard USING (type, device_id)
+ WHERE d.system = :system AND d.type = ANY(:types) AND (d.registered_at < :end OR heard.first IS NOT NULL)
+   AND (d.retired_at IS NULL OR d.retired_at >= :end)
+ ORDER BY d.type, d.device_id"""
+LOADED = "SELECT max(ends_at) AS at FROM ledger WHERE system = :system AND status = 'loaded'"
+VALUES = """\
+SELECT time_bucket(:step, bucket) AS at, type AS name, sum(count)::bigint AS value FROM rollups
+ WHERE type = ANY(:types) AND grain = '1h' AND bucket >= :start AND bucket < :end GROUP BY 1, 2 ORDER BY 1, 2"""
+ALERTS = """\
+SELECT fired.type, fired.rule, array_agg(DISTINCT fired.severity) AS severities, count(*) AS fired,
+       count(*) FILTER (WHERE ended.at IS NULL) AS open,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM ended.at - fired.event_time)::double precision)
+         FILTER (WHERE ended.at IS NOT NULL) AS median
+  FROM alert_transitions fired
+  LEFT JOIN (SELECT alert_id, min(event_time) AS at FROM alert_transitions
+              WHERE system = :system AND "to" = 'resolved' AND event_time >= :start AND event_time < :end
+              GROUP BY 1) ended USING (alert_id)
+ WHERE fired.system = :system AND fired."to" = 'firing' AND fired.event_time >= :start AND fired.event_time < :end
+ GROUP BY 1, 2 ORDER BY 1, 2"""
+ALERTS_BY_STEP = """\
+SELECT time_bucket(:step, event_time) AS at, severity AS name, count(*) AS value FROM alert_transitions
+ WHERE system = :system AND "to" = 'firing' AND event_time >= :start AND event_time < :end
+ GROUP BY 1, 2 ORDER BY 1, 2"""
+WORST = """\
+SELECT type, device_id, site, count(*) AS alerts, array_agg(DISTINCT rule ORDER BY rule) AS rules FROM alert_transitions
+ WHERE system = :system AND "to" = 'firing' AND event_time >= :start AND event_time < :end
+ GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3 LIMIT :shown"""
+ANOMALIES = """\
+SELECT kind AS name, count(*) AS value FROM anomalies
+ WHERE system = :system AND type = ANY(:types) AND event_time >= :start AND event_time < :end GROUP BY 1 ORDER BY 1"""
+ODDEST = """\
+SELECT type, device_id, site, metric, count(*) AS anomalies FROM anomalies
+ WHERE system = :system AND type = ANY(:types) AND event_time >= :start AND event_time < :end
+ GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 1, 2, 3, 4 LIMIT :shown"""
+EVENTS = """\
+SELECT event, count(*) AS times, count(*) FILTER (WHERE at_home = '{}') AS alone FROM security_events
+ WHERE system = :system AND severity IS NULL AND at >= :start AND at < :end GROUP BY 1 ORDER BY 1"""
+COMMANDS = """\
+SELECT state AS name, count(*) AS value FROM commands
+ WHERE system = :system AND requested_at >= :start AND requested_at < :end GROUP BY 1 ORDER BY 1"""
+QUANTILES = """\
+percentile_cont((SELECT array_agg(n / 100.0::double precision ORDER BY n) FROM generate_series(0, 100) n))
+         WITHIN GROUP (ORDER BY seconds) AS quantiles"""
+DETECTION = """\
+SELECT count(*) AS count, <quantiles>
+  FROM (SELECT extract(epoch FROM detected_at - event_time)::double precision AS seconds FROM alert_transitions
+         WHERE system = :system AND event_time >= :start AND event_time < :end) measured""".replace(
+    "<quantiles>", QUANTILES
+)
+# The first message of a transition that came to anybody; a message may be sent for three days.
+NOTIFICATION = """\
+SELECT count(*) AS count, <quantiles>
+  FROM (SELECT extract(epoch FROM min(told.at) - min(t.event_time))::double precision AS seconds
+          FROM notifications told JOIN alert_transitions t USING (transition_id)
+         WHERE told.outcome = 'sent' AND told.at >= :start AND told.at < CAST(:end AS timestamptz) + INTERVAL '3 days'
+           AND told.kind IN ('firing', 'escalated', 'deescalated', 'resolved')
+           AND t.system = :system AND t.event_time >= :start AND t.event_time < :end
+         GROUP BY transition_id) measured""".replace("<quantiles>", QUANTILES)
+BOOKS = """\
+SELECT count(*) AS partitions, count(*) FILTER (WHERE b.status = 'failed') AS failed,
+       coalesce(sum(b.landed), 0)::bigint AS landed, coalesce(sum(b.valid), 0)::bigint AS valid,
+       coalesce(sum(b.quarantined), 0)::bigint AS quarantined, coalesce(sum(b.duplicate), 0)::bigint AS duplicate,
+       coalesce(sum(abs(b.rows_off_by) + b.values_off_by), 0)::bigint AS off_by
+  FROM ledger_balance b JOIN ledger l USING (partition)
+ WHERE b.system = :system AND l.starts_at < :end AND l.ends_at > :start"""
+QUARANTINE = """\
+SELECT reason AS name, count(*) AS value FROM quarantine
+ WHERE system = :system AND what = :what AND at >= :start AND at < :end GROUP BY 1 ORDER BY 1"""
+VALIDATION = """\
+SELECT count(*) AS pieces, count(*) FILTER (WHERE success) AS passed, coalesce(sum(rows), 0)::bigint AS rows,
+       coalesce(sum(evaluated), 0)::bigint AS expectations
+  FROM validations WHERE system = :system AND validated_at >= :start AND validated_at < :end"""
+UNMET = """\
+SELECT concat_ws(' ', type || '.' || coalesce(nullif(one->>'column', ''), 'table'), one->>'expectation') AS name,
+       sum(greatest((one->>'unexpected')::bigint, 1))::bigint AS value
+  FROM validations CROSS JOIN LATERAL jsonb_array_elements(unmet) one
+ WHERE system = :system AND validated_at >= :start AND validated_at < :end GROUP BY 1 ORDER BY 1"""
+PARITY = """\
+SELECT count(DISTINCT (starts_at, ends_at)) AS audits, coalesce(sum(same), 0)::bigint AS same,
+       coalesce(sum(explained), 0)::bigint AS explained, coalesce(sum(unexplained), 0)::bigint AS unexplained
+  FROM parity WHERE system = :system AND starts_at < :end AND ends_at > :start"""
+
+
+class _Asked:
+    """Queries about one system and span."""
+
+    def __init__(self, reader: Reader, system: System, start: datetime, end: datetime, step: timedelta):
+        self.reader = reader
+        self.known: dict[str, Any] = {
+            "system": system.name, "types": [spec.type for spec in system.types], "start": start, "end": end,
+            "step": step, "shown": SHOWN,
+        }  # fmt: skip
+
+    def rows(self, sql: str, **more: Any) -> list[dict[str, Any]]:
+        return self.reader.rows(sql, **{name: v for name, v in (self.known | more).items() if f":{name}" in sql})
+
+    def counts(self, sql: str, **more: Any) -> dict[str, int]:
+        return {row["name"]: row["value"] for row in self.rows(sql, **more)}
+
+    def series(self, sql: str) -> dict[str, Series]:
+        found: dict[str, Series] = defaultdict(list)
+        for row in self.rows(sql):
+            found[row["name"]].append((row["at"], float(row["value"])))
+        return dict(found)
+
+    def latency(self, sql: str) -> Latency:
+        (row,) = self.rows(sql)
+        return Latency(row["count"], tuple(row["quantiles"] or ()))
+
+    def has(self, table: str) -> bool:
+        return bool(self.reader.rows("SELECT FROM pg_tables WHERE tablename = :table", table=table))
+
+
+def whole_hours(window: Window) -> tuple[datetime, datetime]:
+    """Rollups are by the hour: the span is as well. The window has both ends."""
+    assert window.start is not None
+    assert window.end is not None
+    start = window.start.replace(minute=0, second=0, microsecond=0)
+    end = window.end.replace(minute=0, second=0, microsecond=0)
+    return start, end if end == window.end else end + timedelta(hours=1)
+
+
+def figures_of(reader: Reader, system: System, window: Window) -> Figures:
+    """All queries should see one moment (Warehouse.snapshot)."""
+    start, end = whole_hours(window)
+    asked = _Asked(reader, system, start, end, step_of(end - start))
+    heard = asked.rows(HEARD)
+    events = asked.rows(EVENTS)
+    return Figures(
+        system.name,
+        start,
+        end,
+        asked.known["step"],
+        coverage=coverage(system, heard, start, min(end, asked.rows(LOADED)[0]["at"] or end)),
+        silent=silent(heard, end),
+        values=asked.series(VALUES),
+        alerts=[_alerts(row) for row in asked.rows(ALERTS)],
+        alerts_by_step=asked.series(ALERTS_BY_STEP),
+        worst=[Worst(_device(row), row["alerts"], tuple(row["rules"])) for row in asked.rows(WORST)],
+        anomalies=asked.counts(ANOMALIES),
+        oddest=[(_device(row), row["metric"], row["anomalies"]) for row in asked.rows(ODDEST)],
+        events={row["event"]: (row["times"], row["alone"]) for row in events},
+        commands=asked.counts(COMMANDS) if asked.has("commands") else {},
+        energy=energy_of(reader, system, start, end, asked.known["step"]) if asked.has("energy_hours") else None,
+        detection=asked.latency(DETECTION),
+        notification=asked.latency(NOTIFICATION),
+        books=Books(**asked.rows(BOOKS)[0]),
+        bad_values=asked.counts(QUARANTINE, what="value"),
+        rejected=asked.counts(QUARANTINE, what="dead_letter"),
+        validation=Validation(**asked.rows(VALIDATION)[0], unmet=asked.counts(UNMET)),
+        parity=Parity(**asked.rows(PARITY)[0]),
+    )
+
+
+def coverage(system: System, heard: Sequence[dict[str, Any]], start: datetime, end: datetime) -> list[Coverage]:
+    """A device is expected from when it was registered, or first heard, to the end, up to which readings are loaded."""
+    found = []
+    for spec in system.types:
+        rows = [row for row in heard if row["type"] == spec.type]
+        if not rows:
+            continue
+        expected = None
+        if isinstance(spec.cadence, timedelta):
+            expected = sum(max(0, (end - max(start, _began(row))) // spec.cadence) for row in rows)
+        found.append(Coverage(spec.type, len(rows), sum(row["readings"] for row in rows), expected))
+    return found
+
+
+def _began(row: dict[str, Any]) -> datetime:
+    """When it was registered, or the hour in which it was first heard, where that was over by then."""
+    registered, first = row["registered_at"], row["first"]
+    return registered if first is None or registered < first + timedelta(hours=1) else first
+
+
+def silent(heard: Sequence[dict[str, Any]], end: datetime) -> list[tuple[Device, datetime | None]]:
+    """The longest silent first."""
+    gone = [row for row in heard if row["last"] is None or row["last"] < end - SILENT]
+    gone.sort(key=lambda row: (row["last"] is not None, row["last"], row["type"], row["device_id"]))
+    return [(_device(row), row["last"]) for row in gone]
+
+
+def _alerts(row: dict[str, Any]) -> AlertKind:
+    worst = max(row["severities"], key=rank)
+    return AlertKind(row["type"], row["rule"], worst, row["fired"], row["open"], row["median"])
+
+
+def _device(row: dict[str, Any]) -> Device:
+    return Device(row["type"], row["device_id"], row["site"])

@@ -1,0 +1,312 @@
+"""Draws a report's pages, A4: sentences, plots and tables. Only matplotlib, and of it no global state."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from textwrap import wrap
+from typing import Any
+
+from matplotlib import dates
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from fleet.findings import findings, headline, performance, words
+from fleet.report import Figures, Latency, Series
+
+A4 = (8.27, 11.69)
+LEFT, WIDTH = 0.08, 0.86
+"""Of the page's width."""
+LINE = 0.0145
+"""Of the page's height: of a sentence at TEXT points."""
+TITLE, HEADING, TEXT, SMALL = 18, 11, 8.5, 7
+LETTERS = 112
+"""So many fit into a line."""
+BOTTOM = 0.05
+ROW, PLOT, LEGEND = 0.0135, 0.16, 0.013
+"""Heights: of a table's row, of plots, of a line of their legends."""
+LEGEND_COLUMNS = 3
+TABLES = 0.11
+"""Where there is less room they are left out: the sentences have the worst of both."""
+SEVERITY_COLOURS = {"critical": "#c4162a", "warning": "#ff780a", "info": "#3274d9"}
+COLOURS = ("#3274d9", "#37872d", "#fa6400", "#8f3bb8", "#c4162a", "#e0b400", "#7f7f7f", "#00a0a0", "#a0522d", "#5d9cec")
+GREY = "#606060"
+NOTHING = "no data in this span"
+DATE_FORM = "%d %b"
+DATE_FORMS = [(timedelta(days=1), "%H:%M"), (timedelta(days=3), "%d %b %H:%M")]
+"""Up to which span."""
+STYLE: dict[str, Any] = {
+    "pdf.fonttype": 42,  # as text, that is found and copied
+    "font.family": "DejaVu Sans", "font.size": SMALL, "axes.titlesize": SMALL + 1, "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY, "xtick.color": GREY,
+    "ytick.color": GREY, "legend.frameon": False, "legend.fontsize": SMALL, "axes.linewidth": 0.6,
+}  # fmt: skip
+Row = Sequence[str]
+
+
+class Page:
+    """Filled from the top."""
+
+    def __init__(self, title: str, subtitle: str, number: int):
+        self.figure = Figure(figsize=A4)
+        self.y = 0.955
+        self._text(title, TITLE, weight="bold")
+        self.y -= 0.026
+        self._text(subtitle, TEXT, color=GREY)
+        self.figure.text(LEFT + WIDTH, 0.02, f"{number}", fontsize=SMALL, color=GREY, ha="right")
+        self.y -= 0.022
+
+    def _text(self, text: str, size: float, **how: Any) -> None:
+        self.figure.text(LEFT, self.y, text, fontsize=size, va="top", parse_math=False, **how)
+
+    def heading(self, text: str) -> None:
+        self.y -= 0.008
+        self._text(text, HEADING, weight="bold")
+        self.y -= 0.022
+
+    def sentences(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            for place, line in enumerate(wrap(text, LETTERS)):
+                self._text(f"• {line}" if not place else f"   {line}", TEXT)
+                self.y -= LINE
+            self.y -= 0.002
+
+    def plots(self, count: int, height: float = PLOT, names: int = 0) -> list[Axes]:
+        """Side by side; `names` of the longest legend stand below."""
+        gap = 0.075
+        self.y -= LEGEND * -(-names // LEGEND_COLUMNS)
+        width = (WIDTH - gap * (count - 1)) / count
+        bottom = self.y - height + 0.03 + LEGEND * -(-names // LEGEND_COLUMNS)
+        found = [
+            self.figure.add_axes((LEFT + 0.02 + n * (width + gap), bottom, width - 0.02, height - 0.055))
+            for n in range(count)
+        ]
+        self.y -= height
+        return found
+
+    def table(self, head: Row, rows: Sequence[Row], widths: Sequence[float], nothing: str = NOTHING) -> None:
+        """`widths` are shares; those below 0 are of columns of text. Rows that find no room are told."""
+        shares = [abs(width) / sum(map(abs, widths)) for width in widths]
+        fit = max(1, int((self.y - BOTTOM) / ROW) - 2)
+        shown = [head, *rows[:fit]] if rows else [head, [nothing]]
+        if len(rows) > fit:
+            shown.append([f"… and {len(rows) - fit:,} more"])
+        for place, row in enumerate(shown):
+            for column, text in enumerate(row):
+                side = "left" if widths[column] < 0 else "right"
+                x = LEFT + WIDTH * sum(shares[: column if side == "left" else column + 1])
+                how: dict[str, Any] = {"color": GREY} if not place else {}
+                self.figure.text(x, self.y, text, fontsize=SMALL + 0.5, va="top", ha=side, parse_math=False, **how)
+            self.y -= ROW
+        self.y -= 0.008
+
+
+def of_fleet(figures: Sequence[Figures]) -> Figure:
+    first = figures[0]
+    page = Page("Report", span_text(first), 1)
+    page.heading("Key findings")
+    page.sentences([headline(one) for one in figures])
+    page.heading("What came, and what it raised")
+    left, right = page.plots(2, 0.22, len(figures))
+    over_time(left, "Values a system", {one.system: _summed(one.values) for one in figures}, first)
+    over_time(right, "Alerts fired a system", {one.system: _summed(one.alerts_by_step) for one in figures}, first)
+    page.heading("Side by side")
+    page.table(
+        ("system", "devices", "silent", "readings", "alerts", "anomalies", "bad values", "rejected", "books", "parity"),
+        [_row(one) for one in figures],
+        (-1.3, 0.8, 0.7, 1.2, 0.9, 1, 1, 0.9, 1, 0.9),
+    )
+    page.heading("How fast")
+    left, right = page.plots(2, 0.22)
+    latencies(left, "From an event to the alert", {one.system: one.detection for one in figures})
+    latencies(right, "From an event to the message", {one.system: one.notification for one in figures})
+    page.sentences([f"{one.system}: {text}" for one in figures if (text := performance(one)[0])])
+    return page.figure
+
+
+def of_findings(one: Figures, number: int) -> Figure:
+    page = Page(_title(one), f"Key findings, {span_text(one)}", number)
+    page.heading("Key findings")
+    page.sentences(findings(one))
+    if one.alerts:
+        page.heading("Alerts")
+        left, right = page.plots(2, names=3)
+        kinds = sorted(one.alerts, key=lambda kind: -kind.fired)[:5]
+        colours = [SEVERITY_COLOURS[kind.severity] for kind in kinds]
+        bars(left, "By kind", {words(kind.rule): kind.fired for kind in kinds}, colours)
+        by_severity = {name: one.alerts_by_step[name] for name in SEVERITY_COLOURS if name in one.alerts_by_step}
+        over_time(right, "Fired, by severity", by_severity, one, [SEVERITY_COLOURS[name] for name in by_severity])
+    if one.energy is not None:
+        page.heading("Energy")
+        left, right = page.plots(2, names=len(one.energy.by_step))
+        hogs = one.energy.hogs[:5]
+        named = {f"{h.appliance.device}, {h.appliance.site}": h.watt_hours / 1000 for h in hogs}
+        bars(left, "Appliances, kWh", named)
+        thousands = {name: [(at, value / 1000) for at, value in points] for name, points in one.energy.by_step.items()}
+        over_time(right, "Appliances, kWh", thousands, one)
+    if page.y < BOTTOM + TABLES:
+        return page.figure
+    page.heading("Devices with most alerts, and with most anomalies")
+    page.table(
+        ("device", "site", "alerts", "   of rules"),
+        [
+            (f"{w.device.device_id} ({words(w.device.type)})", w.device.site, f"{w.alerts:,}", f"   {_few(w.rules)}")
+            for w in one.worst[:3]
+        ],
+        (-2, -0.8, 0.7, -3),
+        "no alerts",
+    )
+    page.table(
+        ("device", "site", "anomalies", "   metric"),
+        [
+            (f"{device.device_id} ({words(device.type)})", device.site, f"{n:,}", f"   {words(metric)}")
+            for device, metric, n in one.oddest[:3]
+        ],
+        (-2, -0.8, 0.7, -3),
+        "no anomalies",
+    )
+    return page.figure
+
+
+def of_performance(one: Figures, number: int) -> Figure:
+    page = Page(_title(one), f"System performance, {span_text(one)}", number)
+    page.heading("System performance")
+    page.sentences(performance(one))
+    page.heading("Throughput and latency")
+    left, right = page.plots(2, names=len(one.values))
+    over_time(left, f"Values {_each(one.step)}, by type", one.values, one)
+    latencies(right, "Share of alerts", {"to the alert": one.detection, "to the message": one.notification})
+    page.heading("What came of what was expected")
+    page.table(
+        ("type", "devices", "readings", "by cadence", "share"),
+        [
+            (
+                words(c.type), f"{c.devices:,}", f"{c.readings:,}", "-" if c.expected is None else f"{c.expected:,}",
+                f"{100 * c.readings / c.expected:.1f} %" if c.expected else "-",
+            )
+            for c in one.coverage
+        ],
+        (-2, 1, 1.2, 1.2, 0.8),
+        "no devices",
+    )  # fmt: skip
+    page.heading("Alerts, by kind")
+    page.table(
+        ("rule", "of type", "severity", "fired", "open", "median"),
+        [
+            (
+                words(k.rule), words(k.type), k.severity, f"{k.fired:,}", f"{k.open:,}",
+                "-" if k.median_seconds is None else f"{k.median_seconds:,.0f} s",
+            )
+            for k in sorted(one.alerts, key=lambda k: -k.fired)
+        ],
+        (-2.2, -1.3, -0.8, 0.7, 0.6, 0.8),
+        "no alerts",
+    )  # fmt: skip
+    return page.figure
+
+
+def over_time(axes: Axes, title: str, series: Mapping[str, Series], of: Figures, colours: Row = COLOURS) -> None:
+    """Stacked bars, one a step."""
+    axes.set_title(title)
+    coloured = {name: colours[place % len(colours)] for place, name in enumerate(series)}
+    series = {name: points for name, points in series.items() if points}
+    if not series:
+        nothing(axes)
+        return
+    days = of.step / timedelta(days=1)
+    under: dict[datetime, float] = {}
+    for name, points in series.items():
+        moments = [at for at, _ in points]
+        bottoms = [under.get(at, 0.0) for at in moments]
+        axes.bar(
+            [dates.date2num(at) for at in moments], [value for _, value in points], width=days * 0.95, bottom=bottoms,
+            align="edge", label=words(name).replace("$", r"\$"), color=coloured[name], linewidth=0,
+        )  # fmt: skip
+        under |= {at: bottom + value for (at, value), bottom in zip(points, bottoms, strict=True)}
+    axes.set_xlim(float(dates.date2num(of.start)), float(dates.date2num(of.end)))
+    span = of.end - of.start
+    form = next((text for up_to, text in DATE_FORMS if span <= up_to), DATE_FORM)
+    axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=2, maxticks=5, tz=UTC))
+    axes.xaxis.set_major_formatter(dates.DateFormatter(form, tz=UTC))
+    thousands(axes.yaxis)
+    if len(series) > 1:
+        axes.legend(ncols=LEGEND_COLUMNS, loc="upper left", bbox_to_anchor=(-0.05, -0.13), handlelength=1,
+                    columnspacing=1, labelspacing=0.3)  # fmt: skip
+
+
+def bars(axes: Axes, title: str, values: Mapping[str, float], colours: Row = COLOURS[:1]) -> None:
+    """Horizontal, the first on top; names stand in the plot, above their bars, however long they are."""
+    axes.set_title(title)
+    if not values:
+        nothing(axes)
+        return
+    places = range(len(values))
+    axes.barh(places, list(values.values()), height=0.42, color=[colours[n % len(colours)] for n in places])
+    for place, (name, value) in enumerate(values.items()):
+        told = f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.1f}"
+        axes.text(0, place - 0.28, f"{name}: {told}", fontsize=SMALL - 0.5, va="bottom", parse_math=False)
+    axes.set_ylim(max(len(values), 4) - 0.5, -0.8)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    thousands(axes.xaxis)
+
+
+def latencies(axes: Axes, title: str, of: Mapping[str, Latency]) -> None:
+    """Which share was there after how many seconds."""
+    axes.set_title(title)
+    measured = {name: one for name, one in of.items() if one.count}
+    if not measured:
+        nothing(axes)
+        return
+    coloured = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(of)}
+    for name, one in measured.items():
+        axes.plot([max(q, 0.001) for q in one.quantiles], range(101), label=words(name), color=coloured[name])
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    axes.grid(color="#e5e5e5", linewidth=0.5)
+    axes.legend(loc="lower right")
+
+
+def nothing(axes: Axes) -> None:
+    axes.set_axis_off()
+    axes.text(0, 0.8, NOTHING, transform=axes.transAxes, color=GREY)
+
+
+def thousands(axis: Any) -> None:
+    axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+
+
+def span_text(of: Figures) -> str:
+    return f"{of.start:%Y-%m-%d %H:%M} to {of.end:%Y-%m-%d %H:%M} UTC"
+
+
+def _title(of: Figures) -> str:
+    return words(of.system).capitalize()
+
+
+def _each(step: timedelta) -> str:
+    return {timedelta(hours=1): "an hour", timedelta(days=1): "a day"}.get(step, "a week")
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(words, names[:3])) + more
+
+
+def _summed(series: Mapping[str, Series]) -> Series:
+    found: dict[datetime, float] = {}
+    for points in series.values():
+        for at, value in points:
+            found[at] = found.get(at, 0.0) + value
+    return sorted(found.items())
+
+
+def _row(of: Figures) -> Row:
+    books = "no data" if not of.books.partitions else "balance" if not of.books.off_by else f"off {of.books.off_by:,}"
+    parity = f"{min(of.parity.percent, 99.9):.1f} %" if of.parity.percent < 100 else "100 %"
+    return (
+        words(of.system), f"{of.devices:,}", f"{len(of.silent):,}", f"{of.readings:,}", f"{of.fired:,}",
+        f"{sum(of.anomalies.values()):,}", f"{sum(of.bad_values.values()):,}", f"{sum(of.rejected.values()):,}", books,
+        parity if of.parity.audits else "-",
+    )  # fmt: skip

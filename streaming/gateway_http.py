@@ -1,0 +1,178 @@
+"""HTTP's side of the gateway: a FastAPI application over streaming.gateway, and the server that it runs in.
+
+Errors are problem+json (RFC 9457). A body that does not come in time ends with 408; so does, without an answer, a
+connection whose request does not.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from fleet import problem, senml
+from fleet.problem import Refused
+from fleet.reading import encode_reading
+from fleet.settings import Settings
+from streaming import gateway_page
+from streaming.gateway import MAX_BODY_BYTES, Gate
+
+MAX_CONNECTIONS = 2000
+DRAIN_SECONDS = 5
+IS_SENML = {"application/json": False, senml.MEDIA_TYPE: True}
+"""Media type → whether it is SenML."""
+
+log = logging.getLogger("weir.gateway")
+
+
+def create_app(gate: Gate, routers: Iterable[APIRouter] = ()) -> FastAPI:
+    """`routers`: of other parts, served beside /v1/readings; they raise Refused or HTTPException where they refuse."""
+    app = FastAPI(
+        title="Weir gateway", version="1", docs_url=None, redoc_url=None, description=gateway_page.DESCRIPTION
+    )
+    app.state.gate = gate
+
+    @app.post("/v1/readings", **gateway_page.POST)
+    async def post_readings(request: Request) -> Response:
+        badge = gate.enter(bearer(request))
+        kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if kind not in IS_SENML:
+            raise Refused("unsupported_media_type", f"{kind[:80]!r}; send {' or '.join(IS_SENML)}")
+        with gate.one_more_body(badge):
+            body = await body_of(request, gate.settings.gateway_body_seconds)
+        answer = await gate.take(badge, body, "http", IS_SENML[kind])
+        if answer.problem is not None:
+            return problem_response(answer.problem)
+        return JSONResponse({"accepted": answer.accepted}, 202)
+
+    @app.get("/v1/readings", **gateway_page.GET)
+    async def get_last_reading(request: Request) -> Response:
+        last = gate.last(gate.enter(bearer(request)))
+        return (
+            Response(status_code=204) if last is None else Response(encode_reading(last), 200, None, "application/json")
+        )
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(gateway_page.html(app.openapi()))
+
+    for router in routers:
+        app.include_router(router)
+    app.openapi().setdefault("components", {})["securitySchemes"] = gateway_page.SECURITY
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> Response:
+        gate.tallies.refused["http", error.reason] += 1
+        headers = {}
+        if error.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        if error.retry_after is not None:
+            headers["Retry-After"] = str(max(1, round(error.retry_after + 0.5)))
+        if error.reason in ("too_slow", "body_too_large", "broken_off"):
+            headers["Connection"] = "close"  # the rest of the body is not waited for
+        return problem_response(error.problem(), headers)
+
+    @app.exception_handler(HTTPException)
+    async def not_served(request: Request, error: HTTPException) -> Response:
+        own = Refused("request_refused", str(error.detail), status=error.status_code)
+        gate.tallies.refused["http", own.reason] += 1
+        return problem_response(own.problem(), dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def defect(request: Request, error: Exception) -> Response:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        gate.tallies.refused["http", "defect"] += 1
+        return problem_response(Refused("defect", type(error).__name__).problem())
+
+    return app
+
+
+def bearer(request: Request) -> str:
+    """The token; empty where there is none."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+async def body_of(request: Request, seconds: float, most: int = MAX_BODY_BYTES) -> bytes:
+    """Raises Refused where it is too large, too slow, or breaks off."""
+    too_large = Refused("body_too_large", f"at most {most:,} bytes; send less at once")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > most:
+        raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError:
+        raise Refused("too_slow", f"{size:,} bytes in {seconds:g} s, and not the end") from None
+    except ClientDisconnect:
+        raise Refused("broken_off", f"after {size:,} bytes") from None
+    return b"".join(parts)
+
+
+def problem_response(said: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse(said, said["status"], headers, problem.MEDIA_TYPE)
+
+
+class Impatient(H11Protocol):
+    """Ends a connection whose next request's head has not come whole in time: uvicorn waits for it for good."""
+
+    head_seconds = 10.0
+    _due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before:
+            self._stop_waiting()
+        elif self._due is None and (before is None or before.response_complete):
+            self._wait()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle is None or self.cycle.response_complete:
+            self._stop_waiting()  # from here on uvicorn's own time for an idle connection runs
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._due = self.loop.call_later(self.head_seconds, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+
+def listener(settings: Settings) -> socket.socket:
+    """Raises OSError where the port is taken; uvicorn would end the process."""
+    return socket.create_server((settings.bind, settings.gateway_http_port), backlog=1024)
+
+
+def server(app: FastAPI, settings: Settings) -> uvicorn.Server:
+    """Its `serve(sockets)` runs until `should_exit` is set, then answers what it has taken."""
+    protocol = type("Protocol", (Impatient,), {"head_seconds": settings.gateway_body_seconds})
+    return uvicorn.Server(
+        uvicorn.Config(
+            app, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
+            proxy_headers=False, timeout_keep_alive=30, limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+    )  # fmt: skip

@@ -1,0 +1,124 @@
+"""Which span a report is of, what devices of it were expected to say, and the file that is made of figures."""
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pypdf import PdfReader
+
+from etl.report import file_of, span_of, write
+from etl.report_figures import coverage, silent, whole_hours
+from etl.window import Window
+from fleet.catalog import System, load_catalog
+from fleet.consumption import Appliance, Hog
+from fleet.errors import ConfigurationError
+from fleet.report import AlertKind, Coverage, Device, Energy, Figures, Latency, Worst
+from fleet.settings import CHECKOUT, Settings
+
+NOW = datetime(2026, 11, 25, 5, 10, tzinfo=UTC)  # a Wednesday
+START, END = datetime(2026, 11, 16, tzinfo=UTC), datetime(2026, 11, 23, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("start", "to", "begins", "ends"),
+    [
+        (None, None, "2026-11-16T00:00", "2026-11-23T00:00"),
+        ("-1d", None, "2026-11-24T05:10", "2026-11-25T05:10"),
+        ("2026-11-20", "2026-11-21", "2026-11-20T00:00", "2026-11-21T00:00"),
+    ],
+    ids=["last week", "up to now", "as said"],
+)
+def test_spans(start: str | None, to: str | None, begins: str, ends: str) -> None:
+    assert [f"{moment:%Y-%m-%dT%H:%M}" for moment in span_of(start, to, NOW) if moment] == [begins, ends]
+
+
+@pytest.mark.parametrize(("start", "to"), [(None, "now"), ("-1d", "-2d"), ("soon", None)])
+def test_no_spans(start: str | None, to: str | None) -> None:
+    with pytest.raises(ConfigurationError):
+        span_of(start, to, NOW)
+
+
+def test_a_span_is_of_whole_hours() -> None:
+    asked = Window(START + timedelta(minutes=5), END + timedelta(minutes=5))
+    assert whole_hours(asked) == (START, END + HOUR)
+    assert whole_hours(Window(START, END)) == (START, END)
+
+
+def test_a_file_is_named_by_its_span(tmp_path: Path) -> None:
+    assert file_of(Settings(home=tmp_path), Window(START, END)) == tmp_path / "reports/report-2026-11-16-2026-11-23.pdf"
+
+
+def heard(device: str, readings: int, last: datetime | None, registered: datetime = START) -> dict[str, Any]:
+    return {"type": "lamp", "device_id": device, "site": "home-1", "registered_at": registered, "readings": readings,
+            "first": START if last else None, "last": last}  # fmt: skip
+
+
+def test_what_is_expected_begins_with_the_device() -> None:
+    lamps = System("home", (load_catalog(CHECKOUT / "fleet" / "types").type("lamp"),))  # every 5 s
+    rows = [heard("a", 700, END), heard("b", 0, None, END - HOUR), heard("c", 9, None, END + HOUR)]
+    assert coverage(lamps, rows, START, END) == [Coverage("lamp", 3, 709, 7 * 24 * 720 + 720)]
+    assert coverage(lamps, [heard("a", 1, END, END - HOUR)], START, END)[0].expected == 7 * 24 * 720  # heard before
+    assert coverage(lamps, [], START, END) == []
+
+
+def test_the_longest_silent_is_first() -> None:
+    rows = [
+        heard("a", 1, END - HOUR),
+        heard("b", 1, END - 3 * HOUR),
+        heard("c", 0, None),
+        heard("d", 1, END - 5 * HOUR),
+    ]
+    lamp = [Device("lamp", name, "home-1") for name in "cdb"]
+    assert silent(rows, END) == [(lamp[0], None), (lamp[1], END - 5 * HOUR), (lamp[2], END - 3 * HOUR)]
+
+
+EMPTY = Figures("occupancy", START, END, HOUR)
+LAMP = Device("lamp", "lamp_$1", "home-1")  # what matplotlib would take for mathematics
+HOG = Hog(Appliance("home-1", "lamp", "lamp_$1"), 9000.0, 1.0, None, None, None, None, None)
+POINTS = [(START + n * HOUR, float(n)) for n in range(24)]
+FULL = replace(
+    EMPTY,
+    system="home",
+    coverage=[Coverage("lamp", 3, 60, 100)],
+    values={"lamp": POINTS},
+    alerts=[AlertKind("lamp", f"rule_{n}", "critical", n, 0, None) for n in range(1, 40)],
+    alerts_by_step={"critical": POINTS},
+    worst=[Worst(LAMP, 3, ("rule_1",))],
+    oddest=[(LAMP, "brightness", 4)],
+    anomalies={"rate": 4},
+    energy=Energy(9000.0, {"EUR": 3.0}, [HOG], {}, {"lamp_$1, home-1": POINTS}),
+    detection=Latency(3, tuple(n / 10 for n in range(101))),
+)
+
+
+def texts(content: bytes) -> list[str]:
+    return [" ".join(page.extract_text().split()) for page in PdfReader(BytesIO(content)).pages]
+
+
+def test_a_report_reads_back_and_is_the_same_again(tmp_path: Path) -> None:
+    settings, file = Settings(home=tmp_path), tmp_path / "a" / "report.pdf"
+    assert write(settings, [FULL, EMPTY], file) == 5
+    content = file.read_bytes()
+    fleet, found, performed, none_found, none_performed = texts(content)
+    assert "home: 60 readings of 3 devices" in fleet
+    assert "occupancy: no readings are loaded of this span." in fleet
+    assert "Most energy went into lamp_$1 at home-1 (100 % of its home, 9.0 kWh)." in found
+    assert "lamp_$1 (lamp) home-1 4 brightness" in found
+    assert "lamp 3 60 100 60.0 %" in performed
+    assert re.search(r"rule 39 lamp critical 39 0 - .*… and \d+ more", performed)
+    assert "No device is registered." in none_found
+    assert "no data in this span" in none_performed
+    write(settings, [FULL, EMPTY], file)
+    assert file.read_bytes() == content
+    assert [path.name for path in file.parent.iterdir()] == ["report.pdf"]
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    with pytest.raises(ConfigurationError, match=r"report\.pdf: cannot be written"):
+        write(Settings(home=tmp_path), [EMPTY], tmp_path / "a" / "report.pdf")
