@@ -132,7 +132,7 @@ def of_findings(one: Figures, number: int) -> Figure:
         left, right = page.plots(2, names=3)
         kinds = sorted(one.alerts, key=lambda kind: -kind.fired)[:5]
         colours = [SEVERITY_COLOURS[kind.severity] for kind in kinds]
-        bars(left, "By kind", {words(kind.rule): kind.fired for kind in kinds}, colours)
+        bars(left, "By kind", {f"{words(kind.rule)} ({words(kind.type)})": kind.fired for kind in kinds}, colours)
         by_severity = {name: one.alerts_by_step[name] for name in SEVERITY_COLOURS if name in one.alerts_by_step}
         over_time(right, "Fired, by severity", by_severity, one, [SEVERITY_COLOURS[name] for name in by_severity])
     if one.energy is not None:

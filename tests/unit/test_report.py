@@ -86,7 +86,10 @@ FULL = replace(
     system="home",
     coverage=[Coverage("lamp", 3, 60, 100)],
     values={"lamp": POINTS},
-    alerts=[AlertKind("lamp", f"rule_{n}", "critical", n, 0, None) for n in range(1, 40)],
+    alerts=[
+        AlertKind("plug", "rule_39", "info", 50, 0, None),  # another type has a rule of that name
+        *(AlertKind("lamp", f"rule_{n}", "critical", n, 0, None) for n in range(1, 40)),
+    ],
     alerts_by_step={"critical": POINTS},
     worst=[Worst(LAMP, 3, ("rule_1",))],
     oddest=[(LAMP, "brightness", 4)],
@@ -109,6 +112,7 @@ def test_a_report_reads_back_and_is_the_same_again(tmp_path: Path) -> None:
     assert "occupancy: no readings are loaded of this span." in fleet
     assert "Most energy went into lamp_$1 at home-1 (100 % of its home, 9.0 kWh)." in found
     assert "lamp_$1 (lamp) home-1 4 brightness" in found
+    assert "rule 39 (plug): 50" in found and "rule 39 (lamp): 39" in found
     assert "lamp 3 60 100 60.0 %" in performed
     assert re.search(r"rule 39 lamp critical 39 0 - .*… and \d+ more", performed)
     assert "No device is registered." in none_found
