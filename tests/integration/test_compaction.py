@@ -24,7 +24,7 @@ from fleet.compaction import GRACE
 from fleet.settings import CHECKOUT
 from streaming.sweep import sweep
 from tests.integration.batch_runs import KEY, at, contents, keys, run
-from tests.integration.broken_off import Point, _break_off
+from tests.integration.broken_off import Point, break_off
 from tests.integration.small_lake import T0, SmallLake, still
 
 pytestmark = pytest.mark.timeout(600)
@@ -61,7 +61,7 @@ def _tidy(uri: str, now: datetime) -> None:
 
 def _work(name: str, uri: str, now: datetime, point: Point) -> None:
     """The side of the process that is killed."""
-    _break_off(point, signal.SIGKILL)
+    break_off(point, signal.SIGKILL)
     globals()[name](uri, now)
 
 

@@ -166,9 +166,9 @@ def test_without_kafka_nothing_is_acknowledged(
 
 
 def test_coap_repeats_are_answered_and_not_taken_twice(weir: Weir, settings_for: SettingsFor, gateway: Gateway) -> None:
-    operator, badge = settings_for("operator"), issued(weir, "again-1")
+    operator, badge = settings_for("operator"), issued(weir, "repeated-1")
     gateway.start().ready()
-    datagram = coap_datagram(badge["token"], json.dumps(message("again-1", 1)).encode(), 4711)
+    datagram = coap_datagram(badge["token"], json.dumps(message("repeated-1", 1)).encode(), 4711)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(60)
         answers = []
@@ -180,7 +180,7 @@ def test_coap_repeats_are_answered_and_not_taken_twice(weir: Weir, settings_for:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.sendto(b"\xff" * 50, ("127.0.0.1", gateway.coap))  # no CoAP at all: it goes on
     assert coap(gateway.coap, badge["token"], b"", method="GET")[0] == "2.05"
-    assert seqs(operator, "again-1") == {1: 1}
+    assert seqs(operator, "repeated-1") == {1: 1}
 
 
 def test_what_coap_clients_ask_in_vain_leaves_no_trace(weir: Weir, settings_for: SettingsFor, gateway: Gateway) -> None:

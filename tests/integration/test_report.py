@@ -133,7 +133,7 @@ def test_an_outage_is_lost_once_and_what_cannot_be_is_not_added(found: dict[str,
 
 
 def test_what_happened_and_what_was_asked(found: dict[str, Figures]) -> None:
-    assert found["home"].events == {"opened": (1, 1)}
+    assert found["home"].events == {"opened": (81, 1)}
     assert found["home"].commands == {"obeyed": 1}
     assert found["weather"].events == {}
 
@@ -158,7 +158,7 @@ def test_the_command_writes_it(stack: Stack, filled: None, tmp_path: Path) -> No
     said = weir("report", "--system", "home", "--from", start, "--to", end, "--out", str(file)).stdout
     assert said.startswith(f"{file}: 3 pages")
     found = " ".join(PdfReader(file).pages[1].extract_text().split())
-    assert "Most energy went into d4 at here (40.0 %, 0.8 kWh)" in found
+    assert "Most energy went into d4 at here (33.3 % of its home, 0.8 kWh)" in found
     assert "no system 'hom'" in weir("report", "--system", "hom", code=1).stderr
     assert "to without from" in weir("report", "--to", "now", code=1).stderr
 

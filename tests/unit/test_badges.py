@@ -104,7 +104,9 @@ def broker(tmp_path: Path):
     )
     with (
         (tmp_path / "errors").open("w") as errors,
-        subprocess.Popen(["sh", script, "sh", stand_in], stderr=errors, start_new_session=True) as process,
+        subprocess.Popen(
+            ["env", "--default-signal=HUP", "sh", script, "sh", stand_in], stderr=errors, start_new_session=True
+        ) as process,
     ):
         try:
             until(told, "up")
