@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 from fleet.duration import Span
 from fleet.errors import CommandError
 from fleet.nearest import nearest
-from fleet.quantity import Range, UnitName
+from fleet.quantity import Range, UnitName, named_numbers
 from fleet.rule import Identifier, Strict
 
 if TYPE_CHECKING:
@@ -119,17 +119,7 @@ def argument_problems(name: str, command: Command, args: Mapping[str, float]) ->
 
 def parse_args(texts: list[str]) -> dict[str, float]:
     """`["level=40"]` → {"level": 40.0}. Raises CommandError saying which is wrong."""
-    found: dict[str, float] = {}
-    words = {"true": 1.0, "on": 1.0, "false": 0.0, "off": 0.0}
-    for text in texts:
-        name, sign, value = text.partition("=")
-        try:
-            if not sign:
-                raise ValueError
-            number = words[value.lower()] if value.lower() in words else float(value)
-        except ValueError:
-            raise CommandError(f"argument {text[:80]!r}: expected NAME=NUMBER, such as level=40") from None
-        if name in found:
-            raise CommandError(f"argument {name!r} is given twice")
-        found[name] = number
-    return found
+    try:
+        return named_numbers(texts, "argument", "level=40", {"true": 1.0, "on": 1.0, "false": 0.0, "off": 0.0})
+    except ValueError as error:
+        raise CommandError(str(error)) from None

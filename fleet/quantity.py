@@ -1,5 +1,6 @@
-"""What a number of a spec may be: its unit and its range."""
+"""What a number of a spec may be: its unit and its range; and numbers as people type them."""
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, model_validator
@@ -43,3 +44,23 @@ class Range(Strict):
 
     def inside(self, other: "Range") -> bool:
         return other.low <= self.low and self.high <= other.high
+
+
+def named_numbers(
+    texts: Iterable[str], what: str, example: str, words: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """`["limit=35.5"]` → {"limit": 35.5}; `words`, in small letters, stand for numbers. Raises ValueError saying which
+    is wrong; `what` they are."""
+    found: dict[str, float] = {}
+    for text in texts:
+        name, sign, given = text.partition("=")
+        try:
+            if not sign:
+                raise ValueError
+            value = words[given.lower()] if words and given.lower() in words else float(given)
+        except ValueError:
+            raise ValueError(f"{what} {text[:80]!r}: expected NAME=NUMBER, such as {example}") from None
+        if name in found:
+            raise ValueError(f"{what} {name!r} is given twice")
+        found[name] = value
+    return found

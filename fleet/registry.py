@@ -15,6 +15,7 @@ import msgspec
 from fleet.channels import LEVEL
 from fleet.control import Device, Retire, Routed, key_of
 from fleet.nearest import did_you_mean, nearest
+from fleet.quantity import named_numbers
 from fleet.reading import to_epoch_us
 from fleet.spec import DeviceType
 
@@ -94,19 +95,7 @@ LEVEL_SAYS = "letters, digits and _ . : - , at most 64, a letter or digit first"
 
 def parse_params(texts: list[str]) -> dict[str, float]:
     """`["limit=35.5"]` → {"limit": 35.5}. Raises ValueError saying which is wrong."""
-    found: dict[str, float] = {}
-    for text in texts:
-        name, sign, number = text.partition("=")
-        try:
-            if not sign:
-                raise ValueError
-            value = float(number)
-        except ValueError:
-            raise ValueError(f"param {text[:80]!r}: expected NAME=NUMBER, such as limit=35.5") from None
-        if name in found:
-            raise ValueError(f"param {name!r} is given twice")
-        found[name] = value
-    return found
+    return named_numbers(texts, "param", "limit=35.5")
 
 
 @cache

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import aiocoap
 import pytest
+from aiocoap import resource
 
 from fleet.catalog import load_catalog
 from fleet.errors import ConfigurationError, Refused, Unavailable
@@ -192,9 +194,6 @@ def free_udp_port() -> int:
 
 
 def test_coap(tokens: Path) -> None:
-    aiocoap = pytest.importorskip("aiocoap", reason="aiocoap is not installed")
-    from aiocoap import resource
-
     taken: list[tuple[str, object]] = []
 
     class Readings(resource.Resource):
