@@ -23,6 +23,8 @@ class TaskRun:
     map_index: int
     state: str
     try_number: int
+    id: str
+    """Of this try."""
 
     @property
     def name(self) -> str:
@@ -87,7 +89,7 @@ class Airflow:
         while True:
             page = self._authorised("GET", path, params={"limit": 100, "offset": len(found)})
             found += [
-                TaskRun(t["task_id"], t["map_index"], t["state"] or "none", t["try_number"])
+                TaskRun(t["task_id"], t["map_index"], t["state"] or "none", t["try_number"], t["id"])
                 for t in page["task_instances"]
             ]
             if len(found) >= page["total_entries"] or not page["task_instances"]:

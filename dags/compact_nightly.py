@@ -4,11 +4,11 @@
 from airflow.sdk import Param, dag
 
 from plugins.lake_tasks import compact, tidy
-from plugins.sensor_tasks import ONE_AT_A_TIME, systems
+from plugins.sensor_tasks import ONE_AT_A_TIME, at, systems
 
 
 @dag(
-    schedule="50 2 * * *",
+    schedule=at("50 2 * * *"),
     doc_md=__doc__,
     params={
         "system": Param("all", enum=["all", *systems(), "rejected"], description="Whose files; rejected: dead letters")

@@ -4,10 +4,10 @@ take` does the same."""
 from airflow.sdk import dag
 
 from plugins.inbox_tasks import take
-from plugins.sensor_tasks import ONE_AT_A_TIME
+from plugins.sensor_tasks import ONE_AT_A_TIME, at
 
 
-@dag(schedule="*/5 * * * *", doc_md=__doc__, **ONE_AT_A_TIME)
+@dag(schedule=at("*/5 * * * *"), doc_md=__doc__, **ONE_AT_A_TIME)
 def file_inbox() -> None:
     take()
 

@@ -5,10 +5,10 @@ same."""
 from airflow.sdk import dag
 
 from plugins.energy_tasks import publish
-from plugins.sensor_tasks import ONE_AT_A_TIME
+from plugins.sensor_tasks import ONE_AT_A_TIME, at
 
 
-@dag(schedule="5-59/15 * * * *", doc_md=__doc__, **ONE_AT_A_TIME)
+@dag(schedule=at("5-59/15 * * * *"), doc_md=__doc__, **ONE_AT_A_TIME)
 def home_energy() -> None:
     publish()
 

@@ -4,13 +4,13 @@ each step does is in `etl/parity.py`; `weir rules parity` does the same."""
 from airflow.sdk import Param, dag
 
 from plugins.parity_tasks import audit, systems_to_audit, verdict
-from plugins.sensor_tasks import ONE_AT_A_TIME, RANGE, systems
+from plugins.sensor_tasks import ONE_AT_A_TIME, RANGE, at, systems
 
 EVERY = {"type": ["null", "string"]}
 
 
 @dag(
-    schedule="40 2 * * *",
+    schedule=at("40 2 * * *"),
     doc_md=__doc__,
     params={
         "system": Param("all", enum=["all", *systems()], description="Which system's alerts"),

@@ -4,13 +4,13 @@
 from airflow.sdk import Param, dag
 
 from plugins.report_tasks import write
-from plugins.sensor_tasks import ONE_AT_A_TIME, RANGE, systems
+from plugins.sensor_tasks import ONE_AT_A_TIME, RANGE, at, systems
 
 EVERY = {"type": ["null", "string"]}
 
 
 @dag(
-    schedule="10 5 * * mon",
+    schedule=at("10 5 * * mon"),
     doc_md=__doc__,
     params={
         "system": Param("all", enum=["all", *systems()], description="Which system's pages"),

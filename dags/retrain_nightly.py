@@ -5,10 +5,10 @@ from airflow.sdk import dag, task_group
 
 from fleet.model import MODELS
 from plugins.model_tasks import retrain, score
-from plugins.sensor_tasks import ONE_AT_A_TIME, end
+from plugins.sensor_tasks import ONE_AT_A_TIME, at, end
 
 
-@dag(schedule="10 3 * * *", doc_md=__doc__, **ONE_AT_A_TIME)
+@dag(schedule=at("10 3 * * *"), doc_md=__doc__, **ONE_AT_A_TIME)
 def retrain_nightly() -> None:
     @task_group
     def model(name):  # type: ignore[no-untyped-def]

@@ -4,13 +4,13 @@ before `readings` forget it. What it does is in `etl/security_log.py`; `weir eve
 from airflow.sdk import Param, dag
 
 from plugins.security_tasks import keep
-from plugins.sensor_tasks import ONE_AT_A_TIME, RANGE
+from plugins.sensor_tasks import ONE_AT_A_TIME, RANGE, at
 
 EVERY = {"type": ["null", "string"]}
 
 
 @dag(
-    schedule="*/10 * * * *",
+    schedule=at("*/10 * * * *"),
     doc_md=__doc__,
     params={
         "from": Param(None, **EVERY, description=f"Written anew from then on, where readings still are: {RANGE}"),

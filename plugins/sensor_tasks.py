@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import (
     CronDataIntervalTimetable,
+    CronTriggerTimetable,
     ExceptionRetryPolicy,
     RetryAction,
     RetryRule,
@@ -34,13 +35,13 @@ ATTEMPTS: dict[str, Any] = {
     ),
 }
 ONE_AT_A_TIME: dict[str, Any] = {
-    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
     "catchup": False,
     "max_active_runs": 1,
     "dagrun_timeout": timedelta(hours=6),
     "tags": ["weir"],
 }
-"""Options of every DAG: its runs take turns, and none is made for what was before."""
+"""Options of every DAG: its runs take turns, and none is made for what was before. A start date would make each run at
+once where Airflow starts for the first time."""
 RANGE = "2026-11-22, 2026-11-22T03:00, or -2h for two hours ago; UTC"
 """How a trigger form takes a moment."""
 
@@ -48,6 +49,11 @@ RANGE = "2026-11-22, 2026-11-22T03:00, or -2h for two hours ago; UTC"
 def systems() -> list[str]:
     """For the trigger form. Raises SpecError, which Airflow shows as the DAG's import error."""
     return list(load_catalog(Settings.load().types_dir).systems)
+
+
+def at(cron: str) -> CronTriggerTimetable:
+    """By the clock, in UTC; for the first time when it next strikes, or struck within the minute."""
+    return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(minutes=1))
 
 
 def schedule() -> CronDataIntervalTimetable | None:

@@ -325,24 +325,26 @@ def _kill(stack: Stack, name: str, seconds: float = 10) -> None:
         time.sleep(0.1)
 
 
-TASK = re.compile(r"airflow worker -- [0-9a-f-]{36}")
+TASK = re.compile(r"airflow worker -- (?P<id>[0-9a-f-]{36})")
 """What the process that runs a task calls itself; its parent's name has LocalExecutor in it."""
 
 
-def _kill_a_task(stack: Stack, seconds: float) -> None:
-    """kill -9 of the first process that runs a task of this stack's Airflow for more than a moment. It lets nobody but
-    root read its environment, so that it is found below the scheduler and not by the stack's mark."""
+def _kill_a_task(stack: Stack, airflow: Airflow, run_id: str, seconds: float) -> None:
+    """kill -9 of the first process that runs a task of this run for more than a moment. It lets nobody but root read
+    its environment, so that it is found below the scheduler and not by the stack's mark."""
     deadline, seen = time.monotonic() + seconds, dict[int, float]()
     scheduler = stack.supervisor.programs()["airflow-scheduler"]["pid"]
     while time.monotonic() < deadline:
         for pid in tree(scheduler):
             with contextlib.suppress(OSError):
                 name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                if TASK.fullmatch(name) and time.monotonic() - seen.setdefault(pid, time.monotonic()) > 1.0:
+                if not (found := TASK.fullmatch(name)) or time.monotonic() - seen.setdefault(pid, time.monotonic()) < 1:
+                    continue
+                if found["id"] in {task.id for task in airflow.tasks(DAG, run_id)}:
                     os.kill(pid, signal.SIGKILL)
                     return
         time.sleep(0.05)
-    raise AssertionError("no task of Airflow's was seen running")
+    raise AssertionError("no task of that run was seen running")
 
 
 def test_the_compaction_dag_makes_files_fewer_and_nothing_new(
@@ -377,7 +379,7 @@ def test_kill_minus_nine_of_a_task(whole_stack: Stack, operator: Settings, weir:
     before, stamps = contents(operator), processed(operator)
     with Airflow.of(operator) as airflow:
         run_id = airflow.trigger(DAG, {"force": True})
-        _kill_a_task(whole_stack, 120)
+        _kill_a_task(whole_stack, airflow, run_id, 120)
         assert airflow.wait(DAG, run_id, 300) == "success"
         assert max(task.try_number for task in airflow.tasks(DAG, run_id)) > 1
     assert contents(operator) == before

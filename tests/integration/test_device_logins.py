@@ -83,17 +83,17 @@ def refused(settings: Settings, credential: dict[str, Any]) -> bool:
 
 
 def test_a_device_is_let_at_its_own_topics_alone(weir: Weir, settings_for: SettingsFor, gateway: Gateway) -> None:
-    operator, badge = settings_for("operator"), issued(weir, "mqtt-1", site="gate")
-    issued(weir, "mqtt-2", site="gate")
+    operator, badge = settings_for("operator"), issued(weir, "mqtt-1", site="door")
+    issued(weir, "mqtt-2", site="door")
     gateway.start().ready()
     published = {
-        "dt/access/gate/badge/mqtt-1": True,
-        "cmd/access/gate/badge/mqtt-1/answer": True,
-        "dt/access/gate/badge/mqtt-2": False,
+        "dt/access/door/badge/mqtt-1": True,
+        "cmd/access/door/badge/mqtt-1/answer": True,
+        "dt/access/door/badge/mqtt-2": False,
         "dt/access/hall/badge/mqtt-1": False,
-        "dt/access/gate/badge/mqtt-1/temperature": False,
-        "cmd/access/gate/badge/mqtt-1": False,
-        "alerts/access/gate/badge/mqtt-1/hot": False,
+        "dt/access/door/badge/mqtt-1/temperature": False,
+        "cmd/access/door/badge/mqtt-1": False,
+        "alerts/access/door/badge/mqtt-1/hot": False,
     }
     for topic, allowed in published.items():
         with device(operator, badge) as one:  # a connection each: that of who is refused ends
