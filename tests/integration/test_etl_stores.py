@@ -120,12 +120,14 @@ def test_readings_come_through_each_store_alike_and_so_they_do_from_compacted_fi
     settings_for: SettingsFor, places: dict[str, Place], tmp_path: Path
 ) -> None:
     operator, simulator = settings_for("operator"), settings_for("simulator")
-    send(simulator, day(), junk=5)
     kinds = {"file": Place(f"file://{tmp_path}/lake")} | {n: p.below(tmp_path.name) for n, p in places.items()}
     grounds = {name: Ground(settings_for, place, tmp_path / name) for name, place in kinds.items()}
-    for ground in grounds.values():
-        with ground.place.used():
-            ground.land(operator)
+    parts = 3  # each lands in a file of each hour and partition of Kafka: enough for compaction
+    for number in range(parts):
+        send(simulator, day()[number::parts], junk=5 * (number == 0))
+        for ground in grounds.values():
+            with ground.place.used():
+                ground.land(operator)
     send(simulator, [reading(7, 4000.5, 5000, temperature=21.25)])
     found: dict[str, Any] = {}
     for name, ground in grounds.items():
