@@ -1,6 +1,7 @@
 """A system of its own whose lamps obey commands, with its bridge, for the tests of the commander."""
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -102,9 +103,10 @@ class Ground:
 
     def killed_at(self, when: str, function: str, call: int = 1) -> Process:
         """Started, and on its way to its end; `process` comes after it."""
+        point = when, function, str(call), str(int(signal.SIGKILL))
         return Process(
             "commander", self.settings_for("commander"), self.folder / "commander.log", WEIR_TYPES_DIR=self.types,
-            module="tests.integration.killed_at", command=(when, function, str(call), "service", "commander"),
+            module="tests.integration.killed_at", command=(*point, "service", "commander"),
         ).start()  # fmt: skip
 
     def log(self) -> str:
