@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,6 +28,10 @@ JVM = {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1"}
 """For servers that live for minutes, and Spark in the tests' own process: half the CPU of a start."""
 os.environ["TMPDIR"] = str(TEMPORARY)
 os.environ |= JVM
+# Images for containers often forbid Python to keep what it has compiled. Then each of the many processes of the tests
+# compiles all that it imports, 20 s of CPU for the tests and their libraries alone.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 tempfile.tempdir = None
 
 
