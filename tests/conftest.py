@@ -8,8 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling
 
 from fleet.settings import CHECKOUT
 from stack.layout import Layout
@@ -33,6 +36,18 @@ os.environ |= JVM
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 tempfile.tempdir = None
+
+
+class ByServers(LoadFileScheduling):
+    """A file after the other to who is free; those of tests/e2e, which share a stack, as if they were one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/e2e" if nodeid.startswith("tests/e2e/") else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    return ByServers(config, log)
 
 
 @contextmanager

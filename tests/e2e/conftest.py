@@ -21,7 +21,7 @@ from tests.conftest import JVM, own_home
 SETTINGS = {"WEIR_LANDING_MAX_SECONDS": "3", "WEIR_ETL_SCHEDULE": "0 0 * * *"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def whole_stack() -> Iterator[Stack]:
     with own_home() as home:
         running = Stack(home, Ports.free(), ALL, environ={**JVM, **SETTINGS})
