@@ -63,5 +63,6 @@ def weir(whole_stack: Stack) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture
 def at_once(whole_stack: Stack) -> Weir:
-    """`weir …` in this process, for what a test prepares, and asks again and again."""
+    """`weir …` in this process, for what a test prepares, and asks again and again. Not for what needs Spark: a process
+    that has been a client of Spark Connect cannot start a Spark of its own, as other tests do."""
     return in_this_process(WEIR_HOME=whole_stack.layout.home)

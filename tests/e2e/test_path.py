@@ -129,8 +129,8 @@ def test_the_books_balance_and_live_has_every_reading(operator: Settings, weir: 
     assert live[0]["n"] == landed[0]["n"]
 
 
-def test_a_second_run_changes_nothing(operator: Settings, at_once: Weir) -> None:
-    at_once("etl", "run")
+def test_a_second_run_changes_nothing(operator: Settings, weir: Weir) -> None:
+    weir("etl", "run")
     before, stamps = contents(operator), processed(operator)
     etl(operator)
     assert processed(operator) == stamps
@@ -188,7 +188,9 @@ def _backfill(airflow: Airflow, first: datetime, last: datetime, reprocess: str 
     return [run for run in runs["dag_runs"] if first <= datetime.fromisoformat(run["logical_date"]) <= last]
 
 
-def test_a_backfill_computes_what_its_days_touch_and_nothing_else(operator: Settings, at_once: Weir) -> None:
+def test_a_backfill_computes_what_its_days_touch_and_nothing_else(
+    operator: Settings, weir: Weir, at_once: Weir
+) -> None:
     """Of two days, one of them without readings; beside a run of the form's that computes all anew. Twice the same."""
     day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=3)
     for hour in (2, 5):
@@ -199,7 +201,7 @@ def test_a_backfill_computes_what_its_days_touch_and_nothing_else(operator: Sett
     while not all(key in at_once("etl", "discover").stdout for key in keys):
         assert time.monotonic() < deadline, "the readings of that day did not land"
         time.sleep(0.5)
-    at_once("etl", "run")
+    weir("etl", "run")
     before, stamps = contents(operator), processed(operator)
     with Airflow.of(operator) as airflow:
         runs = _backfill(airflow, day - timedelta(days=1), day)
@@ -238,7 +240,9 @@ def _file_of_hours_ago(lake: Path, operator: Settings) -> Path:
     return next((lake / near.folder(spec.version)).glob("*.parquet"))
 
 
-def test_what_was_refused_comes_back_through_its_dag(whole_stack: Stack, operator: Settings, at_once: Weir) -> None:
+def test_what_was_refused_comes_back_through_its_dag(
+    whole_stack: Stack, operator: Settings, weir: Weir, at_once: Weir
+) -> None:
     """A hot reading of a device that was retired by mistake: refused, then given back, once. Rules have never heard the
     device, and would take it for news: nobody is told. What would have fired cannot be known while the lake lacks a
     file near by: that fails the run, and nothing of its loading."""
@@ -259,7 +263,7 @@ def test_what_was_refused_comes_back_through_its_dag(whole_stack: Stack, operato
     deadline = time.monotonic() + 90
     while not held():
         assert time.monotonic() < deadline, "it was not refused"
-        at_once("etl", "run")
+        weir("etl", "run")
     at_once("devices", "add", "weather_station", device, "--site", "field")
     lacking = _file_of_hours_ago(whole_stack.layout.home / "lake", operator)
     away = lacking.rename(lacking.with_suffix(".away"))
@@ -347,7 +351,7 @@ def _kill_a_task(stack: Stack, airflow: Airflow, run_id: str, seconds: float) ->
 
 
 def test_the_compaction_dag_makes_files_fewer_and_nothing_new(
-    whole_stack: Stack, operator: Settings, at_once: Weir
+    whole_stack: Stack, operator: Settings, weir: Weir, at_once: Weir
 ) -> None:
     """Of a day of which little lands at a time; the runs by the clock leave the present day alone."""
     day = datetime.now(UTC).replace(hour=7, minute=0, second=0, microsecond=0) - timedelta(days=2)
@@ -363,13 +367,13 @@ def test_the_compaction_dag_makes_files_fewer_and_nothing_new(
         while sum(parquet.read_metadata(file).num_rows for file in folder.glob("*.parquet")) < sent:
             assert time.monotonic() < deadline, "the readings of that day did not land"
             time.sleep(0.2)
-    at_once("etl", "run")
+    weir("etl", "run")
     before, stamps, landed = contents(operator), processed(operator), set(folder.glob("*.parquet"))
     etl(operator, "compact_nightly")
     (_compacted,) = set(folder.glob("*.parquet")) - landed
-    at_once("etl", "run")
+    weir("etl", "run")
     assert processed(operator) == stamps
-    at_once("etl", "run", "--force", "--from", day.isoformat(), "--to", (day + timedelta(hours=1)).isoformat())
+    weir("etl", "run", "--force", "--from", day.isoformat(), "--to", (day + timedelta(hours=1)).isoformat())
     assert contents(operator) == before
 
 
