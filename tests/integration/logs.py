@@ -17,11 +17,13 @@ class Seen(NamedTuple):
 
 
 _seen: dict[tuple[str, str, TopicPartition], Seen] = {}
-"""What this process has read, by address, options and partition: tests that wait ask for all again and again."""
+"""What this process has read, by password (each stack has its own), options and partition: tests that wait ask for all
+again and again."""
 
 
 def records(settings: Settings, *topics: str, **options: Any) -> list[Any]:
     """Every record of the topics, in order of partition and offset. `options`: of kafka-python's consumer."""
+    whose = settings.kafka_password.get_secret_value(), str(options)
     consumer = kafka.consumer(settings, "tests", **options)
     try:
         places = sorted(kafka.partitions(consumer, topics))
@@ -31,7 +33,7 @@ def records(settings: Settings, *topics: str, **options: Any) -> list[Any]:
         consumer.assign(list(extents))
         found = dict[TopicPartition, list[Any]]()
         for place, (begin, end) in extents.items():
-            seen = _seen.get((settings.kafka_bootstrap, str(options), place), Seen(begin, []))
+            seen = _seen.get((*whose, place), Seen(begin, []))
             if not begin <= seen.position <= end:  # deleted, or made anew
                 seen = Seen(begin, [])
             found[place] = [record for record in seen.records if record.offset >= begin]
@@ -41,7 +43,7 @@ def records(settings: Settings, *topics: str, **options: Any) -> list[Any]:
             for batch in batches.poll(200):
                 found[TopicPartition(batch.topic, batch.partition)] += batch.records()
         for place, of_place in found.items():
-            _seen[settings.kafka_bootstrap, str(options), place] = Seen(consumer.position(place), of_place)
+            _seen[*whose, place] = Seen(consumer.position(place), of_place)
         return [record for place in sorted(found) for record in found[place]]
     finally:
         consumer.close(autocommit=False)
