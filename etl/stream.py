@@ -7,7 +7,7 @@ written in one transaction with its number. So a batch that is done again, after
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,11 +18,12 @@ from kafka.errors import KafkaError
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from connections import kafka
-from connections.spark_checkpoint import Checkpoint, held, read_checkpoint, remove_checkpoint
+from connections.spark_checkpoint import held, read_checkpoint, remove_checkpoint
 from connections.spark_kafka import kafka_options
 from connections.warehouse import Warehouse
 from etl.live_frames import live_rollups
-from etl.live_table import LiveTable, Progress
+from etl.live_table import LiveTable
+from etl.stream_start import first_span, lost_offsets
 from fleet.catalog import System, catalog_of, read_files
 from fleet.contract import MAX_FUTURE_US
 from fleet.errors import ConfigurationError, SpecError, Unavailable, WeirError
@@ -33,11 +34,6 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming import StreamingQuery
 
 ROLE = "stream"
-FIRST_SPAN, LEAST_SPAN = timedelta(hours=1), timedelta(minutes=2)
-"""What a first start takes in, before now; and at least, where more would be too much."""
-MAX_BEHIND = 500_000
-"""Records, in one batch: their stores take 160 MB of the heap. Batches with a limit would read partitions unevenly far,
-and make the readings of those behind late."""
 LOOK_SECONDS = 0.5
 MAX_FUTURE = timedelta(microseconds=MAX_FUTURE_US)
 STARTING = "starting"
@@ -67,58 +63,6 @@ class Outdated(Exception):
 
 def folder(settings: Settings, system: str) -> Path:
     return settings.home / "stream" / system
-
-
-def lost_offsets(
-    system: System, progress: Progress, checkpoint: Checkpoint | None, reach: Mapping[int, tuple[int, int]]
-) -> int:
-    """How many offsets are gone from Kafka unread. `reach`: first and next offset of each of the topic's partitions.
-    Raises ConfigurationError where table, checkpoint and topic do not belong together."""
-    anew = f"`weir etl stream --system {system.name} --reset` forgets its rows, and the next start begins anew"
-    if progress.checkpoint is None:
-        if checkpoint is None or checkpoint.committed < 0:
-            return 0
-        raise ConfigurationError(f"{system.name}: a checkpoint is there, and the table knows of no batch; {anew}")
-    if checkpoint is None or checkpoint.id != progress.checkpoint:
-        there = "gone" if checkpoint is None else f"another's ({checkpoint.id})"
-        raise ConfigurationError(
-            f"{system.name}: the table was written with checkpoint {progress.checkpoint}, which is {there}; {anew}"
-        )
-    if not checkpoint.committed <= progress.batch <= checkpoint.begun:
-        raise ConfigurationError(
-            f"{system.name}: the table has batch {progress.batch}, its checkpoint {checkpoint.committed} to"
-            f" {checkpoint.begun}: one of them was restored without the other; {anew}"
-        )
-    if others := sorted(set(checkpoint.offsets) - {system.topic}):
-        raise ConfigurationError(
-            f"{system.name}: its checkpoint is of topic {others[0]!r}, the spec says {system.topic!r}; {anew}"
-        )
-    lost = behind = 0
-    for place, offset in checkpoint.offsets.get(system.topic, {}).items():
-        first, end = reach.get(place, (0, 0))
-        if offset > end:
-            raise ConfigurationError(
-                f"{system.name}: its checkpoint is at offset {offset} of {system.topic}-{place}, which ends at {end}:"
-                f" the topic was made anew; {anew}"
-            )
-        if offset < first:
-            log.error("%s-%d offsets %d to %d are gone from Kafka", system.topic, place, offset, first - 1)
-            lost += first - offset
-        behind += end - max(offset, first)
-    if behind > MAX_BEHIND:
-        raise ConfigurationError(
-            f"{system.name}: it is {behind:,} records behind; at most {MAX_BEHIND:,} fit into a batch's memory; {anew}"
-        )
-    return lost
-
-
-def first_span(appended_since: Callable[[timedelta], int]) -> timedelta:
-    """How far back a first start begins: FIRST_SPAN, or half of it, and so on, where more has come since than fits into
-    a batch's memory."""
-    span = FIRST_SPAN
-    while span > LEAST_SPAN and appended_since(span) > MAX_BEHIND:
-        span /= 2
-    return span
 
 
 def reset(settings: Settings, system: str) -> None:

@@ -16,6 +16,7 @@ from fleet.errors import CommandError
 from fleet.reading import Reading, to_epoch_us
 
 State = Literal["requested", "sent", "delivered", "obeyed", "refused", "expired"]
+Via = Literal["cli", "http", "rule"]
 UNDER_WAY: tuple[State, ...] = ("requested", "sent", "delivered")
 """requested: kept, and the broker does not have it yet."""
 SENT: tuple[State, ...] = ("sent", "delivered")
@@ -26,8 +27,8 @@ LONGEST_REASON = 300
 TOLERANCE = 1e-6
 
 
-class Command(msgspec.Struct, kw_only=True):
-    """As its table has it. `sets` is empty before it is sent."""
+class Request(msgspec.Struct, kw_only=True):
+    """What is asked for; checked already. Its fields are columns of the table of commands."""
 
     command_id: str
     system: str
@@ -36,11 +37,18 @@ class Command(msgspec.Struct, kw_only=True):
     site: str
     command: str
     args: dict[str, float]
-    via: Literal["cli", "http", "rule"] = "cli"
+    via: Via = "cli"
+    by: str = ""
+    why: str = ""
+    expires_at: datetime
+
+
+class Command(Request, kw_only=True):
+    """As its table has it. `sets` is empty before it is sent."""
+
     sets: dict[str, float] = {}
     state: State = "requested"
     requested_at: datetime
-    expires_at: datetime
     sent_at: datetime | None = None
     shown: dict[str, float] = {}
     """Metrics of `sets` as the device's readings last showed them, since it was sent. Not in the table: the readings

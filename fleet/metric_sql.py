@@ -3,8 +3,8 @@ dashboard, `{…}` is filled in here from the specs.
 
 The distance of two points says which table answers: below a minute (up to some three hours) `readings`, from a minute
 on the rollups of a minute, from an hour on those of an hour. PostgreSQL sees the comparison of two constants, and
-leaves the other table alone. Rollups come with the batch job: the last quarter of an hour of a long range may not be
-there yet.
+leaves the other table alone. Rollups come with the batch job, every quarter of an hour: the minutes since are those of
+the stream job, where it runs.
 
 Devices come from the registry, each with a look-up of its own: no index of `readings` begins with the time.
 """
@@ -21,10 +21,21 @@ WITH of_device AS (
             GROUP BY 1
             UNION ALL
            SELECT $__timeGroupAlias(bucket, $__interval, NULL), {of_rollups}
-             FROM rollups
-            WHERE $__interval_ms >= 60000 AND $__timeFilter(bucket)
-              AND grain = CASE WHEN $__interval_ms < 3600000 THEN '1m' ELSE '1h' END
-              AND type = '{type}' AND metric = '{metric}' AND device_id = d.device_id
+             FROM (SELECT bucket, count, mean, max, last
+                     FROM rollups
+                    WHERE $__interval_ms >= 60000 AND $__timeFilter(bucket)
+                      AND grain = CASE WHEN $__interval_ms < 3600000 THEN '1m' ELSE '1h' END
+                      AND type = '{type}' AND metric = '{metric}' AND device_id = d.device_id
+                    UNION ALL
+                   SELECT bucket, count, mean, max, last
+                     FROM rollups_live
+                    WHERE $__interval_ms BETWEEN 60000 AND 3599999 AND $__timeFilter(bucket)
+                      AND type = '{type}' AND metric = '{metric}' AND device_id = d.device_id
+                      AND bucket > coalesce((
+                            SELECT max(bucket) FROM rollups
+                             WHERE grain = '1m' AND $__timeFilter(bucket)
+                               AND type = '{type}' AND metric = '{metric}' AND device_id = d.device_id
+                          ), '-infinity')) rolled
             GROUP BY 1) point
    WHERE d.type = '{type}' AND d.site IN ($site)
 )

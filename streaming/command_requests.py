@@ -11,10 +11,11 @@ from typing import Any
 from connections.warehouse import Warehouse
 from fleet.catalog import Catalog
 from fleet.command import command_of, wanted_values
+from fleet.command_state import Request, Via
 from fleet.errors import CommandError
 from fleet.nearest import did_you_mean, nearest
 from fleet.spec import DeviceType
-from streaming.command_table import Request, ask
+from streaming.command_table import ask
 
 ID_CHARACTERS = 64
 TEXT_CHARACTERS = 500
@@ -29,7 +30,7 @@ def request(
     command: str,
     args: Mapping[str, float],
     *,
-    via: str,
+    via: Via,
     by: str,
     why: str = "",
     type_name: str | None = None,
@@ -44,8 +45,9 @@ def request(
     spec, site = meant(warehouse, catalog, device, type_name)
     wanted_values(spec, command, args)
     made = Request(
-        command_id or uuid.uuid4().hex, spec.system, spec.type, device, site, command, dict(args), via, by, why,
-        datetime.now(UTC) + command_of(spec, command).expires,
+        command_id=command_id or uuid.uuid4().hex, system=spec.system, type=spec.type, device_id=device, site=site,
+        command=command, args=dict(args), via=via, by=by, why=why,
+        expires_at=datetime.now(UTC) + command_of(spec, command).expires,
     )  # fmt: skip
     with warehouse.transaction() as connection:
         return made.command_id, ask(connection, made)

@@ -5,7 +5,6 @@ whoever tries.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,57 +13,24 @@ from sqlalchemy import Connection, text
 
 from connections.warehouse import Warehouse
 from fleet.action_decision import WITHIN, Order, Past
-from fleet.command_state import UNDER_WAY, Command, Move, Standing, State
+from fleet.command_state import UNDER_WAY, Command, Move, Request, Standing, State
 from fleet.errors import CommandConflict, CommandError
 from fleet.transition import Transition
 
 _json = msgspec.json.encode
-COLUMNS = (
-    "command_id, system, type, device_id, site, command, args::text AS args, sets::text AS sets, via, state,"
-    " requested_at, expires_at, sent_at"
-)
-SHOWN = (
-    "command_id, system, type, device_id, site, command, args, sets, via, by, why, alert_id, transition_id, rule_type,"
-    " requested_at, expires_at, state, reason, changed_at, sent_at"
-)
-"""For people."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a person asks for; checked already (streaming/command_requests.py)."""
-
-    command_id: str
-    system: str
-    type: str
-    device_id: str
-    site: str
-    command: str
-    args: Mapping[str, float]
-    via: str
-    by: str
-    why: str
-    expires_at: datetime
+COLUMNS = ", ".join(name for name in Command.__struct_fields__ if name != "shown")
 
 
 def ask(connection: Connection, request: Request) -> bool:
     """Whether it is new. Raises CommandConflict where another command has its id."""
-    made = connection.execute(
-        text(
-            "INSERT INTO commands (command_id, system, type, device_id, site, command, args, via, by, why, expires_at)"
-            " VALUES (:command_id, :system, :type, :device_id, :site, :command, CAST(:args AS jsonb), :via, :by, :why,"
-            " :expires_at) ON CONFLICT (command_id) DO NOTHING"
-        ),
-        {**vars(request), "args": _json(request.args).decode()},
-    )
-    if made.rowcount == 1:
+    if _insert(connection, msgspec.structs.asdict(request)):
         return True
     there = connection.execute(
-        text("SELECT type, device_id, command, args::text AS args FROM commands WHERE command_id = :id"),
+        text("SELECT type, device_id, command, args FROM commands WHERE command_id = :id"),
         {"id": request.command_id},
     ).one()
     same = (there.type, there.device_id, there.command) == (request.type, request.device_id, request.command)
-    if not same or msgspec.json.decode(there.args) != request.args:
+    if not same or there.args != request.args:
         raise CommandConflict(
             f"command {request.command_id!r} is another one already: {there.command} to {there.type}"
             f" {there.device_id}; give this one an id of its own"
@@ -76,22 +42,28 @@ def order(connection: Connection, t: Transition, orders: Sequence[Order], system
     """The commands of a transition, those that are held too; what is there already stays."""
     for one in orders:
         held = one.held or Move("requested")
-        connection.execute(
-            text(
-                "INSERT INTO commands (command_id, system, type, device_id, site, command, args, via, by, why,"
-                " alert_id, transition_id, rule_type, requested_at, expires_at, state, reason, changed_at)"
-                " VALUES (:command_id, :system, :type, :device_id, :site, :command, CAST(:args AS jsonb), 'rule', :by,"
-                " :why, :alert_id, :transition_id, :rule_type, :now, :expires_at, :state, :reason, :now)"
-                " ON CONFLICT (command_id) DO NOTHING"
-            ),
-            {
-                "command_id": one.command_id, "system": system, "type": one.type, "device_id": one.device_id,
-                "site": t.site, "command": one.command, "args": _json(one.args).decode(), "by": t.rule,
-                "why": f"{t.title}: {t.device} {t.to}", "alert_id": t.alert_id, "transition_id": t.transition_id,
-                "rule_type": t.type, "now": now, "expires_at": one.expires_at, "state": held.state,
-                "reason": held.reason,
-            },
+        asked = Request(
+            command_id=one.command_id, system=system, type=one.type, device_id=one.device_id, site=t.site,
+            command=one.command, args=dict(one.args), via="rule", by=t.rule, why=f"{t.title}: {t.device} {t.to}",
+            expires_at=one.expires_at,
         )  # fmt: skip
+        of_rule = {
+            "alert_id": t.alert_id, "transition_id": t.transition_id, "rule_type": t.type, "requested_at": now,
+            "state": held.state, "reason": held.reason, "changed_at": now,
+        }  # fmt: skip
+        _insert(connection, msgspec.structs.asdict(asked) | of_rule)
+
+
+def _insert(connection: Connection, row: Mapping[str, object]) -> bool:
+    """Whether it is new. Columns that it does not name are as the table makes them."""
+    values = ", ".join("CAST(:args AS jsonb)" if name == "args" else f":{name}" for name in row)
+    made = connection.execute(
+        text(
+            f"INSERT INTO commands ({', '.join(row)}) VALUES ({values}) ON CONFLICT (command_id) DO NOTHING"  # noqa: S608
+        ),
+        {**row, "args": _json(row["args"]).decode()},
+    )
+    return bool(made.rowcount == 1)
 
 
 def past_of(connection: Connection, t: Transition, order: Order, now: datetime) -> Past:
@@ -139,10 +111,7 @@ def under_way(warehouse: Warehouse, states: Iterable[State] = UNDER_WAY) -> list
         f"SELECT {COLUMNS} FROM commands WHERE state = ANY(:states) ORDER BY requested_at, command_id",  # noqa: S608
         states=list(states),
     )
-    return [
-        Command(**{**row, "args": msgspec.json.decode(row["args"]), "sets": msgspec.json.decode(row["sets"])})
-        for row in rows
-    ]
+    return [Command(**row) for row in rows]
 
 
 def begun(connection: Connection, command: Command, now: datetime) -> datetime:
@@ -203,7 +172,7 @@ def _by_id(warehouse: Warehouse, where: str, given: str) -> list[dict[str, Any]]
     """Raises CommandError where there is none. What cannot be printed is no id, and some of it no text for a table."""
     rows = []
     if given and given.isprintable():
-        rows = warehouse.rows(f"SELECT {SHOWN} FROM commands WHERE {where}", id=given)  # noqa: S608
+        rows = warehouse.rows(f"SELECT * FROM commands WHERE {where}", id=given)  # noqa: S608
     if not rows:
         raise CommandError(f"no command {given[:80]!r}; `weir commands list` shows those there are")
     return rows

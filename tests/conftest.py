@@ -3,12 +3,16 @@
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling
 
 from fleet.settings import CHECKOUT
 from stack.layout import Layout
@@ -27,7 +31,23 @@ JVM = {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1"}
 """For servers that live for minutes, and Spark in the tests' own process: half the CPU of a start."""
 os.environ["TMPDIR"] = str(TEMPORARY)
 os.environ |= JVM
+# Images for containers often forbid Python to keep what it has compiled. Then each of the many processes of the tests
+# compiles all that it imports, 20 s of CPU for the tests and their libraries alone.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 tempfile.tempdir = None
+
+
+class ByServers(LoadFileScheduling):
+    """A file after the other to who is free; those of tests/e2e, which share a stack, as if they were one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/e2e" if nodeid.startswith("tests/e2e/") else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    return ByServers(config, log)
 
 
 @contextmanager

@@ -36,7 +36,6 @@ def list_(
     from fleet.errors import ConfigurationError
     from fleet.nearest import nearest
     from fleet.settings import Settings
-    from streaming.command_table import SHOWN
 
     if state is not None and state not in get_args(State):
         raise ConfigurationError(f"no state {state!r}{nearest(state, get_args(State))}")
@@ -45,7 +44,7 @@ def list_(
     warehouse = Warehouse.of(Settings.load())
     try:
         rows = warehouse.rows(
-            f"SELECT {SHOWN} FROM commands WHERE requested_at >= :start{where}"  # noqa: S608
+            f"SELECT * FROM commands WHERE requested_at >= :start{where}"  # noqa: S608
             " ORDER BY requested_at DESC, command_id LIMIT :limit",
             start=moment(since, "since", datetime.now(UTC)), limit=limit, **filters,
         )  # fmt: skip

@@ -12,6 +12,8 @@ from stack.ports import Ports
 from stack.programs import ALL
 from stack.stack import Stack
 from stack.supervisor import marked
+from tests.command import Weir
+from tests.command import command as in_this_process
 from tests.conftest import JVM, own_home
 
 # Each test triggers the runs it wants: one by the clock takes their turn, and their partitions. A backfill needs a
@@ -19,7 +21,7 @@ from tests.conftest import JVM, own_home
 SETTINGS = {"WEIR_LANDING_MAX_SECONDS": "3", "WEIR_ETL_SCHEDULE": "0 0 * * *"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def whole_stack() -> Iterator[Stack]:
     with own_home() as home:
         running = Stack(home, Ports.free(), ALL, environ={**JVM, **SETTINGS})
@@ -57,3 +59,10 @@ def weir(whole_stack: Stack) -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return command
+
+
+@pytest.fixture
+def at_once(whole_stack: Stack) -> Weir:
+    """`weir …` in this process, for what a test prepares, and asks again and again. Not for what needs Spark: a process
+    that has been a client of Spark Connect cannot start a Spark of its own, as other tests do."""
+    return in_this_process(WEIR_HOME=whole_stack.layout.home)

@@ -129,21 +129,21 @@ def test_the_books_balance_and_live_has_every_reading(operator: Settings, weir: 
     assert live[0]["n"] == landed[0]["n"]
 
 
-def test_a_second_run_changes_nothing(operator: Settings) -> None:
-    etl(operator)
+def test_a_second_run_changes_nothing(operator: Settings, weir: Weir) -> None:
+    weir("etl", "run")
     before, stamps = contents(operator), processed(operator)
     etl(operator)
     assert processed(operator) == stamps
     assert contents(operator) == before
 
 
-def test_a_late_file_reprocesses_only_its_partition(operator: Settings, weir: Weir) -> None:
+def test_a_late_file_reprocesses_only_its_partition(operator: Settings, at_once: Weir) -> None:
     before = processed(operator)
     late = datetime.now(UTC).replace(minute=30, second=0, microsecond=0) - timedelta(hours=5)
-    weir("simulate", "weather", "--devices", "3", "--duration", "60", "--speed", "0", "--until", late.isoformat())
+    at_once("simulate", "weather", "--devices", "3", "--duration", "60", "--speed", "0", "--until", late.isoformat())
     key = f"weather/weather_station/{late:%Y-%m-%dT%H}"
     deadline = time.monotonic() + 60
-    while key not in weir("etl", "discover").stdout:
+    while key not in at_once("etl", "discover").stdout:
         assert time.monotonic() < deadline, "the late readings did not land"
         time.sleep(0.5)
     etl(operator)
@@ -188,18 +188,20 @@ def _backfill(airflow: Airflow, first: datetime, last: datetime, reprocess: str 
     return [run for run in runs["dag_runs"] if first <= datetime.fromisoformat(run["logical_date"]) <= last]
 
 
-def test_a_backfill_computes_what_its_days_touch_and_nothing_else(operator: Settings, weir: Weir) -> None:
+def test_a_backfill_computes_what_its_days_touch_and_nothing_else(
+    operator: Settings, weir: Weir, at_once: Weir
+) -> None:
     """Of two days, one of them without readings; beside a run of the form's that computes all anew. Twice the same."""
     day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=3)
     for hour in (2, 5):
         until = (day + timedelta(hours=hour, minutes=30)).isoformat()
-        weir("simulate", "weather", "--devices", "3", "--duration", "60", "--speed", "0", "--until", until)
+        at_once("simulate", "weather", "--devices", "3", "--duration", "60", "--speed", "0", "--until", until)
     keys = {f"weather/weather_station/{day:%Y-%m-%d}T{hour:02}" for hour in (2, 5)}
     deadline = time.monotonic() + 60
-    while not all(key in weir("etl", "discover").stdout for key in keys):
+    while not all(key in at_once("etl", "discover").stdout for key in keys):
         assert time.monotonic() < deadline, "the readings of that day did not land"
         time.sleep(0.5)
-    etl(operator)
+    weir("etl", "run")
     before, stamps = contents(operator), processed(operator)
     with Airflow.of(operator) as airflow:
         runs = _backfill(airflow, day - timedelta(days=1), day)
@@ -212,7 +214,7 @@ def test_a_backfill_computes_what_its_days_touch_and_nothing_else(operator: Sett
         assert [run["state"] for run in again] == ["success"] * 2
         assert airflow.wait(DAG, manual, 300) == "success"
     assert contents(operator) == before
-    weir("ledger")
+    at_once("ledger")
 
 
 def _until_the_bridge_knows(stack: Stack, operator: Settings, seconds: float = 30) -> None:
@@ -238,13 +240,15 @@ def _file_of_hours_ago(lake: Path, operator: Settings) -> Path:
     return next((lake / near.folder(spec.version)).glob("*.parquet"))
 
 
-def test_what_was_refused_comes_back_through_its_dag(whole_stack: Stack, operator: Settings, weir: Weir) -> None:
+def test_what_was_refused_comes_back_through_its_dag(
+    whole_stack: Stack, operator: Settings, weir: Weir, at_once: Weir
+) -> None:
     """A hot reading of a device that was retired by mistake: refused, then given back, once. Rules have never heard the
     device, and would take it for news: nobody is told. What would have fired cannot be known while the lake lacks a
     file near by: that fails the run, and nothing of its loading."""
     device = "taken-back"
-    weir("devices", "add", "weather_station", device, "--site", "field")
-    weir("devices", "retire", "weather_station", device)
+    at_once("devices", "add", "weather_station", device, "--site", "field")
+    at_once("devices", "retire", "weather_station", device)
     _until_the_bridge_knows(whole_stack, operator)
     publisher = BulkPublisher(whole_stack.settings("simulator"))
     reading = {"sensor_id": device, "timestamp": time.time(), "temperature": 41.5}
@@ -252,16 +256,15 @@ def test_what_was_refused_comes_back_through_its_dag(whole_stack: Stack, operato
     publisher.close(10)
 
     def held() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(
-            weir("quarantine", "stats", "--reason", "retired_device", "--json").stdout
-        )
+        said = at_once("quarantine", "stats", "--reason", "retired_device", "--json").stdout
+        found: list[dict[str, Any]] = json.loads(said)
         return found
 
     deadline = time.monotonic() + 90
     while not held():
         assert time.monotonic() < deadline, "it was not refused"
-        etl(operator)
-    weir("devices", "add", "weather_station", device, "--site", "field")
+        weir("etl", "run")
+    at_once("devices", "add", "weather_station", device, "--site", "field")
     lacking = _file_of_hours_ago(whole_stack.layout.home / "lake", operator)
     away = lacking.rename(lacking.with_suffix(".away"))
     for wrong in ({"late_alerts": "failed", "end": "upstream_failed"}, {}):
@@ -277,9 +280,9 @@ def test_what_was_refused_comes_back_through_its_dag(whole_stack: Stack, operato
         warehouse.close()
         assert [(row["count"], row["mean"]) for row in loaded] == [(1, 41.5)]
         assert [(row["rows"], row["replayed"]) for row in held()] == [(1, 1)]
-    late = json.loads(weir("quarantine", "alerts", "--json").stdout)
+    late = json.loads(at_once("quarantine", "alerts", "--json").stdout)
     assert [alert["rule"] for alert in late if alert["device_id"] == device] == ["high_temperature"]
-    told = json.loads(weir("alerts", "--history", "--device", device, "--json").stdout)
+    told = json.loads(at_once("alerts", "--history", "--device", device, "--json").stdout)
     assert told == []
 
 
@@ -348,7 +351,7 @@ def _kill_a_task(stack: Stack, airflow: Airflow, run_id: str, seconds: float) ->
 
 
 def test_the_compaction_dag_makes_files_fewer_and_nothing_new(
-    whole_stack: Stack, operator: Settings, weir: Weir
+    whole_stack: Stack, operator: Settings, weir: Weir, at_once: Weir
 ) -> None:
     """Of a day of which little lands at a time; the runs by the clock leave the present day alone."""
     day = datetime.now(UTC).replace(hour=7, minute=0, second=0, microsecond=0) - timedelta(days=2)
@@ -359,18 +362,18 @@ def test_the_compaction_dag_makes_files_fewer_and_nothing_new(
     for minute in range(1, LEAST_FILES + 1):
         until = (day + timedelta(minutes=minute)).isoformat()
         some = ("--devices", "3", "--duration", "30", "--speed", "0", "--until", until, "--json")
-        sent += json.loads(weir("simulate", "weather", *some).stdout)["published"]
+        sent += json.loads(at_once("simulate", "weather", *some).stdout)["published"]
         deadline = time.monotonic() + 60
         while sum(parquet.read_metadata(file).num_rows for file in folder.glob("*.parquet")) < sent:
             assert time.monotonic() < deadline, "the readings of that day did not land"
             time.sleep(0.2)
-    etl(operator)
+    weir("etl", "run")
     before, stamps, landed = contents(operator), processed(operator), set(folder.glob("*.parquet"))
     etl(operator, "compact_nightly")
     (_compacted,) = set(folder.glob("*.parquet")) - landed
-    etl(operator)
+    weir("etl", "run")
     assert processed(operator) == stamps
-    etl(operator, force=True, **{"from": day.isoformat(), "to": (day + timedelta(hours=1)).isoformat()})
+    weir("etl", "run", "--force", "--from", day.isoformat(), "--to", (day + timedelta(hours=1)).isoformat())
     assert contents(operator) == before
 
 

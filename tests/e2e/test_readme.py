@@ -68,8 +68,13 @@ def test_weir_commands_run(
     if "homes.csv" in arguments:
         (tmp_path / "homes.csv").write_text("\n".join(registry_lines(2)), encoding="utf-8")
         arguments[arguments.index("homes.csv")] = str(tmp_path / "homes.csv")
-    if "--duration" in arguments:  # the same, of less
+    # The same, of less.
+    if "--duration" in arguments:
         arguments[arguments.index("--duration") + 1] = "40s" if "--speed" in arguments else "5s"
+    if "--days" in arguments:
+        arguments[arguments.index("--days") + 1] = "0.1"
+    if arguments[:2] == ["anomalies", "score"]:
+        arguments += ["--readings", "10000"]
     if arguments[0] == "tail":
         request.getfixturevalue("readings_come_in")
     weir(*arguments, **({"WEIR_TYPES_DIR": own_types} if arguments[0] == "types" else {}))

@@ -1,21 +1,14 @@
-"""`weir …` in processes that stop, or are killed, at a point of the batch job: nothing in the job knows of it.
+"""`weir …` in processes that stop, or are killed, at a point of the batch job: nothing in the job knows of it."""
 
-One process has the libraries loaded, 5 s of CPU, and makes a child for each command. It reads a line of JSON for each
-request and answers with one.
-"""
-
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fleet.settings import CHECKOUT
+from tests.integration.forks import Child, Parent
 
 
 class Point(NamedTuple):
@@ -53,99 +46,49 @@ POINTS = {
     "over": Point("after", "etl.run:Job.finish"),
 }
 DURING_SECONDS = 0.3
+LOADS = (
+    "connections.spark", "etl.derive", "etl.run", "etl.validate", "pyspark.sql.connect.session",
+    "tests.integration.batch_libraries",
+)  # fmt: skip
 
 
 class Started(NamedTuple):
-    pid: int
+    child: Child
     log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
 
 
 class Commands:
-    """The side of the tests."""
+    """`weir …`, one after the other or beside each other, with an environment."""
 
     def __init__(self, environment: Mapping[str, str], folder: Path):
         self._folder, self._count = folder, 0
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.broken_off"],
-            env={**os.environ, **environ_without_weir(environment)}, cwd=CHECKOUT, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+        self._environment = {**{k: v for k, v in os.environ.items() if not k.startswith("WEIR_")}, **environment}
+        self._parent = Parent(self._environment, LOADS)
 
     def start(self, *arguments: str, point: str | Point = "", number: int = signal.SIGKILL) -> Started:
         """`number`: the signal that it sends itself at the point; of POINTS by its name."""
         self._count += 1
         log = self._folder / f"command-{self._count}.log"
-        where = POINTS[point] if isinstance(point, str) and point else point
-        request = {"arguments": arguments, "point": where, "signal": int(number), "log": str(log)}
-        return Started(self._ask(request)["pid"], log)
+        module, words = "weir.main", list(arguments)
+        if point:
+            where = POINTS[point] if isinstance(point, str) else point
+            module, words = "tests.integration.killed_at", [*map(str, where), str(int(number)), *arguments]
+        return Started(self._parent.start(module, words, self._environment, log), log)
 
     def end(self, started: Started) -> int:
         """Its exit code; minus the signal that killed it."""
-        return int(self._ask({"wait": started.pid})["code"])
+        return started.child.wait()
 
     def run(self, *arguments: str, point: str | Point = "") -> tuple[int, str]:
         started = self.start(*arguments, point=point)
         return self.end(started), started.log.read_text()
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, "the process that makes the commands is gone"
-        found: dict[str, Any] = json.loads(answer)
-        return found
-
     def close(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-
-def environ_without_weir(changes: Mapping[str, str]) -> dict[str, str]:
-    return {k: "" for k in os.environ if k.startswith("WEIR_")} | dict(changes)
-
-
-def serve() -> None:
-    """The side of the commands."""
-    answers = os.fdopen(os.dup(1), "w")
-    from connections import spark  # noqa: F401
-    from etl import derive, run, validate  # noqa: F401
-    from etl.great_expectations_site import Validator
-    from weir import main
-
-    Validator(Path(os.environ["WEIR_HOME"]))
-    import pyspark.sql.connect.session  # noqa: F401
-
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "wait" in request:
-            _, status = os.waitpid(request["wait"], 0)
-            told: dict[str, int] = {"code": os.waitstatus_to_exitcode(status)}
-        elif pid := os.fork():
-            told = {"pid": pid}
-        else:
-            _become(main.main, request)
-        answers.write(json.dumps(told) + "\n")
-        answers.flush()
-
-
-def _become(main: Callable[[], None], request: dict[str, Any]) -> None:
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    if request["point"]:
-        break_off(Point(*request["point"]), request["signal"])
-    sys.argv = ["weir", *request["arguments"]]
-    code: Any = 1
-    try:
-        main()
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    sys.stdout.flush()
-    os._exit(code if isinstance(code, int) else 1)
+        self._parent.close()
 
 
 def break_off(point: Point, number: int) -> None:
@@ -174,7 +117,3 @@ def break_off(point: Point, number: int) -> None:
         return result
 
     setattr(owner, name, instead)
-
-
-if __name__ == "__main__":
-    serve()

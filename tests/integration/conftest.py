@@ -24,6 +24,7 @@ from stack.supervisor import marked
 from tests.command import Weir, command
 from tests.conftest import JVM, own_home
 from tests.integration.batch_runs import STRICT, TABLES
+from tests.integration.commander_ground import Ground, commander_ground
 from tests.integration.gateway_clients import Gateway
 from tests.integration.processes import Process
 from tests.integration.registry_log import TYPES
@@ -111,6 +112,21 @@ def registry(settings_for: Callable[[str], Settings], own_catalog: Catalog) -> I
     warehouse = Warehouse.of(settings_for("registry"))
     yield Registry(warehouse)
     warehouse.close()
+
+
+@pytest.fixture(scope="module")
+def yard(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """Lamps that obey, with the bridge of their system."""
+    with commander_ground(stack, tmp_path_factory.mktemp("commander")) as made:
+        yield made
+
+
+@pytest.fixture
+def ground(yard: Ground) -> Iterator[Ground]:
+    """The yard with a commander that runs, unless the test stops it."""
+    yard.process.start().ready()
+    yield yard
+    yard.process.kill()
 
 
 @pytest.fixture(scope="package")

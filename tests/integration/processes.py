@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fleet.settings import Settings
+from tests.integration.forks import Child, Parent
 
 PATIENCE = 4
 """Tests say how long something may take on a machine of its own; with ten busy processes on two cores all takes longer,
@@ -33,6 +34,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+_parents: dict[str, Parent] = {}
+"""By the home of the stack with which their children end."""
+
+
+def parent_of(home: str) -> Parent:
+    if home not in _parents or not _parents[home].alive():
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")}
+        _parents[home] = Parent({**environment, "STACK_OF_WEIR": home})
+    return _parents[home]
+
+
 class Process:
     """`weir service NAME`, or another `command` of weir; `changes` are settings, such as WEIR_LANDING_MAX_ROWS; `words`
     stand before the command. `module` is run in place of weir's own."""
@@ -48,7 +60,7 @@ class Process:
         **changes: object,
     ):
         self.name, self.log, self.port, self._words = name, log, free_port(), words
-        self._command = ("-m", module, *(command or ("service", name)))
+        self._module, self._command = module, (*(command or ("service", name)),)
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("WEIR_")},
             "WEIR_ENV_FILE": str(settings.env_file),
@@ -56,12 +68,16 @@ class Process:
             f"WEIR_{name.upper()}_METRICS_PORT": str(self.port),
             **{k: str(v) for k, v in changes.items()},
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Child | None = None
 
     def start(self) -> "Process":
+        if not self._words:
+            parent = parent_of(self._environment["STACK_OF_WEIR"])
+            self._process = parent.start(self._module, self._command, self._environment, self.log)
+            return self
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._words, sys.executable, *self._command],
+                [*self._words, sys.executable, "-m", self._module, *self._command],
                 env=self._environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         return self

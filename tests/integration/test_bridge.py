@@ -46,7 +46,8 @@ def room(site: str, metric: str, **changes: object) -> tuple[str, bytes]:
 
 def sequence(settings: Settings, site: str) -> Counter[int | None]:
     """How often each seq of a site stands in the weather topic. Other tests leave junk there too."""
-    found = (INTAKE.read_record("sensor", record.value) for record in readings(settings, "sensor"))
+    of_site = (r.value for r in readings(settings, "sensor") if site.encode() in r.value)
+    found = (INTAKE.read_record("sensor", value) for value in of_site)
     return Counter(reading.seq for reading in found if isinstance(reading, Reading) and reading.site == site)
 
 

@@ -8,10 +8,10 @@ import pytest
 from connections.warehouse import Warehouse
 from etl.retention import expire
 from fleet.catalog import load_catalog
-from fleet.command_state import Move
+from fleet.command_state import Move, Request
 from fleet.errors import CommandError, Refused
 from fleet.settings import Settings
-from streaming.command_table import Request, ask, begun, found, full_id, moved, under_way
+from streaming.command_table import ask, begun, found, full_id, moved, under_way
 
 pytestmark = pytest.mark.stack
 
@@ -37,8 +37,9 @@ def commander(settings_for: SettingsFor) -> Iterator[Warehouse]:
 
 def asked(operator: Warehouse, command_id: str, name: str = "on") -> bool:
     request = Request(
-        command_id, "home", "lamp", "table-lamp", "home-1", name, {"level": 40.0}, "cli", "ada", "", NOW + timedelta(60)
-    )
+        command_id=command_id, system="home", type="lamp", device_id="table-lamp", site="home-1", command=name,
+        args={"level": 40.0}, via="cli", by="ada", expires_at=NOW + timedelta(60),
+    )  # fmt: skip
     with operator.transaction() as connection:
         return ask(connection, request)
 

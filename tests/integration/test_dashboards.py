@@ -98,6 +98,16 @@ def test_each_table_tells_the_same(reader: Connection, catalog: Catalog, hours: 
     assert sum(of_device) / len(of_device) == pytest.approx(20, abs=3)
 
 
+def test_minutes_that_the_batch_has_not_loaded_are_those_of_the_stream_job(
+    reader: Connection, catalog: Catalog
+) -> None:
+    (query,) = (q for q in queries("weather", dashboards(catalog)["weather"]) if q.where == "weather: Temperature")
+    found = answer(reader, query, Range(END - timedelta(hours=24), END), {"site": ["here"], "device": "d7"})
+    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    assert max(row["time"] for row in rows) == END - timedelta(minutes=5)
+    assert all(0 <= row["p10"] <= row["p90"] <= 40 for row in rows)
+
+
 @pytest.mark.parametrize("hours", [1.5, 24], ids=["readings", "minutes"])
 def test_a_counter_shows_what_was_added(reader: Connection, catalog: Catalog, hours: float) -> None:
     """It grows by one a second. A reset is no fall, and what came while a device was away is no bar."""

@@ -24,7 +24,7 @@ from tests.recordings import APPLIANCES, HOUSEHOLD, needs_appliances, needs_hous
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 HOUR = timedelta(hours=1)
-DAYS = 6
+DAYS = 2
 UNTIL_US = to_epoch_us(datetime(2026, 11, 20, 12, 3, tzinfo=UTC))
 """The last moment of the replay: its first two rows then lie within one hour. A meter's pace is not known before."""
 Used = dict[str, list[tuple[datetime, datetime, float]]]

@@ -6,9 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skops.io
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import FunctionTransformer
 
 from connections.lake import Lake
 from etl.artefact import load, path_of, settled, store
@@ -25,7 +22,14 @@ def lake(tmp_path: Path) -> Lake:
     return Lake(f"file://{tmp_path}")
 
 
-@pytest.mark.parametrize("name", list(candidates()))
+NAMES = ("logistic regression", "random forest", "gradient boosting")
+
+
+def test_these_are_all() -> None:
+    assert tuple(candidates()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_each_candidate_comes_back_as_it_was(lake: Lake, name: str) -> None:
     estimator = candidates()[name].fit(X, Y)
     sha256 = store(lake, "head_count", estimator)
@@ -66,20 +70,34 @@ def test_an_artefact_that_is_not_what_was_stored_is_refused(
     assert path_of("head_count", sha256) in str(told.value)
 
 
+# Their libraries take seconds to load, which only who runs these tests is to wait for.
+def _another_function() -> bytes:
+    import skops.io
+    from sklearn.preprocessing import FunctionTransformer
+
+    return settled(skops.io.dumps(FunctionTransformer(np.load)))
+
+
+def _another_type() -> bytes:
+    import skops.io
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return settled(skops.io.dumps(KNeighborsClassifier().fit(X[:, :2], Y)))
+
+
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("made", "words"),
     [
-        pytest.param(
-            settled(skops.io.dumps(FunctionTransformer(np.load))), "not trusted: .*load", id="another function"
-        ),
-        pytest.param(
-            settled(skops.io.dumps(KNeighborsClassifier().fit(X[:, :2], Y))), "not trusted", id="another type"
-        ),
-        pytest.param(b"\x80\x04.", "cannot be read", id="a pickle"),
-        pytest.param(b"", "cannot be read", id="nothing"),
+        pytest.param(_another_function, "not trusted: .*load", id="another function"),
+        pytest.param(_another_type, "not trusted", id="another type"),
+        pytest.param(lambda: b"\x80\x04.", "cannot be read", id="a pickle"),
+        pytest.param(lambda: b"", "cannot be read", id="nothing"),
     ],
 )
-def test_what_is_no_trusted_artefact_is_refused_though_its_name_is_right(lake: Lake, data: bytes, words: str) -> None:
+def test_what_is_no_trusted_artefact_is_refused_though_its_name_is_right(
+    lake: Lake, made: Callable[[], bytes], words: str
+) -> None:
+    data = made()
     sha256 = hashlib.sha256(data).hexdigest()
     lake.write(path_of("head_count", sha256), data)
     with pytest.raises(DataError, match=words):
