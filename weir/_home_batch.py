@@ -51,8 +51,9 @@ class Batch:
         order = np.argsort(heard[shares.interval], kind="stable")
         self.home: Home = (site, spec.type)
         self._appliance = Appliance(site, spec.type, "")
-        self._heard, self._hour = heard[shares.interval][order], shares.hour_us[order] // HOUR_US
-        self._watt_hours = shares.watt_hours[order]
+        self._heard, self._watt_hours = heard[shares.interval][order], shares.watt_hours[order]
+        hours, self._hour = np.unique(shares.hour_us[order], return_inverse=True)
+        self._begins = [to_datetime(hour_us).astimezone(UTC) for hour_us in hours.tolist()]
         kept = gaps.reason != IMPLAUSIBLE
         self._gaps = list(
             zip(
@@ -65,13 +66,10 @@ class Batch:
     def hours(self, until_us: int) -> Iterator[Used]:
         """Of what was sent until then."""
         rows = slice(int(np.searchsorted(self._heard, until_us, "right")))
-        if not len(self._hour[rows]):
-            return
-        first = int(self._hour[rows].min())
-        sums = np.bincount(self._hour[rows] - first, self._watt_hours[rows])
-        for place in np.unique(self._hour[rows]) - first:
-            begin = to_datetime((first + int(place)) * HOUR_US).astimezone(UTC)
-            yield Used(self._appliance, begin, float(sums[place]))
+        hour = self._hour[rows]
+        sums = np.bincount(hour, self._watt_hours[rows], len(self._begins)).tolist()
+        for place in np.flatnonzero(np.bincount(hour, minlength=len(self._begins))).tolist():
+            yield Used(self._appliance, self._begins[place], sums[place])
 
     def gaps(self, until_us: int) -> list[tuple[datetime, float]]:
         return [(to_datetime(begin), watt_hours) for heard, begin, watt_hours in self._gaps if heard <= until_us]
