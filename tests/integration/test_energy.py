@@ -301,8 +301,8 @@ def test_homes_are_told_to_the_rules_and_people_by_them(
 ) -> None:  # fmt: skip
     """Landed, processed, published as readings in the topic of their system, and an alert by the home's own limit."""
     operator = settings_for("operator")
-    own_bridge.start().ready()
     weir("devices", "add", "home_energy", "home-9", "--site", "home-9", "--param", "day_limit=0.01")
+    own_bridge.start().ready()
 
     def log(mark: bytes | None) -> list[bytes]:
         return [r.value for r in records(operator, "readings.home") if mark_of(r.headers) == mark]

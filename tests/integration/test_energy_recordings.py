@@ -91,9 +91,9 @@ def test_six_days_from_the_broker_on(
     job: Job, settings_for: SettingsFor, weir: Weir, own_bridge: Process, tmp_path: Path, name: str
 ) -> None:
     _, direct, devices = RECORDINGS[name]
-    own_bridge.start().ready()
     for device, type_name in devices.items():
         weir("devices", "add", type_name, device, "--site", name)
+    own_bridge.start().ready()
     summary = replayed(settings_for("simulator"), name, "mqtt", DAYS)
     wait_for(
         lambda: len(of_site(settings_for, name)) == summary["published"], 60, own_bridge.log.read_text, every=1

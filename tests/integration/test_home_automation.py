@@ -57,11 +57,11 @@ class House:
 @pytest.fixture
 def registered(weir: Weir, own_bridge: Process, settings_for: SettingsFor) -> None:
     """The devices, in the log before their first readings."""
-    own_bridge.start().ready()
     for device, params in PLUGS.items():
         options = [word for param in params.split() for word in ("--param", param)]
         weir("devices", "add", "smart_plug", device, "--site", SITE, *options)
     weir("devices", "add", "presence_tag", "tag-auto", "--site", SITE)
+    own_bridge.start().ready()
 
     def told() -> set[str]:
         log = records(settings_for("operator"), TOPIC)
