@@ -1,20 +1,19 @@
 """Energy as the warehouse has it, for fleet.consumption and fleet.tariff: hours, what no hour has, standby power."""
 
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from connections.warehouse import Reader
 from fleet.catalog import Catalog
 from fleet.consumption import Appliance, Hog, Used, hogs
+from fleet.home_energy import BASELINE
 from fleet.meter import kind_of, meter_of, power_of
 from fleet.registry import params_of
 from fleet.spec import DeviceType
 from fleet.tariff import Tariffs
 
-BASELINE = timedelta(weeks=8)
-"""Before a span: by what was used in it, usual is meant."""
 NIGHT_HOURS = 5
 """From local midnight, in which standby power is looked for."""
 LEAST_NIGHT_MINUTES = 60

@@ -60,8 +60,8 @@ def sums_before(
     sums: dict[int, float] = defaultdict(float)
     known: dict[int, float] = defaultdict(float)
     for local, watt_hours in past:
-        number, weight = (local.replace(tzinfo=None) - begin) // period, meant.get(slot(local), 0.0)
-        if number < 0 and weight:
+        weight = meant.get(slot(local))
+        if weight and (number := (local.replace(tzinfo=None) - begin) // period) < 0:
             sums[number] += weight * watt_hours
             known[number] += weight
     return [sums[number] * whole / known[number] for number in sums if known[number] >= LEAST_KNOWN * whole]

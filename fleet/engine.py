@@ -9,8 +9,8 @@ A reading does two things, apart, so that a batch can be filtered by columns bet
    due timers, `clock`, `heard`, `lag`, `site`, present `values` and `times`, and where rules keep more: `windows`,
    `previous`, `totals`. Every reading must do this, whatever its rules say.
 2. `_evaluate_own`, `_evaluate_lookers`, `_run_timers`: rules. One of the reading's own may be skipped where its `when`
-   (of CompiledRule: true if any level's is) is not true and nothing is remembered: `device.alerts[rule.place]` is None,
-   and `device.evaluated` does not have it. So may one of a looker, but for its time (`Evaluator.site_time`).
+   (of CompiledRule: true if any level's is) is not true and nothing is remembered: `device.alerts[rule.place]` is None.
+   Its time must be settled all the same where `device.evaluated` has it, and a looker's always (`Evaluator.site_time`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -226,9 +226,13 @@ class Engine:
         evaluated = device.evaluated
         for rule in plan.with_silences if device.silences else plan.rules:
             when = rule.when
-            if when is not None and alerts[rule.place] is None and not (evaluated and rule.place in evaluated):
+            if when is not None and alerts[rule.place] is None:
+                at_us, since_us = time_us, oldest
+                if evaluated and rule.place in evaluated:
+                    at_us = self.evaluator.site_time(device, rule, time_us)
+                    since_us = at_us - type_.rules.stale_us
                 try:
-                    if when(values, times, oldest, time_us, device) is not True:
+                    if when(values, times, since_us, at_us, device) is not True:
                         continue
                 except Exception:
                     self.journal.errors[type_.name, rule.id] += 1

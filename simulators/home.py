@@ -5,7 +5,7 @@ same seed, home and hour give the same values. Rooms are worked out by the minut
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ SEES_NOTHING_A_DAY = 0.02
 """Movements that a detector sees where nobody is: the sun, a spider."""
 BASE_WATT, LAMP_WATT, FRIDGE_WATT, TV_WATT, KETTLE_WATT, STOVE_WATT = 60.0, 9.0, 95.0, 110.0, 2000.0, 1800.0
 STANDBY_WATT = {"stove": 0.0, "fridge": 2.5, "washer": 0.8, "kettle": 0.0, "tv": 0.5}
+WASHER_HEATS_WATT = 2000.0
 STOVE_TURN_SECONDS, STOVE_ON_SECONDS = 60.0, 40.0
 WARM_CELSIUS, COOL_CELSIUS, HYSTERESIS = 20.5, 17.5, 0.2
 HEATING_KELVIN, LOSS_HOURS, BODY_KELVIN = 3.0, 60.0, 0.15
@@ -29,7 +30,20 @@ HEATING_KELVIN, LOSS_HOURS, BODY_KELVIN = 3.0, 60.0, 0.15
 so much an hour while somebody is in it."""
 DRY_PERCENT, DRIES_HOURS, BODY_PERCENT, COOKING_PERCENT, SHOWER_PERCENT = 45.0, 1.5, 2.0, 20.0, 120.0
 """A room's humidity goes back to that of the house, and rises by so much an hour."""
+DAMP_PERCENT = 30.0
+"""Of washing that dries in a room: it ends up at 90 % of humidity."""
 OUTDOOR_CELSIUS, OUTDOOR_SWING = 4.0, 4.0
+
+
+COUNTS: dict[str, tuple[float, int]] = {"smart_plug": (1.0, 2), "energy_meter": (1000.0, 5)}
+"""Wh in a unit of a counter, and its decimals."""
+
+
+def shown(type_name: str, watt_hours: Doubles) -> Doubles:
+    """As the counter of such a device shows it."""
+    unit, decimals = COUNTS[type_name]
+    found: Doubles = np.round(watt_hours / unit, decimals)
+    return found
 
 
 class Track(NamedTuple):
@@ -60,7 +74,7 @@ class Home:
     ):
         self.site, self.number = site, number
         self._seed, self._origin_us, self._span, self._every = seed, origin_us, span, every
-        self._incidents = incidents
+        self.incidents = incidents
         self._days: dict[int, Day] = {}
         rng = self._rng(0)
         rooms = ("living", "kitchen", "bedroom", "bathroom")
@@ -68,7 +82,8 @@ class Home:
         self._percent = {room: DRY_PERCENT + float(rng.normal(0, 3)) for room in rooms}
         self._heating = dict.fromkeys(rooms, False)
         self._battery = [float(rng.uniform(45, 100)) for _ in DEVICES]
-        self._watt_hours = [float(rng.uniform(10, 5000)) for _ in DEVICES]
+        self.counted = [float(rng.uniform(200, 5000)) * 1000 for _ in DEVICES]
+        """Wh of each device's counter. They have counted for years."""
         self._stuck: dict[Incident, dict[str, float]] = {}
 
     def day(self, number: int) -> Day:
@@ -77,15 +92,15 @@ class Home:
             self._days[number] = day_of(self._seed, self.number, number)
         return self._days[number]
 
-    def hour(self, number: int) -> Iterator[Track]:
-        """Of the hour that begins `number` hours after the origin, what lies in the span."""
+    def hour(self, number: int, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[Track]:
+        """Of the hour that begins `number` hours after the origin, what lies in the span, of the types wanted."""
         begin, end = number * HOUR, (number + 1) * HOUR
         day = self.day(int(begin // DAY))
         minutes: Doubles = np.arange(61, dtype=np.float64) * MINUTE + begin
-        climate = self._climate(day, minutes)
+        climate = self.climate(day, minutes)
         for place, placed in enumerate(DEVICES):
             ticks = self._ticks(place, begin, end)
-            if not len(ticks):
+            if not len(ticks) or not wanted(placed.type):
                 continue
             rng = np.random.default_rng([self._seed, self.number, number, place])
             values = self._values(day, place, placed, ticks, rng, minutes, climate)
@@ -104,11 +119,14 @@ class Home:
         return np.round(np.arange(first, math.ceil((high - offset) / self._every)) * self._every + offset, 3)
 
     def _of(self, kind: str, device: str = "") -> list[Incident]:
-        return [i for i in self._incidents if i.kind == kind and device in ("", i.device)]
+        return [i for i in self.incidents if i.kind == kind and device in ("", i.device)]
+
+    def _while(self, kind: str, device: str = "") -> list[Span]:
+        return [(i.begin, i.end) for i in self._of(kind, device)]
 
     # What is there
 
-    def _outdoors(self, at: Doubles) -> Doubles:
+    def outdoors(self, at: Doubles) -> Doubles:
         """°C: colder at night, from day to day another weather."""
         days = np.array([np.random.default_rng([self._seed, 11, max(0, int(at[0] // DAY) + n)]).normal(0, 2.5)
                          for n in (0, 1)])  # fmt: skip
@@ -116,15 +134,16 @@ class Home:
         weather = days[0] * (1 - rest) + days[1] * rest
         return OUTDOOR_CELSIUS + weather + OUTDOOR_SWING * np.sin(2 * np.pi * (at / HOUR - 9) / 24)
 
-    def _climate(self, day: Day, minutes: Doubles) -> dict[str, Climate]:
-        """By room."""
-        outdoors = self._outdoors(minutes).tolist()
+    def climate(self, day: Day, minutes: Doubles) -> dict[str, Climate]:
+        """By room, at 61 full minutes; to be asked hour by hour."""
+        outdoors = self.outdoors(minutes).tolist()
         nobody, asleep = inside(day.nobody, minutes), self._asleep(day, minutes)
         wanted = np.where(nobody | asleep, COOL_CELSIUS, WARM_CELSIUS).tolist()
-        cooking, shower = inside(self._stove(day), minutes).tolist(), inside(day.shower, minutes).tolist()
+        cooking, shower = inside(self.cooking(day), minutes).tolist(), inside(day.shower, minutes).tolist()
         found = {}
         for room in self._celsius:
             there = inside(day.rooms[room], minutes).tolist()
+            damp = inside(self._while("damp_room", f"{room}-climate"), minutes).tolist()
             celsius, percent, heating = self._celsius[room], self._percent[room], self._heating[room]
             said = Climate([], [], [])
             for minute in range(61):
@@ -139,6 +158,7 @@ class Home:
                 wet = BODY_PERCENT * there[minute]
                 wet += COOKING_PERCENT * (cooking[minute] and room == "kitchen")
                 wet += SHOWER_PERCENT * (shower[minute] and room == "bathroom")
+                wet += DAMP_PERCENT * damp[minute]
                 percent = min(95.0, percent + (wet + (DRY_PERCENT - percent) / DRIES_HOURS) / 60)
             self._celsius[room], self._percent[room], self._heating[room] = celsius, percent, heating
             found[room] = said
@@ -150,8 +170,9 @@ class Home:
             found &= inside(spans, at)
         return found
 
-    def _stove(self, day: Day) -> list[Span]:
-        return [*day.stove, *((i.begin, i.end) for i in self._of("stove_left_on"))]
+    def cooking(self, day: Day) -> list[Span]:
+        """While the stove is on."""
+        return [*day.stove, *self._while("stove_left_on")]
 
     def _dark(self, at: Doubles) -> Bools:
         hours = at / HOUR % 24
@@ -160,9 +181,13 @@ class Home:
     def _lamp(self, day: Day, room: str, at: Doubles) -> Doubles:
         return (inside(day.rooms[room], at) & self._dark(at)).astype(np.float64)
 
-    def _watt(self, day: Day, name: str, at: Doubles) -> Doubles:
+    def watt(self, day: Day, placed: Placed, at: Doubles) -> Doubles:
+        """What a plug or the meter has behind it."""
+        if placed.type == "energy_meter":
+            return self._whole_watt(day, at)
+        name = placed.name
         if name == "stove":
-            on = inside(self._stove(day), at) & (at % STOVE_TURN_SECONDS < STOVE_ON_SECONDS)
+            on = inside(self.cooking(day), at) & (at % STOVE_TURN_SECONDS < STOVE_ON_SECONDS)
             return np.where(on, STOVE_WATT, STANDBY_WATT[name])
         if name == "fridge":
             watt = np.where(inside(day.fridge, at), FRIDGE_WATT, STANDBY_WATT[name])
@@ -177,17 +202,17 @@ class Home:
                 running = (since >= 0) & (at < end)
                 stage = np.where(since < 20 * MINUTE, 2000.0, np.where(since < 100 * MINUTE, 150.0, 400.0))
                 watt = np.where(running, stage, watt)
-            return watt
+            return np.where(inside(self._while("washer_failing"), at), WASHER_HEATS_WATT, watt)
         if name == "kettle":
             return np.where(inside(day.kettle, at), KETTLE_WATT, STANDBY_WATT[name])
         evening = at / HOUR % 24 > 17.5
         return np.where(inside(day.rooms["living"], at) & evening, TV_WATT, STANDBY_WATT[name])
 
-    def _meter_watt(self, day: Day, at: Doubles) -> Doubles:
+    def _whole_watt(self, day: Day, at: Doubles) -> Doubles:
         watt = np.full(len(at), BASE_WATT)
         for placed in DEVICES:
             if placed.type == "smart_plug":
-                watt += self._watt(day, placed.name, at)
+                watt += self.watt(day, placed, at)
             elif placed.type == "lamp":
                 watt += LAMP_WATT * self._lamp(day, placed.room, at)
         return watt
@@ -211,12 +236,14 @@ class Home:
                 light: Doubles = np.asarray(np.round(np.maximum(0.0, lux * rng.normal(1, 0.02, count)), 1), np.float64)
                 return {"motion": seen.astype(np.float64), "light": light, "tamper": self._tamper(placed, at)}
             case "door_sensor":
-                spans = [*day.doors[placed.name], *((i.begin, i.end) for i in self._of("burglary", placed.name))]
+                spans = [*day.doors[placed.name], *self._while("burglary", placed.name)]
                 spans = [(a, max(b, a + self._every)) for a, b in spans]
                 return {"open": inside(spans, at).astype(np.float64), "tamper": self._tamper(placed, at)}
             case "smoke_alarm":
-                spans = [(i.begin, i.end) for i in self._of("smoke", placed.name)]
-                return {"smoke": inside(spans, at).astype(np.float64), "tamper": self._tamper(placed, at)}
+                return {
+                    "smoke": inside(self._while("smoke", placed.name), at).astype(np.float64),
+                    "tamper": self._tamper(placed, at),
+                }
             case "room_climate":
                 celsius, percent, _ = climate[placed.room]
                 values = {
@@ -228,13 +255,13 @@ class Home:
                 on = self._lamp(day, placed.room, at)
                 return {"on": on, "brightness": np.where(on > 0, BRIGHTNESS, 0.0)}
             case "smart_plug":
-                watt = self._watt(day, placed.name, at)
+                watt = self.watt(day, placed, at)
                 said = np.round(watt * rng.normal(1, 0.01, count), 1)
-                return {"on": np.ones(count), "power": said, "energy": self._counted(place, placed, at, watt, 1.0, 2)}
+                return {"on": np.ones(count), "power": said, "energy": self._counted(place, placed, at, watt)}
             case "energy_meter":
-                watt = self._meter_watt(day, at)
+                watt = self.watt(day, placed, at)
                 said = np.round(watt * rng.normal(1, 0.005, count), 1)
-                return {"power": said, "energy": self._counted(place, placed, at, watt, 1000.0, 5)}
+                return {"power": said, "energy": self._counted(place, placed, at, watt)}
             case "thermostat":
                 celsius, _, heating = climate[placed.room]
                 setpoint = np.where(inside(day.nobody, at) | self._asleep(day, at), COOL_CELSIUS, WARM_CELSIUS)
@@ -244,7 +271,7 @@ class Home:
                     "temperature": temperature, "setpoint": setpoint,
                     "heating": np.array(heating, np.float64)[minute],
                 }  # fmt: skip
-        celsius_outdoors = self._outdoors(at)
+        celsius_outdoors = self.outdoors(at)
         humidity = np.clip(80 - 3 * (celsius_outdoors - OUTDOOR_CELSIUS) + rng.normal(0, 0.3, count), 20, 100)
         return {
             "temperature": np.round(celsius_outdoors + rng.normal(0, 0.05, count), 2),
@@ -257,7 +284,7 @@ class Home:
     def _tamper(self, placed: Placed, at: Doubles) -> Doubles:
         spans = [
             (told.begin, told.begin + MINUTE)
-            for i in self._incidents for told in i.told
+            for i in self.incidents for told in i.told
             if told.rule == "tamper" and told.device == placed.name
         ]  # fmt: skip
         return inside(spans, at).astype(np.float64)
@@ -271,18 +298,16 @@ class Home:
                 values = {name: np.where(frozen, held[name], column) for name, column in values.items()}
         return values
 
-    def _counted(
-        self, place: int, placed: Placed, at: Doubles, watt: Doubles, per_unit: float, decimals: int
-    ) -> Doubles:
-        """The counter of watt-hours (1) or kilowatt-hours (1000), which may fall back to zero."""
+    def _counted(self, place: int, placed: Placed, at: Doubles, watt: Doubles) -> Doubles:
+        """The counter of energy, which may fall back to zero."""
         steps = watt * self._every / HOUR
-        total = self._watt_hours[place] + np.cumsum(steps)
+        total = self.counted[place] + np.cumsum(steps)
         for incident in self._of("meter_reset", placed.name):
             reset = int(np.searchsorted(at, incident.begin))
             if at[0] - self._every < incident.begin <= at[-1]:
                 total[reset:] -= total[reset] - steps[reset]
-        self._watt_hours[place] = float(total[-1])
-        return np.round(total / per_unit, decimals)
+        self.counted[place] = float(total[-1])
+        return shown(placed.type, total)
 
     def _battery_of(self, place: int, placed: Placed, at: Doubles) -> Doubles:
         percent = self._battery[place] - 0.5 * at / DAY

@@ -10,13 +10,17 @@ import numpy as np
 from fleet.catalog import Catalog
 from fleet.errors import ConfigurationError
 from fleet.reading import Reading
+from simulators import home_truth
 from simulators.home import Home, Track
+from simulators.home_truth import Energy
 from simulators.household import DEVICES, sites
-from simulators.incidents import OFTEN, Schedule, Told, openings_at_night, schedule
+from simulators.incidents import OFTEN, Schedule, Told, schedule
 from simulators.message import Message
 from simulators.routine import DAY, HOUR, day_of
 
 DAY_US = round(DAY * 1e6)
+LEAD = 28 * DAY
+"""What is known of before a run that is scored: enough to say what is usual (fleet.forecast)."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,23 @@ class Town:
         site, every = sites(self.homes)[number], self.every.total_seconds()
         return Home(self.seed, number, site, self.origin_us, span, every, planned.of(number))
 
-    def truth(self, number: int, planned: Schedule) -> Iterator[Told]:
-        """What alerts must tell of a home."""
-        begin, end = self.span
-        incidents = planned.of(number)
-        for incident in incidents:
+    def truth(self, number: int, planned: Schedule, with_past: bool = False) -> Iterator[Told]:
+        """What alerts must tell of a home. `with_past`: meters have counted for LEAD before, and batches know of it."""
+        for incident in planned.of(number):
             yield from incident.told
-        for day in range(int(begin // DAY), int(-(-end // DAY))):
-            today = [i for i in incidents if i.begin // DAY == day]
-            yield from openings_at_night(day_of(self.seed, number, day), today, self.span)
+        home = self.home(number, planned)
+        for told in (home_truth.doors_told, home_truth.stove_told, home_truth.room_told):
+            yield from told(home, self.span)
+        used = self.energy(home, with_past)
+        yield from home_truth.energy_told(used, self.span, self.origin_us, with_past)
+
+    def energy(self, home: Home, with_past: bool) -> Energy:
+        """Of the span; `with_past`: from LEAD before it, or the beginning of its month, to the end of its month."""
+        begin, end = self.span
+        if with_past:
+            months = [p for p in home_truth.periods(self.span, self.origin_us) if p.name == "month"]
+            begin, end = min(begin - LEAD, months[0].begin), months[-1].end
+        return home_truth.energy(home, begin, end)
 
     def micros(self, seconds: float) -> int:
         return self.origin_us + round(seconds * 1e6)
@@ -114,7 +126,7 @@ def sent(
     rest = Sorted([], [])
     hour = int(begin // HOUR)
     while endless or hour * HOUR < end:
-        tracks = ((home.site, track) for home in homes for track in home.hour(hour) if wanted(track.placed.type))
+        tracks = ((home.site, track) for home in homes for track in home.hour(hour, wanted))
         found = readings_of(tracks, versions, with_seq)
         if rest.due_us:
             found = found.merged(rest)

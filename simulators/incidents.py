@@ -1,4 +1,5 @@
 """What goes wrong in simulated homes, when and where, and which alerts must tell of it: the ground truth.
+What must be told of a home however it came about is in simulators/home_truth.py.
 
 Times are seconds as in simulators/routine.py. What an incident does to devices is in simulators/home.py.
 """
@@ -133,13 +134,11 @@ KINDS: dict[str, Placing] = {
     "clock_skew": _lasting("clock_skew", 0.75, ("living-climate",), ("silent",), SKEW),
     "duplicate": _lasting("duplicate", 0.5, ("front-door", "kettle"), ()),
     "reordering": _lasting("reordering", 0.5, ("bedroom-motion", "kettle"), ()),
+    "washer_failing": _lasting("washer_failing", 5, ("washer",), (), HOUR),
+    "damp_room": _lasting("damp_room", 9, ("bedroom-climate", "kitchen-climate"), ()),
 }
-"""The last two must be told by nothing."""
-RULES = (
-    "smoke", "door_opened_away", "motion_while_away", "door_opened_at_night", "tamper", "stove_left_on",
-    "fridge_failing", "counter_reset", "sensor_stuck", "battery_low", "silent",
-)  # fmt: skip
-"""Those that the truth says something of. Comfort and mould are as the weather is."""
+"""Of duplicates and reordering nothing must be told. Of a washer that heats on and on, and of a room that is damp,
+simulators/home_truth.py knows what, and when."""
 
 
 @dataclass

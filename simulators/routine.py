@@ -47,10 +47,20 @@ class Day:
     @cached_property
     def nobody(self) -> list[Span]:
         """While all are away."""
-        found = self.away[0]
-        for spans in self.away[1:]:
-            found = [(max(a, c), min(b, d)) for a, b in found for c, d in spans if max(a, c) < min(b, d)]
-        return found
+        return common(*self.away)
+
+    @cached_property
+    def untagged(self) -> list[Span]:
+        """While all tags say so."""
+        return common(*self.absent)
+
+
+def common(first: list[Span], *others: list[Span]) -> list[Span]:
+    """Where all of them overlap."""
+    found = first
+    for spans in others:
+        found = [(max(a, c), min(b, d)) for a, b in found for c, d in spans if max(a, c) < min(b, d)]
+    return found
 
 
 def day_of(seed: int, home: int, number: int) -> Day:

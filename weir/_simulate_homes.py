@@ -11,13 +11,14 @@ from fleet.errors import ConfigurationError
 from fleet.reading import to_datetime, to_epoch_us
 from fleet.settings import Settings
 from simulators.homes import Town, messages
-from simulators.household import DEVICES, registry_lines, sites
+from simulators.household import DEVICES, device_id, registry_lines, sites
 from simulators.obedience import SUBSCRIPTION
 from simulators.session import Order, Source, conduct
 from simulators.timeline import Timeline
 
-FIRST = datetime(2026, 1, 5, tzinfo=UTC)
-"""Of runs that are scored, unless --until says otherwise: they are the same every time."""
+FIRST = datetime(2026, 3, 30, tzinfo=UTC)
+"""Of runs that are scored, unless --until says otherwise: they are the same every time. A month ends on the second day,
+by which its rules are scored."""
 
 
 def write_registry(path: Path, homes: int) -> str:
@@ -25,7 +26,7 @@ def write_registry(path: Path, homes: int) -> str:
         path.write_text("\n".join([*registry_lines(homes), ""]), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"--registry {path}: {error.strerror}") from None
-    return f"{homes * len(DEVICES):,} devices in {path}: weir devices import {path}"
+    return f"{homes * (len(DEVICES) + 1):,} devices in {path}: weir devices import {path}"
 
 
 def first_of_score(span_us: int, until_us: int | None) -> int:
@@ -60,7 +61,7 @@ def truth_lines(town: Town) -> Iterable[dict[str, Any]]:
 
     for number, site in enumerate(sites(town.homes)):
         for incident in planned.of(number):
-            device = f"{site}-{incident.device}"
+            device = device_id(site, incident.device)
             yield {"incident": incident.kind, "site": site, "device": device} | when(incident.begin, incident.end)
         for told in town.truth(number, planned):
-            yield {"rule": told.rule, "site": site, "device": f"{site}-{told.device}"} | when(told.begin, told.end)
+            yield {"rule": told.rule, "site": site, "device": device_id(site, told.device)} | when(told.begin, told.end)

@@ -58,7 +58,7 @@ KINDS = (
 """tests/unit/test_session.py holds this to the table in simulators/fault_plan.py, whose import would cost time."""
 INCIDENTS = (
     "burglary, smoke, stove_left_on, fridge_failing, meter_reset, sensor_stuck, battery_dying, clock_skew, duplicate,"
-    " reordering"
+    " reordering, washer_failing, damp_room"
 )
 """Likewise, of simulators/incidents.py, by tests/unit/test_homes.py."""
 

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +17,15 @@ from etl.energy import places, reprice
 from etl.home_energy import home_energies, publish
 from etl.retention import expire
 from etl.run import Job, Request
+from fleet.channels import CONTROL, TRANSITIONS, mark_of
 from fleet.reading import decode_reading
 from fleet.settings import CHECKOUT, Settings
+from fleet.transition import decode_transition
 from stack.stack import Stack
-from tests.command import command
+from tests.command import Weir, command
 from tests.integration.batch_runs import run
 from tests.integration.logs import records
+from tests.integration.processes import Process, wait_for
 from tests.integration.small_lake import T0, SmallLake
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -291,12 +295,24 @@ def test_hogs_forecasts_and_the_command(job: Job, lake: SmallLake, stack: Stack)
     assert "did you mean 'home'" in weir("energy", "show", "--system", "hmoe", code=1).stderr
 
 
-def test_homes_are_told_to_the_rules(job: Job, lake: SmallLake, settings_for: Callable[[str], Settings]) -> None:
-    """As readings in the topic of their system, which the contract takes."""
+def test_homes_are_told_to_the_rules_and_people_by_them(
+    job: Job, lake: SmallLake, settings_for: Callable[[str], Settings], own_types: Path, own_bridge: Process,
+    weir: Weir, tmp_path: Path,
+) -> None:  # fmt: skip
+    """Landed, processed, published as readings in the topic of their system, and an alert by the home's own limit."""
+    operator = settings_for("operator")
+    weir("devices", "add", "home_energy", "home-9", "--site", "home-9", "--param", "day_limit=0.01")
+    own_bridge.start().ready()
+
+    def log(mark: bytes | None) -> list[bytes]:
+        return [r.value for r in records(operator, "readings.home") if mark_of(r.headers) == mark]
+
+    wait_for(lambda: any(b'"home-9"' in value for value in log(CONTROL)), 30, own_bridge.log.read_text, every=0.5)
+
     now = datetime.now(UTC)
-    start = now - timedelta(minutes=30)
+    start = max(now - timedelta(minutes=30), now.replace(hour=0, minute=0, second=0, microsecond=0))
     rows = [
-        {"device_id": "m9", "site": "home-9", "event_time": start + timedelta(seconds=5 * n), "energy": n / 1000}
+        {"device_id": "m9", "site": "home-9", "event_time": start + (now - start) * n / 300, "energy": n / 1000}
         for n in range(300)
     ]
     lake.land(job.catalog.type("energy_meter"), rows)
@@ -306,7 +322,16 @@ def test_homes_are_told_to_the_rules(job: Job, lake: SmallLake, settings_for: Ca
     (home,) = publish(told, now)
     told.warehouse.close()
     assert home.site == "home-9"
-    sent = [decode_reading(r.value) for r in records(settings_for("operator"), "readings.home") if r.key == b"home-9"]
-    (reading,) = [one for one in sent if one.device_type == "home_energy"]
-    assert (reading.device_id, reading.values) == ("home-9", home.values)
+    (reading,) = [one for value in log(None) if (one := decode_reading(value)).device_id == "home-9"]
+    assert (reading.device_type, reading.site, reading.values) == ("home_energy", "home-9", home.values)
+    assert home.values["today"] == pytest.approx(0.299)
     assert home.values["forecast_day"] is None and "too little is known" in home.day.explanation
+
+    def fired() -> list[tuple[str, str, float | None]]:
+        log = [decode_transition(r.value) for r in records(operator, TRANSITIONS, isolation_level="read_committed")]
+        return [(t.rule, t.to, t.values["today"]) for t in log if (t.type, t.device) == ("home_energy", "home-9")]
+
+    with Process("alerts", settings_for("alerts"), tmp_path / "alerts.log", WEIR_TYPES_DIR=own_types) as alerts:
+        alerts.start().ready()
+        wait_for(fired, 60, alerts.log.read_text, every=0.5)
+    assert fired() == [("day_above_limit", "firing", home.values["today"])]

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from fleet.action_decision import MOST, Order, Past, capped, orders_of
+from fleet.catalog import load_catalog
 from fleet.command_state import Move
 from fleet.reading import to_epoch_us
+from fleet.settings import CHECKOUT
 from fleet.transition import Transition
 from tests.unit.test_command_spec import LAMP, MOTION, catalog
 
@@ -47,6 +49,15 @@ def test_the_alerts_own_device() -> None:
     own = LAMP + "alerts: [{id: dark, when: brightness < 5, actions: [{on: firing, command: on}]}]\n"
     found = orders_of(transition(type="lamp", rule="dark", device="hall"), catalog(own), lambda *_: [], NOW)
     assert [(o.type, o.device_id, o.command) for o in found] == [("lamp", "hall", "on")]
+
+
+def test_the_homes_stove_alone_is_switched_off_and_nothing_switches_it_on() -> None:
+    own = load_catalog(CHECKOUT / "fleet" / "types")
+    stove = {"system": "home", "type": "smart_plug", "rule": "stove_switched_off", "device": "stove"}
+    plugs = lambda *_: ["stove", "fridge"]  # noqa: E731
+    (order,) = orders_of(transition(**stove), own, plugs, NOW)
+    assert (order.type, order.device_id, order.command, order.held) == ("smart_plug", "stove", "off", None)
+    assert orders_of(transition("resolved", **stove), own, plugs, NOW) == []
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,19 @@ import pytest
 
 from fleet.catalog import load_catalog
 from fleet.errors import ConfigurationError
+from fleet.reading import to_epoch_us
 from fleet.registry_csv import parse_csv
 from fleet.settings import CHECKOUT
 from simulators.homes import Town, messages
 from simulators.household import DEVICES, registry_lines
-from simulators.incidents import KINDS, RULES
+from simulators.incidents import KINDS
 from simulators.routine import DAY, HOUR, MINUTE, Day, day_of, inside
-from weir._home_score import Scored, as_object, scored
-from weir._simulate_homes import truth_lines
+from weir._home_score import Scored, as_object, rules_of, scored
+from weir._simulate_homes import FIRST, truth_lines
 from weir.simulate import INCIDENTS
 
 CATALOG = load_catalog(CHECKOUT / "fleet" / "types")
-MONDAY_US = 1_767_571_200_000_000
+MONDAY_US = to_epoch_us(FIRST)
 HOUR_US = round(HOUR * 1e6)
 TOWN = Town(2, MONDAY_US, 24 * HOUR_US, seed=7)
 EVENING = Town(1, MONDAY_US + 18 * HOUR_US, HOUR_US, seed=7, often=0)
@@ -147,6 +148,19 @@ def test_smoke_and_burglaries_are_always_told(scores: Scored):
     assert scores.kinds["burglary"].recall == scores.kinds["smoke"].recall == 1.0
 
 
+ENERGY = (
+    "much_energy_today", "much_energy_this_month", "day_above_limit", "month_above_limit", "day_forecast_above_limit",
+    "month_forecast_above_limit",
+)  # fmt: skip
+CLIMATE = ("uncomfortable", "mould_risk")
+
+
+@pytest.mark.parametrize("rule", [*ENERGY, *CLIMATE])
+def test_energy_and_rooms_are_told_of(scores: Scored, rule: str):
+    found = scores.rules[rule]
+    assert (found.recall, found.precision) == (1.0, 1.0) and found.true > 0
+
+
 def test_precision_and_recall_of_the_others(scores: Scored):
     assert scores.incidents == dict.fromkeys(KINDS, 1)
     for rule, score in scores.rules.items():
@@ -162,17 +176,13 @@ def test_the_score_does_not_hang_on_the_number_of_processes():
 
 def test_the_json_is_what_was_promised(scores: Scored):
     found = json.loads(json.dumps(as_object(scores)))
-    assert set(found["rules"]) == set(RULES)
+    assert set(found["rules"]) == {rule.id for spec in CATALOG.systems["home"].types for rule in spec.alerts}
     assert all(set(rule) == {"precision", "recall", "tp", "fp", "fn"} for rule in found["rules"].values())
-
-
-def test_rules_that_are_scored_are_rules():
-    assert set(RULES) <= {rule.id for spec in CATALOG.systems["home"].types for rule in spec.alerts}
 
 
 def test_the_registry_is_one_that_can_be_imported():
     rows = parse_csv("\n".join(registry_lines(3)), "homes.csv", CATALOG)
-    assert len(rows) == 3 * len(DEVICES) and len({row.device_id for row in rows}) == len(rows)
+    assert len(rows) == 3 * (len(DEVICES) + 1) and len({row.device_id for row in rows}) == len(rows)
     assert [row.params for row in rows if row.device_id == "home-2-stove"] == [{"stove": 1.0}]
     assert next(csv.reader(registry_lines(1))) == ["type", "device_id", "site", "room", "time_zone", "params"]
 
@@ -180,7 +190,7 @@ def test_the_registry_is_one_that_can_be_imported():
 def test_truth_lines_say_what_happened_and_what_must_be_told():
     lines = list(truth_lines(TOWN))
     assert {line["incident"] for line in lines if "incident" in line} == set(KINDS)
-    assert {line["rule"] for line in lines if "rule" in line} <= set(RULES)
+    assert {line["rule"] for line in lines if "rule" in line} <= set(rules_of(CATALOG))
     assert all(line["begin"] <= line["end"] and line["device"].startswith(line["site"]) for line in lines)
 
 

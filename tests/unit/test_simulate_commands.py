@@ -73,8 +73,8 @@ def test_score_of_homes(weir):
 
 
 def test_the_registry_of_homes(weir, tmp_path):
-    assert "56 devices in homes.csv" in weir("simulate home --homes 2 --registry homes.csv").stdout
-    assert len((tmp_path / "homes.csv").read_text().splitlines()) == 57
+    assert "58 devices in homes.csv" in weir("simulate home --homes 2 --registry homes.csv").stdout
+    assert len((tmp_path / "homes.csv").read_text().splitlines()) == 59
 
 
 @needs_home
