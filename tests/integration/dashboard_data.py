@@ -41,8 +41,10 @@ SELECT time_bucket(width, event_time), grain, system, type, site, device_id, met
   FROM readings, (VALUES ('1m', INTERVAL '1 minute'), ('1h', INTERVAL '1 hour')) AS of (grain, width)
  WHERE type = '{type}' GROUP BY 1, 2, 3, 4, 5, 6, 7;
 
-INSERT INTO ledger (partition, system, type, starts_at, ends_at, status, landed, valid, quarantined, duplicate, run_id)
-SELECT '{system}/{type}/' || at, '{system}', '{type}', at, at + INTERVAL '1 hour', 'loaded', 5, 3, 1, 1, 'r'
+INSERT INTO ledger (partition, system, type, starts_at, ends_at, status, landed, valid, quarantined, duplicate, run_id,
+                    processed_at)
+SELECT '{system}/{type}/' || at, '{system}', '{type}', at, at + INTERVAL '1 hour', 'loaded', 5, 3, 1, 1, 'r',
+       at + INTERVAL '2 hours'
   FROM generate_series(date_trunc('hour', '{start}'::timestamptz), '{end}', '1 hour') at;
 
 INSERT INTO quarantine (at, partition, what, reason, detail, system, type, metric, value, spec_version, kafka_topic,
