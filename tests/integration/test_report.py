@@ -26,8 +26,8 @@ WINDOW = Window(START - timedelta(minutes=30), END)
 MINUTES = round((END - START) / timedelta(minutes=1))
 
 # Beside what the dashboards' data has: an alert that lasted five minutes, was known a second after it happened and told
-# three seconds after it; a door that was opened while nobody was at home; an alert on a sensor's silence that is under way;
-# of the occupancy an alert that came a day late, and a last hour that was processed after twenty minutes of it.
+# three seconds after it; a door that was opened while nobody was at home; an alert on a sensor's silence that is under
+# way; of the occupancy an alert that came a day late, and a last hour that was processed after twenty minutes of it.
 MORE = f"""
 INSERT INTO alert_transitions
 SELECT 'x' || n, 'x', n, 'home', 'smoke_alarm', 'burning', 'd1', 'here',

@@ -148,6 +148,19 @@ def test_maintenance_windows(window: dict[str, str], now: str, end: str | None) 
     assert found == (datetime.fromisoformat(end) if end else None)
 
 
+BEGINS = [
+    ("the next night", NIGHTS, "2026-03-02T02:30:00+00:00", "2026-03-03T02:00:00+00:00"),
+    ("another zone", {**NIGHTS, "time_zone": "America/New_York"},
+     "2026-03-02T06:30:00+00:00", "2026-03-02T07:00:00+00:00"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("window", "now", "begin"), [b[1:] for b in BEGINS], ids=[b[0] for b in BEGINS])
+def test_when_maintenance_begins(window: dict[str, str], now: str, begin: str) -> None:
+    found = Maintenance.model_validate(window).begins(datetime.fromisoformat(now).astimezone(UTC))
+    assert found == datetime.fromisoformat(begin)
+
+
 SHOWN = {"webhook": "messages", "email": "alerts", "grafana": "alerts", "alertmanager": "state", "mqtt": "state"}
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fleet.errors import ConfigurationError
-from weir._alert_silences import matcher_of, str_of
+from weir._alert_silences import fitting_nothing, matcher_of, str_of
 
 LABELS = {"alertname": "high_co2", "site": "roof", "device": "s12"}
 GOOD = [
@@ -22,3 +22,17 @@ def test_matchers(text: str, matches: bool) -> None:
 def test_what_is_none(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"no matcher|no regular expression"):
         matcher_of(text)
+
+
+KNOWN = {"site": {"roof", "yard"}, "device": {"s12"}, "alertname": {"high_co2"}, "team": set[str]()}
+FITTING = [
+    ("site=roof", ""), ("site=roff", "no site fits site=roff; did you mean 'roof'?"), ("site=~r.*", ""),
+    ("device=~t.*", "no device fits device=~t.*"), ("device!=s13", ""), ("device!~s.*", ""),
+    ("rule=high_co", "no rule fits alertname=high_co; did you mean 'high_co2'?"), ("team=blue", ""),
+    ("sight=roof", "no alert has a label 'sight'; did you mean 'site'?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "said"), FITTING, ids=[f[0] for f in FITTING])
+def test_what_fits_nothing_is_told(text: str, said: str) -> None:
+    assert fitting_nothing([matcher_of(text)], KNOWN) == ([said] if said else [])
