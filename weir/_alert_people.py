@@ -120,7 +120,7 @@ def receivers(
         catalog = load_catalog(settings.types_dir)
         rules = {rule.id for spec in catalog for rule in spec.alerts}
         for problem in policy.fitting_nothing({"system": catalog.systems, "type": catalog.types, "rule": rules}):
-            typer.echo(f"weir: {_short(settings.receivers_file)}: {problem}; it takes no alert as it is", err=True)
+            typer.echo(f"weir: {_short(settings.receivers_file)}: {problem}", err=True)
         typer.echo(f"{_short(settings.receivers_file)}: good; receivers: {named}; {len(policy.routes)} routes{nobody}")
         return
     warehouse = _warehouse()

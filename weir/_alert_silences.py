@@ -58,6 +58,8 @@ def fitting_nothing(matchers: "Iterable[Matcher]", known: Mapping[str, Collectio
     said = []
     for matcher in matchers:
         name = "rule" if matcher.name == "alertname" else matcher.name
+        if matcher.name not in known and matcher.matches({}):
+            continue  # a label that is absent is the empty text
         if matcher.name not in known:
             said.append(f"no alert has a label {name!r}{nearest(name, ['rule', *known])}")
         elif matcher.is_equal and (values := known[matcher.name]) and not any(
@@ -79,15 +81,16 @@ def _known() -> dict[str, set[str]]:
     catalog, warehouse = load_catalog(settings.types_dir), Warehouse.of(settings)
     try:
         devices = warehouse.rows("SELECT DISTINCT site, device_id FROM devices")
-        rules = warehouse.rows("SELECT DISTINCT rule, labels FROM alerts WHERE resolved_at IS NULL")
+        active = warehouse.rows("SELECT DISTINCT rule, site, device_id, labels FROM alerts WHERE resolved_at IS NULL")
     finally:
         warehouse.close()
     own = [rule for spec in catalog for rule in spec.alerts]
-    labels = {name for rule in own for name in rule.labels} | {name for row in rules for name in row["labels"]}
+    labels = {name for rule in own for name in rule.labels} | {name for row in active for name in row["labels"]}
     return {name: set[str]() for name in labels} | {
         "system": set(catalog.systems), "type": set(catalog.types), "severity": set(SEVERITIES),
-        "site": {row["site"] for row in devices}, "device": {row["device_id"] for row in devices},
-        "alertname": {rule.id for rule in own} | {row["rule"] for row in rules},
+        "site": {row["site"] for row in (*devices, *active)},
+        "device": {row["device_id"] for row in (*devices, *active)},
+        "alertname": {rule.id for rule in own} | {row["rule"] for row in active},
     }  # fmt: skip
 
 
@@ -116,7 +119,7 @@ def silence(
         number = client.add_silence(wanted)
     typer.echo(f"silenced until {moment_text(wanted.ends_at)} UTC; to end it: weir alerts unsilence {number}")
     for problem in _problems(wanted.matchers):
-        typer.echo(f"weir: {problem}: the silence fits nothing as it is", err=True)
+        typer.echo(f"weir: {problem}", err=True)
 
 
 def _problems(matchers: "Iterable[Matcher]") -> list[str]:
@@ -124,7 +127,9 @@ def _problems(matchers: "Iterable[Matcher]") -> list[str]:
     from fleet.errors import Unavailable
 
     try:
-        return fitting_nothing(matchers, _known())
+        return [
+            f"{problem}; as it is, the silence holds nothing back" for problem in fitting_nothing(matchers, _known())
+        ]
     except Unavailable as error:
         return [f"not checked whether it fits anything: {error}"]
 
@@ -152,7 +157,8 @@ def maintenance(as_json: AsJson = False) -> None:
 
 
 def _of_window(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    what = " ".join(f"{name}={value}" for name, value in row["match"].items()) or "everything"
+    match = {name: words for name, words in row["match"].items() if name != "labels"} | row["match"].get("labels", {})
+    what = " ".join(f"{name}={','.join(words)}" for name, words in match.items()) or "everything"
     until, next_ = row["open_until"], f"begins {moment_text(row['begins'])[:-4]} UTC"
     state = f"open until {moment_text(until)[:-4]} UTC" if until else next_
     return row["name"] or "-", f"{row['cron']} {row['time_zone']}", what, state
