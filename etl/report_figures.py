@@ -50,10 +50,13 @@ SELECT d.type, d.device_id, d.site, d.registered_at, coalesce(heard.readings, 0)
  ORDER BY d.type, d.device_id"""  # noqa: S608
 # A partition that is not over has what had come when it was processed.
 LOADED = "SELECT max(least(ends_at, processed_at)) AS at FROM ledger WHERE system = :system AND status = 'loaded'"
+# What fell silent before the span was not heard in it.
 UNHEARD = """\
-SELECT DISTINCT type, device_id FROM alerts
- WHERE system = :system AND concat_ws('.', type, rule) = ANY(:no_data) AND starts_at < :end
-   AND (resolved_at IS NULL OR resolved_at >= :end)"""
+SELECT DISTINCT type, device_id FROM alert_transitions fired
+ WHERE system = :system AND concat_ws('.', type, rule) = ANY(:no_data) AND "to" = 'firing'
+   AND event_time >= :start AND event_time < :end
+   AND NOT EXISTS (SELECT FROM alert_transitions ended
+                    WHERE ended.alert_id = fired.alert_id AND ended."to" = 'resolved' AND ended.event_time < :end)"""
 VALUES = """\
 SELECT time_bucket(:step, bucket) AS at, type AS name, sum(count)::bigint AS value FROM rollups
  WHERE type = ANY(:types) AND grain = '1h' AND bucket >= :start AND bucket < :end GROUP BY 1, 2 ORDER BY 1, 2"""

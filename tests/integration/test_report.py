@@ -27,7 +27,8 @@ MINUTES = round((END - START) / timedelta(minutes=1))
 
 # Beside what the dashboards' data has: an alert that lasted five minutes, was known a second after it happened and told
 # three seconds after it; a door that was opened while nobody was at home; an alert on a sensor's silence that is under
-# way; of the occupancy an alert that came a day late, and a last hour that was processed after twenty minutes of it.
+# way (those of the dashboards' data are all of one id, and over); of the occupancy an alert that came a day late, and a
+# last hour that was processed after twenty minutes of it.
 MORE = f"""
 INSERT INTO alert_transitions
 SELECT 'x' || n, 'x', n, 'home', 'smoke_alarm', 'burning', 'd1', 'here',
@@ -40,14 +41,14 @@ SELECT '{START}'::timestamptz + INTERVAL '33 seconds', 'sent', '', '', 'ops', 'f
        'smoke_alarm', 'burning', 'd1', 'here', 'critical', 'Smoke', 1;
 INSERT INTO security_events VALUES
   ('{START}', 'home', 'here', 'door_sensor', 'd1', 'open', 'opened', NULL, NULL, '{START:%Y-%m-%d %H:%M}', '{{}}');
-INSERT INTO alerts (alert_id, system, type, rule, device_id, site, title, severity, since, starts_at, flapping,
-                    annotations, labels, values, number, event_time, detected_at)
-SELECT 'quiet', 'home', 'door_sensor', 'silent', 'd3', 'here', 'Silent', 'warning', at, at, false, '{{}}', '{{}}',
-       '{{}}', 1, at, at FROM (VALUES ('{END}'::timestamptz - INTERVAL '1 minute')) AS of (at);
 INSERT INTO alert_transitions
-SELECT 'late', 'late', 1, 'occupancy', 'room_node', 'high_co2', 'd1', 'here', 'resolved', 'warning', NULL, at,
-       at + INTERVAL '1 day', at, at, 'CO2', '{{}}', '{{}}', '{{}}', 1, false, 0, 0
-  FROM (VALUES ('{START}'::timestamptz)) AS of (at);
+SELECT id, id, 1, system, type, rule, device, 'here', state, 'warning', NULL, at::timestamptz,
+       at::timestamptz + late::interval, at::timestamptz, at::timestamptz, 'a title', '{{}}', '{{}}', '{{}}', 1, false,
+       0, 0
+  FROM (VALUES ('a', 'none', 'none', 'none', 'd1', 'resolved', '{END - timedelta(minutes=1)}', '0 s'),
+               ('quiet', 'home', 'door_sensor', 'silent', 'd3', 'firing', '{END - timedelta(minutes=1)}', '0 s'),
+               ('late', 'occupancy', 'room_node', 'high_co2', 'd1', 'resolved', '{START}', '1 day'))
+       AS of (id, system, type, rule, device, state, at, late);
 INSERT INTO notifications
 SELECT '{START}'::timestamptz + INTERVAL '1 day', 'sent', '', '', 'ops', 'resolved', 'm', 'late', 'late', 'occupancy',
        'room_node', 'high_co2', 'd1', 'here', 'warning', 'CO2', 1;

@@ -1,5 +1,5 @@
-"""`weir alerts silence site=roof`: what a matcher may look like, and what it matches. `weir alerts maintenance`, and what
-a check of the receivers' file says of words that fit nothing."""
+"""`weir alerts silence site=roof`: what a matcher may look like, and what it matches. `weir alerts maintenance`, and
+what a check of the receivers' file says of words that fit nothing."""
 
 from pathlib import Path
 
