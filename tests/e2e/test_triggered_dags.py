@@ -13,6 +13,7 @@ from pypdf import PdfReader
 from connections.airflow import Airflow
 from connections.mqtt_publisher import BulkPublisher
 from connections.warehouse import Warehouse
+from fleet.errors import Refused
 from fleet.settings import CHECKOUT, Settings
 from stack.stack import Stack
 from tests.e2e.test_path import etl
@@ -25,6 +26,15 @@ MINUTES = 20
 KWH_A_MINUTE = 0.1
 OPEN = (5, 9)
 """From which minute to which."""
+
+
+def _is_known(airflow: Airflow, dag: str) -> bool:
+    """A stack that has just come up may still be reading them."""
+    try:
+        airflow._authorised("GET", f"/api/v2/dags/{dag}")
+    except Refused:
+        return False
+    return True
 
 
 def test_the_readmes_script_triggers_a_run(whole_stack: Stack, operator: Settings) -> None:
@@ -83,6 +93,8 @@ def test_energy_security_and_a_report_of_both(
         wait_for(loaded, 60, lambda: f"{used()} kWh", every=2)
         assert used() == pytest.approx(KWH_A_MINUTE * MINUTES)
         with Airflow.of(operator) as airflow:
+            for dag in ("home_energy", "security_log", "report_weekly"):
+                wait_for(lambda dag=dag: _is_known(airflow, dag), 60, f"Airflow has not read {dag}", every=1)  # type: ignore[misc]
             told = airflow.result("home_energy", etl(operator, "home_energy"), "publish")[SITE]
             kept = airflow.result("security_log", etl(operator, "security_log", **{"from": "-1h"}), "keep")["home"]
             run_id = etl(operator, "report_weekly", system="home", **{"from": "-2h"})
