@@ -72,14 +72,25 @@ def ensure_database(admin_url: str, name: str, owner: str, connect_too: tuple[st
             )
 
 
-def ensure_timescaledb(admin_url: str, database: str | None = None) -> str:
-    """The extension's version, made where this user may. Raises ConfigurationError where it is not to be had."""
+LICENCE_JOB = """\
+update _timescaledb_config.bgw_job set scheduled = false
+ where proc_name = 'policy_job_stat_history_retention' and scheduled
+   and current_setting('timescaledb.license') = 'apache'"""
+"""The Apache edition ships a job that only its other edition can run, and logs an error for it as soon as the extension
+is there, and at each start."""
+
+
+def ensure_timescaledb(admin_url: str, database: str | None = None, own_server: bool = False) -> str:
+    """The extension's version, made where this user may, who is a superuser of a server of our own. Raises
+    ConfigurationError where it is not to be had."""
     import psycopg2
 
     with closing(connect(admin_url, database)) as connection, connection.cursor() as cursor:
         cursor.execute("set client_min_messages = warning")
         try:
-            cursor.execute("create extension if not exists timescaledb")
+            # One text is one transaction: the job is off before the extension's scheduler sees it.
+            quiet = f"; {LICENCE_JOB}" if own_server else ""
+            cursor.execute(f"create extension if not exists timescaledb{quiet}")
         except psycopg2.Error as error:
             raise ConfigurationError(
                 f"the database has no TimescaleDB ({str(error).strip().splitlines()[0]}): install it on that server and"
@@ -88,9 +99,3 @@ def ensure_timescaledb(admin_url: str, database: str | None = None) -> str:
         cursor.execute("select extversion from pg_extension where extname = 'timescaledb'")
         (version,) = cursor.fetchone()
         return str(version)
-
-
-def quiet_licence_job(admin_url: str, database: str) -> None:
-    """The Apache edition ships a job that only its other edition can run, and logs an error for it at each start."""
-    with closing(connect(admin_url, database)) as connection, connection.cursor() as cursor:
-        cursor.execute("update _timescaledb_config.bgw_job set scheduled = false where id = 3 and scheduled")

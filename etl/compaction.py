@@ -17,7 +17,7 @@ from connections.lake import Lake, arrow_schema
 from etl.lake_frames import read_table
 from etl.lake_index import PartitionFiles, read_index
 from etl.window import micros
-from fleet.compaction import MAX_BYTES, MAX_ROWS, Compacted, Compaction, Covered, Plan, is_worth_it, plan
+from fleet.compaction import LEAST_FILES, MAX_BYTES, MAX_ROWS, Compacted, Compaction, Covered, Plan, is_worth_it, plan
 from fleet.errors import DataError
 from fleet.lake_layout import SOURCE_COLUMNS, compacted_file_name, place_of
 from fleet.manifest import DataFile
@@ -75,6 +75,33 @@ def compact(lake: Lake, clock: Clock, system: str | None = None, dry_run: bool =
         if system in (None, files.partition.system):
             for made in _plans(files, records):
                 yield _planned(made) if dry_run else _done(lake, records, files, made, clock)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Where there was nothing to do: how many partitions are old enough, and which is the first that will be compacted,
+    and from when on; as far as can be said of what has landed."""
+
+    settled: int
+    first: str = ""
+    at: datetime | None = None
+
+    def __str__(self) -> str:
+        rule = f"a partition is taken once it began {SETTLED.days} day ago and has {LEAST_FILES} small files of a topic"
+        then = f"; the first will be {self.first}, from {self.at:%Y-%m-%d %H:%M} UTC on" if self.at else ""
+        return f"nothing to do: {rule}; that old: {self.settled:,}, none with so many{then}"
+
+
+def waiting(lake: Lake, clock: Clock, system: str | None = None) -> Waiting:
+    topics = {topic for topic, _ in lake.landed_partitions()}
+    index, records, before = read_index(lake, topics=topics), Compactions(lake), clock() - SETTLED
+    partitions = [p for p in index.partitions.values() if system in (None, p.partition.system)]
+    young = sorted((p for p in partitions if p.partition.start > before), key=lambda p: p.partition.start)
+    settled = len(partitions) - len(young)
+    for files in young:
+        if any(_plans(files, records)):
+            return Waiting(settled, files.partition.key, files.partition.start + SETTLED)
+    return Waiting(settled)
 
 
 def _plans(files: PartitionFiles, records: Compactions) -> Iterator[Plan]:

@@ -2,7 +2,7 @@
 audits, whose spans overlap it; the same rows always give the same figures."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,6 +11,7 @@ from etl.report_energy import energy_of
 from etl.window import Window
 from fleet.catalog import System
 from fleet.report import (
+    PAST,
     SILENT,
     AlertKind,
     Books,
@@ -27,20 +28,35 @@ from fleet.report import (
 from fleet.standing import rank
 
 SHOWN = 10
-HEARD = """\
-SELECT d.type, d.device_id, d.site, d.registered_at, heard.first, heard.last,
-       coalesce(heard.readings, 0)::bigint AS readings
+# Of each device's first and last hour the minutes, by the index; whole hours where the minutes are gone.
+MINUTE = """\
+FROM rollups m WHERE m.type = d.type AND m.metric = ANY(heard.metrics) AND m.grain = '1m' AND m.device_id = d.device_id
+                  AND m.site = ANY(heard.sites) AND m.bucket >= <hour> AND m.bucket < <hour> + INTERVAL '1 hour'"""
+HEARD = f"""\
+SELECT d.type, d.device_id, d.site, d.registered_at, coalesce(heard.readings, 0)::bigint AS readings,
+       coalesce((SELECT min(m.bucket) {MINUTE.replace("<hour>", "heard.first")}), heard.first) AS first,
+       coalesce((SELECT max(m.bucket) {MINUTE.replace("<hour>", "heard.last")}), heard.last) AS last
   FROM devices d
-  LEFT JOIN (SELECT type, device_id, min(first) AS first, max(last) AS last, max(readings) AS readings
-               FROM (SELECT type, device_id, metric, min(bucket) AS first, max(bucket) AS last, sum(count) AS readings
+  LEFT JOIN (SELECT type, device_id, min(first) AS first, max(last) AS last, max(readings) AS readings,
+                    array_agg(DISTINCT metric) AS metrics, array_agg(DISTINCT site) AS sites
+               FROM (SELECT type, device_id, site, metric, min(bucket) AS first, max(bucket) AS last,
+                            sum(sum(count)) OVER (PARTITION BY type, device_id, metric) AS readings
                        FROM rollups
                       WHERE type = ANY(:types) AND grain = '1h' AND bucket >= :start AND bucket < :end
-                      GROUP BY 1, 2, 3) of_metric
+                      GROUP BY 1, 2, 3, 4) of_metric
               GROUP BY 1, 2) heard USING (type, device_id)
  WHERE d.system = :system AND d.type = ANY(:types) AND (d.registered_at < :end OR heard.first IS NOT NULL)
    AND (d.retired_at IS NULL OR d.retired_at >= :end)
- ORDER BY d.type, d.device_id"""
-LOADED = "SELECT max(ends_at) AS at FROM ledger WHERE system = :system AND status = 'loaded'"
+ ORDER BY d.type, d.device_id"""  # noqa: S608
+# A partition that is not over has what had come when it was processed.
+LOADED = "SELECT max(least(ends_at, processed_at)) AS at FROM ledger WHERE system = :system AND status = 'loaded'"
+# What fell silent before the span was not heard in it.
+UNHEARD = """\
+SELECT DISTINCT type, device_id FROM alert_transitions fired
+ WHERE system = :system AND concat_ws('.', type, rule) = ANY(:no_data) AND "to" = 'firing'
+   AND event_time >= :start AND event_time < :end
+   AND NOT EXISTS (SELECT FROM alert_transitions ended
+                    WHERE ended.alert_id = fired.alert_id AND ended."to" = 'resolved' AND ended.event_time < :end)"""
 VALUES = """\
 SELECT time_bucket(:step, bucket) AS at, type AS name, sum(count)::bigint AS value FROM rollups
  WHERE type = ANY(:types) AND grain = '1h' AND bucket >= :start AND bucket < :end GROUP BY 1, 2 ORDER BY 1, 2"""
@@ -78,22 +94,22 @@ SELECT state AS name, count(*) AS value FROM commands
  WHERE system = :system AND requested_at >= :start AND requested_at < :end GROUP BY 1 ORDER BY 1"""
 QUANTILES = """\
 percentile_cont((SELECT array_agg(n / 100.0::double precision ORDER BY n) FROM generate_series(0, 100) n))
-         WITHIN GROUP (ORDER BY seconds) AS quantiles"""
+         WITHIN GROUP (ORDER BY seconds) FILTER (WHERE live) AS quantiles"""
 DETECTION = """\
-SELECT count(*) AS count, <quantiles>
-  FROM (SELECT extract(epoch FROM detected_at - event_time)::double precision AS seconds FROM alert_transitions
-         WHERE system = :system AND event_time >= :start AND event_time < :end) measured""".replace(
-    "<quantiles>", QUANTILES
-)
+SELECT count(*) FILTER (WHERE live) AS count, count(*) FILTER (WHERE NOT live) AS past, <quantiles>
+  FROM (SELECT extract(epoch FROM detected_at - event_time)::double precision AS seconds,
+               detected_at - event_time < :past AS live
+          FROM alert_transitions WHERE system = :system AND event_time >= :start AND event_time < :end) measured"""
 # The first message of a transition that came to anybody; a message may be sent for three days.
 NOTIFICATION = """\
-SELECT count(*) AS count, <quantiles>
-  FROM (SELECT extract(epoch FROM min(told.at) - min(t.event_time))::double precision AS seconds
+SELECT count(*) FILTER (WHERE live) AS count, count(*) FILTER (WHERE NOT live) AS past, <quantiles>
+  FROM (SELECT extract(epoch FROM min(told.at) - min(t.event_time))::double precision AS seconds,
+               min(t.detected_at - t.event_time) < :past AS live
           FROM notifications told JOIN alert_transitions t USING (transition_id)
          WHERE told.outcome = 'sent' AND told.at >= :start AND told.at < CAST(:end AS timestamptz) + INTERVAL '3 days'
            AND told.kind IN ('firing', 'escalated', 'deescalated', 'resolved')
            AND t.system = :system AND t.event_time >= :start AND t.event_time < :end
-         GROUP BY transition_id) measured""".replace("<quantiles>", QUANTILES)
+         GROUP BY transition_id) measured"""
 BOOKS = """\
 SELECT count(*) AS partitions, count(*) FILTER (WHERE b.status = 'failed') AS failed,
        coalesce(sum(b.landed), 0)::bigint AS landed, coalesce(sum(b.valid), 0)::bigint AS valid,
@@ -126,7 +142,8 @@ class _Asked:
         self.reader = reader
         self.known: dict[str, Any] = {
             "system": system.name, "types": [spec.type for spec in system.types], "start": start, "end": end,
-            "step": step, "shown": SHOWN,
+            "step": step, "shown": SHOWN, "past": PAST,
+            "no_data": [f"{spec.type}.{rule.id}" for spec in system.types for rule in spec.alerts if rule.no_data],
         }  # fmt: skip
 
     def rows(self, sql: str, **more: Any) -> list[dict[str, Any]]:
@@ -142,8 +159,8 @@ class _Asked:
         return dict(found)
 
     def latency(self, sql: str) -> Latency:
-        (row,) = self.rows(sql)
-        return Latency(row["count"], tuple(row["quantiles"] or ()))
+        (row,) = self.rows(sql.replace("<quantiles>", QUANTILES))
+        return Latency(row["count"], tuple(row["quantiles"] or ()), row["past"])
 
     def has(self, table: str) -> bool:
         return bool(self.reader.rows("SELECT FROM pg_tables WHERE tablename = :table", table=table))
@@ -170,7 +187,7 @@ def figures_of(reader: Reader, system: System, window: Window) -> Figures:
         end,
         asked.known["step"],
         coverage=coverage(system, heard, start, min(end, asked.rows(LOADED)[0]["at"] or end)),
-        silent=silent(heard, end),
+        silent=silent(heard, end, {(row["type"], row["device_id"]) for row in asked.rows(UNHEARD)}),
         values=asked.series(VALUES),
         alerts=[_alerts(row) for row in asked.rows(ALERTS)],
         alerts_by_step=asked.series(ALERTS_BY_STEP),
@@ -205,14 +222,19 @@ def coverage(system: System, heard: Sequence[dict[str, Any]], start: datetime, e
 
 
 def _began(row: dict[str, Any]) -> datetime:
-    """When it was registered, or the hour in which it was first heard, where that was over by then."""
+    """When it was registered, or the minute in which it was first heard, where that was over by then."""
     registered, first = row["registered_at"], row["first"]
-    return registered if first is None or registered < first + timedelta(hours=1) else first
+    return registered if first is None or registered < first + timedelta(minutes=1) else first
 
 
-def silent(heard: Sequence[dict[str, Any]], end: datetime) -> list[tuple[Device, datetime | None]]:
-    """The longest silent first."""
-    gone = [row for row in heard if row["last"] is None or row["last"] < end - SILENT]
+def silent(
+    heard: Sequence[dict[str, Any]], end: datetime, unheard: Collection[tuple[str, str]] = ()
+) -> list[tuple[Device, datetime | None]]:
+    """The longest silent first. `unheard`: (type, device) of whose silence an alert is under way."""
+    gone = [
+        row for row in heard
+        if row["last"] is None or row["last"] < end - SILENT or (row["type"], row["device_id"]) in unheard
+    ]  # fmt: skip
     gone.sort(key=lambda row: (row["last"] is not None, row["last"], row["type"], row["device_id"]))
     return [(_device(row), row["last"]) for row in gone]
 

@@ -1,15 +1,19 @@
 """Draws a report's pages, A4: sentences, plots and tables. Only matplotlib, and of it no global state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from textwrap import wrap
 from typing import Any
 
 from matplotlib import dates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from fleet.duration import rounded_duration
 from fleet.findings import findings, headline, performance, words
 from fleet.report import Figures, Latency, Series
 
@@ -24,7 +28,8 @@ LETTERS = 112
 BOTTOM = 0.05
 ROW, PLOT, LEGEND = 0.0135, 0.16, 0.013
 """Heights: of a table's row, of plots, of a line of their legends."""
-LEGEND_COLUMNS = 3
+LEGEND_WIDTH, LEGEND_MARK = 225, 21
+"""Points: of a legend, and of a column's mark and space."""
 TABLES = 0.11
 """Where there is less room they are left out: the sentences have the worst of both."""
 SEVERITY_COLOURS = {"critical": "#c4162a", "warning": "#ff780a", "info": "#3274d9"}
@@ -70,12 +75,12 @@ class Page:
                 self.y -= LINE
             self.y -= 0.002
 
-    def plots(self, count: int, height: float = PLOT, names: int = 0) -> list[Axes]:
+    def plots(self, count: int, height: float = PLOT, names: Sequence[str] = ()) -> list[Axes]:
         """Side by side; `names` of the longest legend stand below."""
-        gap = 0.075
-        self.y -= LEGEND * -(-names // LEGEND_COLUMNS)
+        gap, lines = 0.075, -(-len(names) // legend_columns(names))
+        self.y -= LEGEND * lines
         width = (WIDTH - gap * (count - 1)) / count
-        bottom = self.y - height + 0.03 + LEGEND * -(-names // LEGEND_COLUMNS)
+        bottom = self.y - height + 0.03 + LEGEND * lines
         found = [
             self.figure.add_axes((LEFT + 0.02 + n * (width + gap), bottom, width - 0.02, height - 0.055))
             for n in range(count)
@@ -106,7 +111,7 @@ def of_fleet(figures: Sequence[Figures]) -> Figure:
     page.heading("Key findings")
     page.sentences([headline(one) for one in figures])
     page.heading("What came, and what it raised")
-    left, right = page.plots(2, 0.22, len(figures))
+    left, right = page.plots(2, 0.22, [one.system for one in figures])
     over_time(left, "Values a system", {one.system: _summed(one.values) for one in figures}, first)
     over_time(right, "Alerts fired a system", {one.system: _summed(one.alerts_by_step) for one in figures}, first)
     page.heading("Side by side")
@@ -129,7 +134,7 @@ def of_findings(one: Figures, number: int) -> Figure:
     page.sentences(findings(one))
     if one.alerts:
         page.heading("Alerts")
-        left, right = page.plots(2, names=3)
+        left, right = page.plots(2, names=tuple(SEVERITY_COLOURS))
         kinds = sorted(one.alerts, key=lambda kind: -kind.fired)[:5]
         colours = [SEVERITY_COLOURS[kind.severity] for kind in kinds]
         bars(left, "By kind", {f"{words(kind.rule)} ({words(kind.type)})": kind.fired for kind in kinds}, colours)
@@ -137,7 +142,7 @@ def of_findings(one: Figures, number: int) -> Figure:
         over_time(right, "Fired, by severity", by_severity, one, [SEVERITY_COLOURS[name] for name in by_severity])
     if one.energy is not None:
         page.heading("Energy")
-        left, right = page.plots(2, names=len(one.energy.by_step))
+        left, right = page.plots(2, names=tuple(one.energy.by_step))
         hogs = one.energy.hogs[:5]
         named = {f"{h.appliance.device}, {h.appliance.site}": h.watt_hours / 1000 for h in hogs}
         bars(left, "Appliances, kWh", named)
@@ -172,7 +177,7 @@ def of_performance(one: Figures, number: int) -> Figure:
     page.heading("System performance")
     page.sentences(performance(one))
     page.heading("Throughput and latency")
-    left, right = page.plots(2, names=len(one.values))
+    left, right = page.plots(2, names=tuple(one.values))
     over_time(left, f"Values {_each(one.step)}, by type", one.values, one)
     latencies(right, "Share of alerts", {"to the alert": one.detection, "to the message": one.notification})
     page.heading("What came of what was expected")
@@ -194,7 +199,7 @@ def of_performance(one: Figures, number: int) -> Figure:
         [
             (
                 words(k.rule), words(k.type), k.severity, f"{k.fired:,}", f"{k.open:,}",
-                "-" if k.median_seconds is None else f"{k.median_seconds:,.0f} s",
+                "-" if k.median_seconds is None else rounded_duration(timedelta(seconds=k.median_seconds)),
             )
             for k in sorted(one.alerts, key=lambda k: -k.fired)
         ],
@@ -218,8 +223,8 @@ def over_time(axes: Axes, title: str, series: Mapping[str, Series], of: Figures,
         moments = [at for at, _ in points]
         bottoms = [under.get(at, 0.0) for at in moments]
         axes.bar(
-            [dates.date2num(at) for at in moments], [value for _, value in points], width=days * 0.95, bottom=bottoms,
-            align="edge", label=words(name).replace("$", r"\$"), color=coloured[name], linewidth=0,
+            [dates.date2num(at) for at in moments], [value for _, value in points], width=days, bottom=bottoms,
+            align="edge", label=shown(name).replace("$", r"\$"), color=coloured[name], linewidth=0, antialiased=False,
         )  # fmt: skip
         under |= {at: bottom + value for (at, value), bottom in zip(points, bottoms, strict=True)}
     axes.set_xlim(float(dates.date2num(of.start)), float(dates.date2num(of.end)))
@@ -229,8 +234,29 @@ def over_time(axes: Axes, title: str, series: Mapping[str, Series], of: Figures,
     axes.xaxis.set_major_formatter(dates.DateFormatter(form, tz=UTC))
     thousands(axes.yaxis)
     if len(series) > 1:
-        axes.legend(ncols=LEGEND_COLUMNS, loc="upper left", bbox_to_anchor=(-0.05, -0.13), handlelength=1,
+        axes.legend(ncols=legend_columns(series), loc="upper left", bbox_to_anchor=(-0.05, -0.13), handlelength=1,
                     columnspacing=1, labelspacing=0.3)  # fmt: skip
+
+
+def shown(name: str) -> str:
+    """In a legend, cut where it would be wider."""
+    said, room = words(name), LEGEND_WIDTH - LEGEND_MARK
+    width = _points(said)
+    return said if width <= room else f"{said[: int(len(said) * room / width) - 2]}…"
+
+
+def legend_columns(names: Iterable[str]) -> int:
+    """As many as fit below a plot, three at most."""
+    widest = max((_points(shown(name)) for name in names), default=0.0)
+    return max(1, min(3, int(LEGEND_WIDTH / (widest + LEGEND_MARK))))
+
+
+@cache
+def _points(text: str) -> float:
+    """How wide a legend's text is."""
+    font = FontProperties(family=STYLE["font.family"], size=SMALL)
+    path = TextPath((0, 0), text.replace("$", r"\$"), prop=font)
+    return float(path.get_extents().width) if len(path.vertices) else 0.0
 
 
 def bars(axes: Axes, title: str, values: Mapping[str, float], colours: Row = COLOURS[:1]) -> None:
@@ -274,7 +300,15 @@ def nothing(axes: Axes) -> None:
 
 def thousands(axis: Any) -> None:
     axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def short(value: float) -> str:
+    """`1,500`, `20k`, `1.5M`: an axis has little room."""
+    for unit, of in (("M", 1e6), ("k", 1e3)):
+        if abs(value) >= 10 * of or (unit == "M" and abs(value) >= of):
+            return f"{value / of:,.12g}{unit}"
+    return f"{value:,.12g}"
 
 
 def span_text(of: Figures) -> str:

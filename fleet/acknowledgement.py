@@ -24,7 +24,10 @@ def unfit(by: str, comment: str) -> str:
 
 
 def acknowledged_by(so_far: AlertSoFar, by: str, comment: str) -> AlertSoFar:
-    """The alert after that, nobody told of it yet."""
+    """The alert after that, nobody told of it yet. What the same person said of it stays until that person says
+    something else."""
+    if not comment and by == so_far.alert.acknowledged_by:
+        comment = so_far.alert.acknowledged_comment
     alert = msgspec.structs.replace(so_far.alert, acknowledged_by=by, acknowledged_comment=comment)
     return msgspec.structs.replace(
         so_far, alert=alert, acknowledged=so_far.alert.severity, acknowledgements=so_far.acknowledgements + 1

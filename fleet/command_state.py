@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from fleet.errors import CommandError
-from fleet.reading import Reading, to_epoch_us
+from fleet.reading import Reading, to_datetime, to_epoch_us
 
 State = Literal["requested", "sent", "delivered", "obeyed", "refused", "expired"]
 Via = Literal["cli", "http", "rule"]
@@ -53,6 +53,8 @@ class Command(Request, kw_only=True):
     shown: dict[str, float] = {}
     """Metrics of `sets` as the device's readings last showed them, since it was sent. Not in the table: the readings
     are read again after a restart."""
+    before_us: int | None = None
+    """The latest event time, epoch µs, of readings with such metrics that came since, and are of before it was sent."""
 
 
 class Move(NamedTuple):
@@ -133,6 +135,8 @@ def seen(command: Command, reading: Reading) -> Move | None:
     if command.state not in SENT or command.sent_at is None:
         return None
     begin_us = to_epoch_us(command.sent_at) // 1000 * 1000
+    if reading.event_time_us < begin_us and not command.sets.keys().isdisjoint(reading.values):
+        command.before_us = max(reading.event_time_us, command.before_us or reading.event_time_us)
     if not begin_us <= reading.event_time_us <= to_epoch_us(command.expires_at):
         return None
     for metric in command.sets:
@@ -169,4 +173,12 @@ def overdue(command: Command, now: datetime) -> Move | None:
         for metric, value in command.sets.items()
         if not is_obeyed({metric: value}, command.shown)
     ]
-    return Move("expired", f"{said}; by its readings {', '.join(wrong)}")
+    old = "" if command.shown or command.before_us is None else f"; {_of_before(command.before_us)}"
+    return Move("expired", f"{said}; by its readings {', '.join(wrong)}{old}")
+
+
+def _of_before(last_us: int) -> str:
+    return (
+        f"those that came are of before it was sent, the last of {to_datetime(last_us):%Y-%m-%d %H:%M:%S} UTC, as of a"
+        " simulation faster than time (with --follow it comes to the present) or a clock that is behind"
+    )

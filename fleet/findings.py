@@ -6,7 +6,7 @@ from itertools import islice
 
 from fleet.duration import rounded_duration
 from fleet.energy import IMPLAUSIBLE
-from fleet.report import Figures, Latency
+from fleet.report import PAST, SILENT, Figures, Latency
 from fleet.standing import rank
 
 NAMED = 3
@@ -75,15 +75,12 @@ def _devices(of: Figures) -> Iterator[str]:
         named = ", ".join(f"{words(name)} {percent(share, 1)}" for share, name in few[:NAMED])
         yield f"Of the readings that devices send by their cadence fewer came: {named}{and_more(few)}."
     if of.silent:
-        last = [(one, f"last in the hour of {at:%d %b %H:%M}" if at else "not at all") for one, at in of.silent[:NAMED]]
+        last = [(one, f"last at {at:%d %b %H:%M}" if at else "not at all") for one, at in of.silent[:NAMED]]
         named = ", ".join(f"{device.device_id} at {device.site} ({when})" for device, when in last)
         yield f"{many(len(of.silent), 'device')} said nothing at the end: {named}{and_more(of.silent)}."
     else:
-        yield (
-            f"All {many(of.devices, 'device')} reported to the end."
-            if of.devices > 1
-            else "Its device reported to the end."
-        )
+        who = f"All {many(of.devices, 'device')}" if of.devices > 1 else "Its device"
+        yield f"{who} reported within the last {rounded_duration(SILENT)}."
 
 
 def _safety(of: Figures) -> Iterator[str]:
@@ -172,13 +169,22 @@ def _balance(of: Figures) -> str:
 
 def _latency(of: Figures) -> Iterator[str]:
     if not of.detection.count:
-        yield "No alert changed: there is no latency to measure."
+        yield _past(of.detection.past) if of.detection.past else "No alert changed: there is no latency to measure."
         return
     yield f"From an event to the alert: {quantiles(of.detection)}."
+    if of.detection.past:
+        yield _past(of.detection.past)
     if of.notification.count:
         yield f"From an event to the message that somebody got: {quantiles(of.notification)}."
-    else:
+    elif not of.notification.past:
         yield "Nobody was told of these alerts."
+
+
+def _past(times: int) -> str:
+    return (
+        f"{many(times, 'transition')} came more than {rounded_duration(PAST)} after the event, as in a backfill, a"
+        " replay, a simulation faster than time or an outage: no latency is measured of them."
+    )
 
 
 def _validation(of: Figures) -> Iterator[str]:

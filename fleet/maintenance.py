@@ -40,3 +40,9 @@ class Maintenance(Strict):
         began = croniter(self.cron, local + timedelta(seconds=1)).get_prev(datetime)
         end: datetime = began.astimezone(now.tzinfo) + self.duration
         return end if now < end else None
+
+    def begins(self, now: datetime) -> datetime:
+        """The next time after `now`, in its zone."""
+        local = now.astimezone(ZoneInfo(self.time_zone))
+        begin: datetime = croniter(self.cron, local).get_next(datetime)
+        return begin.astimezone(now.tzinfo)

@@ -6,6 +6,7 @@ The smallest file is one receiver; it is told everything:
       ops: {kind: webhook, url: "https://example.org/hook", secrets: ["${OPS_SECRET}"]}
 """
 
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args
@@ -243,6 +244,13 @@ class ReceiversFile(Strict):
     @property
     def escalates(self) -> bool:
         return any(route.escalate for route in (*self.routes, *((self.default,) if self.default else ())))
+
+    def fitting_nothing(self, known: Mapping[str, Collection[str]]) -> list[str]:
+        """What routes and maintenance windows name and there is not, with its place. `known`: keys of a selection →
+        what there is."""
+        places = [(f"routes.{n}", route.match) for n, route in enumerate(self.routes)]
+        places += [(f"maintenance.{n}", window.match) for n, window in enumerate(self.maintenance)]
+        return [f"{place}.match.{problem}" for place, match in places for problem in match.fitting_nothing(known)]
 
     def _named(self) -> list[tuple[str, tuple[str, ...]]]:
         routes = [(f"routes.{place}", route) for place, route in enumerate(self.routes)]

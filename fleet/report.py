@@ -49,10 +49,12 @@ class Worst:
 
 @dataclass(frozen=True)
 class Latency:
-    """`quantiles`: seconds at 0, 1, … 100 % of `count` cases."""
+    """`quantiles`: seconds at 0, 1, … 100 % of `count` cases. Beside them `past` cases were of events that were PAST
+    when they were detected: how long ago they happened says nothing of how fast anything is."""
 
     count: int = 0
     quantiles: tuple[float, ...] = ()
+    past: int = 0
 
     def at(self, percent: int) -> float:
         return self.quantiles[percent]
@@ -116,8 +118,8 @@ class Figures:
     step: timedelta
     coverage: list[Coverage] = field(default_factory=list)
     silent: list[tuple[Device, datetime | None]] = field(default_factory=list)
-    """Devices that said nothing in the last hours of the span (SILENT), and the last hour in which they did; None: not
-    in the span."""
+    """Devices that said nothing in the last hours of the span (SILENT), or of whose silence an alert had not resolved
+    at its end; and the last minute in which they did; None: not in the span."""
     values: dict[str, Series] = field(default_factory=dict)
     """Type → values in the rollups."""
     alerts: list[AlertKind] = field(default_factory=list)
@@ -160,7 +162,9 @@ class Figures:
 
 
 SILENT = timedelta(hours=2)
-"""Rollups are by the hour, and come with the batch: a silence shorter than that is not told from none."""
+"""Rollups come with the batch: a silence shorter than that is told from none by the rules alone."""
+PAST = timedelta(minutes=10)
+"""An event that came so late is of a backfill, a replay, a simulation faster than time, or of an outage."""
 STEPS = [(timedelta(days=8), timedelta(hours=1)), (timedelta(days=70), timedelta(days=1))]
 """Up to which span a plot has which step; beyond, weeks."""
 

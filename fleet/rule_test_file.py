@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -18,6 +18,7 @@ from fleet.site import DEFAULT_SITE
 from fleet.spec import RuledType
 from fleet.spec_file import Path_, line_of, parse_yaml, validated
 
+T = TypeVar("T")
 FindTypes = Callable[[str], list[RuledType]]
 """A type's name → its spec first, then the other types of its system."""
 
@@ -97,9 +98,11 @@ class RuleTestFile:
         return SpecError(f"{self.file}:{line_of(path, self.lines)}: {name}{': ' if name else ''}{message}")
 
     def only(self, data: Mapping[str, Any], allowed: Collection[str], path: Path_) -> None:
-        for key in data:
-            if key not in allowed:
-                raise self.error((*path, key), f"unknown key{nearest(str(key), allowed, 'allowed')}")
+        raise_all(
+            self.error((*path, key), f"unknown key{nearest(str(key), allowed, 'allowed')}")
+            for key in data
+            if key not in allowed
+        )
 
     def list_of(self, value: Any, path: Path_) -> list[Any]:
         if not isinstance(value, list):
@@ -145,14 +148,20 @@ class RuleTestFile:
         if not isinstance(data, dict):
             raise self.error(path, "expected name, input and expect")
         self.only(data, ("name", "registry", "input", "expect"), path)
-        for key in ("name", "input", "expect"):
-            if key not in data:
-                raise self.error(path, f"{key} is required and missing")
+        needed = ("name", "input", "expect")
+        raise_all(self.error(path, f"{key} is required and missing") for key in needed if key not in data)
         return _TestReader(self, path).read(data)
 
 
+def raise_all(errors: Iterable[SpecError]) -> None:
+    """As one, a line each; nothing where there are none."""
+    if found := [str(error) for error in errors]:
+        raise SpecError("\n".join(found))
+
+
 class _TestReader:
-    """One test: its lines make records, by the specs as they are at each line."""
+    """One test: its lines make records, by the specs as they are at each line. All that is wrong is one error; but not
+    what comes after a spec that is wrong, as its readings may be right."""
 
     def __init__(self, document: RuleTestFile, path: Path_):
         self.document = document
@@ -163,22 +172,32 @@ class _TestReader:
         """Of new specs on the way too, and those that these have no more."""
         self.seen: dict[str, set[str]] = {}
         """Device → the types that it was named with."""
+        self.problems: list[SpecError] = []
 
     def read(self, data: dict[str, Any]) -> RuleTest:
         document, path = self.document, self.path
-        registry = [
-            self.registration(entry, (*path, "registry", i))
-            for i, entry in enumerate(document.list_of(data.get("registry", []), (*path, "registry")))
-        ]
-        lines = document.list_of(data["input"], (*path, "input"))
-        steps = [self.step(line, (*path, "input", i)) for i, line in enumerate(lines)]
+        name = document.name(data["name"], (*path, "name"))
+        registry = self.each(self.registration, data.get("registry", []), (*path, "registry"))
+        steps = self.each(self.step, data["input"], (*path, "input"))
         wanted = document.list_of(data["expect"], (*path, "expect"))
         places = [f"{document.file}:{line_of((*path, 'expect', i), document.lines)}" for i in range(len(wanted))]
-        expected = [self.expected(item, (*path, "expect", i)) for i, item in enumerate(wanted)]
-        name = document.name(data["name"], (*path, "name"))
+        expected = self.each(self.expected, wanted, (*path, "expect"))
+        raise_all(self.problems)
         return RuleTest(
             name, tuple(document.specs), tuple(registry), tuple(steps), tuple(expected), tuple(places)
         )  # fmt: skip
+
+    def each(self, read: Callable[[Any, Path_], T], items: Any, path: Path_) -> list[T]:
+        """Those that are right."""
+        found: list[T] = []
+        for place, item in enumerate(self.document.list_of(items, path)):
+            try:
+                found.append(read(item, (*path, place)))
+            except SpecError as error:
+                self.problems.append(error)
+                if isinstance(item, dict) and "spec" in item:
+                    raise_all(self.problems)
+        return found
 
     def type_of(self, data: Mapping[str, Any], path: Path_) -> str:
         name = str(data.get("type", self.first))

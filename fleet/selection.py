@@ -1,12 +1,13 @@
 """Which alerts a route or a maintenance window is about."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
 from fleet.alert_labels import labels_of
+from fleet.nearest import did_you_mean
 from fleet.notification import TellingAlert
 from fleet.rule import Severity, Strict
 
@@ -39,6 +40,15 @@ class Selection(Strict):
         return all(_fits(getattr(alert, name), words) for name, words in wanted.items() if words) and all(
             _fits(labels_of(alert).get(name, ""), words) for name, words in self.labels.items()
         )
+
+    def fitting_nothing(self, known: Mapping[str, Collection[str]]) -> list[str]:
+        """Words that fit none of what there is, by key: such a selection takes no alert of today's."""
+        return [
+            f"{name}: none fits {word!r}{did_you_mean(word, among)}"
+            for name, among in known.items()
+            for word in getattr(self, name)
+            if not any(_fits(one, (word,)) for one in among)
+        ]
 
 
 def _fits(found: str, words: tuple[str, ...]) -> bool:

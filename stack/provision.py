@@ -103,8 +103,7 @@ def provision_database(admin_url: str, secrets: Mapping[str, str], own_server: b
     if own_server:
         readers = tuple(login for login in DB_LOGINS if login not in ("weir", "weir_airflow"))
         warehouse_admin.ensure_database(admin_url, database, "weir", readers)
-        warehouse_admin.ensure_timescaledb(admin_url, database)
-        warehouse_admin.quiet_licence_job(admin_url, database)
+        warehouse_admin.ensure_timescaledb(admin_url, database, own_server)
     warehouse_admin.ensure_database(admin_url, AIRFLOW_DATABASE, "weir_airflow")
 
 

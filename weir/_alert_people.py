@@ -108,6 +108,7 @@ def receivers(
     check: Annotated[bool, typer.Option("--check", help="Only say whether the file is good; needs no server.")] = False,
 ) -> None:
     """Who is told: each receiver's state, what waits for it and what it never got."""
+    from fleet.catalog import load_catalog
     from fleet.settings import Settings
     from streaming.policy import checked_receivers
 
@@ -116,6 +117,10 @@ def receivers(
         policy = checked_receivers(settings)
         named = ", ".join(f"{name} ({options.kind})" for name, options in policy.receivers.items()) or "none"
         nobody = "; nobody is told of anything" if not policy.receivers else ""
+        catalog = load_catalog(settings.types_dir)
+        rules = {rule.id for spec in catalog for rule in spec.alerts}
+        for problem in policy.fitting_nothing({"system": catalog.systems, "type": catalog.types, "rule": rules}):
+            typer.echo(f"weir: {_short(settings.receivers_file)}: {problem}", err=True)
         typer.echo(f"{_short(settings.receivers_file)}: good; receivers: {named}; {len(policy.routes)} routes{nobody}")
         return
     warehouse = _warehouse()

@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,6 +50,50 @@ def matcher_of(text: str) -> "Matcher":
     return Matcher(name, value, is_regex="~" in sign, is_equal="!" not in sign)
 
 
+def fitting_nothing(matchers: "Iterable[Matcher]", known: Mapping[str, Collection[str]]) -> list[str]:
+    """What of a silence can fit no alert of today's, in words. `known`: label → the values that it can have; labels of
+    rules' own have none."""
+    from fleet.nearest import did_you_mean, nearest
+
+    said = []
+    for matcher in matchers:
+        name = "rule" if matcher.name == "alertname" else matcher.name
+        if matcher.name not in known and matcher.matches({}):
+            continue  # a label that is absent is the empty text
+        if matcher.name not in known:
+            said.append(f"no alert has a label {name!r}{nearest(name, ['rule', *known])}")
+        elif matcher.is_equal and (values := known[matcher.name]) and not any(
+            matcher.matches({matcher.name: value}) for value in values
+        ):  # fmt: skip
+            near = "" if matcher.is_regex else did_you_mean(matcher.value, values)
+            said.append(f"no {name} fits {str_of(matcher)}{near}")
+    return said
+
+
+def _known() -> dict[str, set[str]]:
+    """Labels and their values, by specs and registry."""
+    from connections.warehouse import Warehouse
+    from fleet.catalog import load_catalog
+    from fleet.settings import Settings
+    from fleet.standing import SEVERITIES
+
+    settings = Settings.load()
+    catalog, warehouse = load_catalog(settings.types_dir), Warehouse.of(settings)
+    try:
+        devices = warehouse.rows("SELECT DISTINCT site, device_id FROM devices")
+        active = warehouse.rows("SELECT DISTINCT rule, site, device_id, labels FROM alerts WHERE resolved_at IS NULL")
+    finally:
+        warehouse.close()
+    own = [rule for spec in catalog for rule in spec.alerts]
+    labels = {name for rule in own for name in rule.labels} | {name for row in active for name in row["labels"]}
+    return {name: set[str]() for name in labels} | {
+        "system": set(catalog.systems), "type": set(catalog.types), "severity": set(SEVERITIES),
+        "site": {row["site"] for row in (*devices, *active)},
+        "device": {row["device_id"] for row in (*devices, *active)},
+        "alertname": {rule.id for rule in own} | {row["rule"] for row in active},
+    }  # fmt: skip
+
+
 def silence(
     matchers: Annotated[list[str], typer.Argument(help="Such as system=weather site=roof; all must fit.")],
     for_: Annotated[str, typer.Option("--for", help="How long: 30m, 2h, 1d.")],
@@ -74,6 +118,50 @@ def silence(
     with _alertmanager() as client:
         number = client.add_silence(wanted)
     typer.echo(f"silenced until {moment_text(wanted.ends_at)} UTC; to end it: weir alerts unsilence {number}")
+    for problem in _problems(wanted.matchers):
+        typer.echo(f"weir: {problem}", err=True)
+
+
+def _problems(matchers: "Iterable[Matcher]") -> list[str]:
+    """Silences are made while the database is away, too."""
+    from fleet.errors import Unavailable
+
+    try:
+        return [
+            f"{problem}; as it is, the silence holds nothing back" for problem in fitting_nothing(matchers, _known())
+        ]
+    except Unavailable as error:
+        return [f"not checked whether it fits anything: {error}"]
+
+
+def maintenance(as_json: AsJson = False) -> None:
+    """Maintenance windows of the receivers' file: which is open now, until when, and when the others begin."""
+    from fleet.duration import format_duration
+    from fleet.settings import Settings
+    from streaming.policy import read_receivers
+
+    now = datetime.now(UTC)
+    rows = [
+        {"name": window.name, "cron": window.cron, "time_zone": window.time_zone,
+         "duration": format_duration(window.duration),
+         "match": window.match.model_dump(exclude_defaults=True), "open_until": window.ends(now),
+         "begins": window.begins(now)}
+        for window in read_receivers(Settings.load(role="dispatcher")).maintenance
+    ]  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(rows, default=plain))
+    elif not rows:
+        typer.echo("no maintenance windows; they stand in fleet/receivers.yaml")
+    else:
+        typer.echo("\n".join(aligned([("name", "cron", "what", "now"), *map(_of_window, rows)])))
+
+
+def _of_window(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    match = {name: words for name, words in row["match"].items() if name != "labels"} | row["match"].get("labels", {})
+    what = " ".join(f"{name}={','.join(words)}" for name, words in match.items()) or "everything"
+    until, next_ = row["open_until"], f"begins {moment_text(row['begins'])[:-4]} UTC"
+    state = f"open until {moment_text(until)[:-4]} UTC" if until else next_
+    return row["name"] or "-", f"{row['cron']} {row['time_zone']}", what, state
 
 
 def unsilence(silence_id: Annotated[str, typer.Argument(help="As `weir alerts silences` has it.")]) -> None:
@@ -107,4 +195,4 @@ def str_of(matcher: "Matcher") -> str:
     return f"{matcher.name}{sign}{matcher.value}"
 
 
-COMMANDS = (silence, unsilence, silences)
+COMMANDS = (silence, unsilence, silences, maintenance)

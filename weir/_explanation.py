@@ -29,6 +29,9 @@ def as_lines(found: Found) -> list[str]:
         lines += _of_level(it, level)
     for value in it.values:
         lines += _said("value", f"{value.metric} {_present(value, it.stale_after)}")
+    if it.last_reading and it.values and all(value.age is None or value.is_stale for value in it.values):
+        then = it.last_reading.replace(tzinfo=None).isoformat(timespec="milliseconds")
+        lines += _said("earlier", f"of when it last spoke: --at {then}")
     for event in it.events:
         detail = f" ({event.detail})" if event.detail else ""
         of = f"{event.level}: " if event.level else ""

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from connections.warehouse import Warehouse
 
 LOOK_SECONDS = 0.1
+SO_FAR = {
+    "requested": "it is kept, and the commander has not sent it yet (`weir status` says whether it runs)",
+    "sent": "the broker has it, the device has not answered, and its readings do not show it yet",
+    "delivered": "the device has it, and its readings do not show it yet",
+}
+"""Of commands that have not ended."""
 
 
 def register(app: typer.Typer) -> None:
@@ -56,12 +62,18 @@ def command(
         if as_json:
             typer.echo(json.dumps(found(warehouse, command_id), default=plain))
         else:
-            said = f": {row['reason']}" if row["reason"] else ""
-            typer.echo(f"{row['state']}{said}  ({command_id}{'' if is_new else ', asked for before'})")
+            typer.echo(told(row["state"], row["reason"], command_id, is_new))
     finally:
         warehouse.close()
     if patience and row["state"] != "obeyed":
         raise typer.Exit(1)
+
+
+def told(state: str, reason: str, command_id: str, is_new: bool = True) -> str:
+    """How it stands, and where it has not ended, how to look again."""
+    said = "; ".join(filter(None, (SO_FAR.get(state), reason)))
+    line = f"{state}{f': {said}' if said else ''}  ({command_id}{'' if is_new else ', asked for before'})"
+    return f"{line}\nto look again: weir commands show {command_id[:12]}" if state in SO_FAR else line
 
 
 def _waited(warehouse: "Warehouse", command_id: str, seconds: float) -> dict[str, Any]:

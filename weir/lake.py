@@ -28,14 +28,15 @@ def compact(
 
     Readings are the same before and after: nothing is processed again."""
     from etl.compaction import compact as outcomes
-    from etl.compaction import summed
+    from etl.compaction import summed, waiting
     from etl.lake_tidy import Tidied, tidy
     from weir.etl import lines, open_job
 
     job, clock, done = open_job(), partial(datetime.now, UTC), []
+    of = None if system == "all" else system
     if system not in ("all", "rejected"):
         job.catalog.system(system)
-    for one in outcomes(job.lake, clock, None if system == "all" else system, dry_run):
+    for one in outcomes(job.lake, clock, of, dry_run):
         done.append(one)
         if not as_json:
             typer.echo(one)
@@ -44,7 +45,9 @@ def compact(
     if as_json:
         typer.echo(json.dumps({**figures, "outcomes": [asdict(one) for one in done], "damaged": tidied.problems}))
     else:
-        typer.echo("\n".join([*tidied.problems, lines(figures)]))
+        said = [lines(figures)] if any(figures.values()) else []
+        said += [] if done else [str(waiting(job.lake, clock, of))]
+        typer.echo("\n".join([*tidied.problems, *said]))
     if tidied.problems or any(one.damaged for one in done):
         raise typer.Exit(1)
 

@@ -118,14 +118,15 @@ def simulate(
     if name == SYSTEM:
         if devices is not None or rate is not None or site is not None:
             raise ConfigurationError("--devices, --rate and --site are for one type; homes are alike: --homes")
-        if not (score or registry):
+        if truth and not (score or registry):
             _warn_of_unregistered(to, catalog, (spec.type for spec in catalog.systems[SYSTEM].types))
         _homes(settings, catalog, order, about, homes, span, every, incidents, registry, score, seq, follow, json_)
         return
     if any(option is not None for option in (homes, every, incidents, registry)) or score:
         raise ConfigurationError(f"--homes, --every, --incidents, --registry and --score are for {SYSTEM}, not {name}")
     parts = plan_parts(simulated_types(catalog, name), devices, rate, site)
-    _warn_of_unregistered(to, catalog, (part.spec.type for part in parts))
+    if truth:
+        _warn_of_unregistered(to, catalog, (part.spec.type for part in parts))
     source = Source(
         span,
         tuple(part.spec.type for part in parts),

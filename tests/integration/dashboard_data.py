@@ -51,8 +51,10 @@ SELECT bucket, system, type, site, device_id, metric, count, mean + wrong, min, 
  WHERE type = '{type}' AND grain = '1m' AND bucket >= '{loaded}'::timestamptz - INTERVAL '15 minutes';
 DELETE FROM rollups WHERE type = '{type}' AND grain = '1m' AND bucket >= '{loaded}';
 
-INSERT INTO ledger (partition, system, type, starts_at, ends_at, status, landed, valid, quarantined, duplicate, run_id)
-SELECT '{system}/{type}/' || at, '{system}', '{type}', at, at + INTERVAL '1 hour', 'loaded', 5, 3, 1, 1, 'r'
+INSERT INTO ledger (partition, system, type, starts_at, ends_at, status, landed, valid, quarantined, duplicate, run_id,
+                    processed_at)
+SELECT '{system}/{type}/' || at, '{system}', '{type}', at, at + INTERVAL '1 hour', 'loaded', 5, 3, 1, 1, 'r',
+       at + INTERVAL '2 hours'
   FROM generate_series(date_trunc('hour', '{start}'::timestamptz), '{end}', '1 hour') at;
 
 INSERT INTO quarantine (at, partition, what, reason, detail, system, type, metric, value, spec_version, kafka_topic,

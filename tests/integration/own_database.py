@@ -10,7 +10,7 @@ def own_database(stack: Stack, name: str, *logins: str) -> str:
     """The owner's URL; `logins` may connect, too."""
     admin = admin_url(stack.secrets, stack.ports)
     warehouse_admin.ensure_database(admin, name, "weir", logins)
-    warehouse_admin.ensure_timescaledb(admin, name)
+    warehouse_admin.ensure_timescaledb(admin, name, own_server=True)
     owner = login_url("weir", stack.secrets, stack.ports, name)
     warehouse.migrate(Settings.from_values({"WEIR_DB_URL": owner, "WEIR_ROLE": "owner"}))
     return owner

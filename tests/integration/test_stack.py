@@ -10,6 +10,7 @@ from connections import probes
 from connections.warehouse_admin import connect
 from fleet.channels import REJECTED
 from fleet.errors import Refused, Unavailable
+from stack.credentials import admin_url
 from stack.ports import Ports
 from stack.programs import PORT_OF
 from stack.stack import Stack
@@ -170,6 +171,18 @@ def test_the_warehouse_is_closed_to_airflows_login_and_back(settings_for, stack)
         connect(login_url("weir_airflow", stack.secrets, stack.ports, "weir"))
     with pytest.raises(Unavailable, match="permission denied"):
         connect(password(settings_for("batch").db_url), "weir_airflow")
+
+
+def test_no_job_runs_that_the_apache_edition_cannot(stack):
+    """It would log an error when the extension is made, and at each start."""
+    with closing(connect(admin_url(stack.secrets, stack.ports), "weir")) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "select job.scheduled, coalesce(stat.total_runs, 0) from _timescaledb_config.bgw_job job"
+            " left join _timescaledb_internal.bgw_job_stat stat on stat.job_id = job.id"
+            " where job.proc_name = 'policy_job_stat_history_retention'"
+        )
+        assert cursor.fetchall() == [(False, 0)]
+    assert "license" not in (stack.layout.home / "logs" / "postgres.log").read_text()
 
 
 def test_nothing_listens_beyond_this_machine(stack):

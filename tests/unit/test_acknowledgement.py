@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
+from fleet.acknowledgement import acknowledged_by
 from fleet.alert_labels import annotations_of
 from fleet.annotation import annotation_of
 from fleet.mail import mail_of
 from fleet.notification import Notification, TellingAlert
 from fleet.retained_state import state_of
+from fleet.standing import AlertSoFar
 from fleet.summary import summary_of
 from fleet.webhook_body import body_of
 from tests.alerts_told import alert, notification, resolved
@@ -61,3 +63,16 @@ def test_nobody_took_it_on() -> None:
     assert "acknowledged_comment" not in annotations_of(alert())
     assert json.loads(state_of(alert()))["acknowledged_comment"] is None
     assert "acknowledged" not in annotation_of(alert(), "x").text
+
+
+AGAIN = [
+    ("no new word of the same", "ann", "", "on my <way>"),
+    ("a new word of the same", "ann", "done", "done"),
+    ("no word of another", "bob", "", ""),
+]
+
+
+@pytest.mark.parametrize(("by", "comment", "stands"), [a[1:] for a in AGAIN], ids=[a[0] for a in AGAIN])
+def test_taken_on_again(by: str, comment: str, stands: str) -> None:
+    found = acknowledged_by(AlertSoFar(alert=alert(**TAKEN_ON)), by, comment).alert
+    assert (found.acknowledged_by, found.acknowledged_comment) == (by, stands)

@@ -113,6 +113,24 @@ def test_time(state: str, seconds: float, says: str | None) -> None:
     assert timedelta(seconds=2) == GRACE
 
 
+EARLIER = [
+    ("all of before", [(-7200, {"on": 1.0}), (-3600, {"on": 1.0}), (-5000, {"on": 1.0})], True),
+    ("of something else", [(-3600, {"energy": 1.0})], False),
+    ("and then of now", [(-3600, {"on": 1.0}), (1, {"on": 0.0})], False),
+    ("none", [], False),
+]
+
+
+@pytest.mark.parametrize(("readings", "told"), [r[1:] for r in EARLIER], ids=[r[0] for r in EARLIER])
+def test_readings_of_before_are_told(readings: list[tuple[float, dict[str, float | None]]], told: bool) -> None:
+    """As of a simulation faster than time: what the device does now shows at event times long past."""
+    one = command("delivered")
+    assert [seen(one, reading(at, **values)) for at, values in readings] == [None] * len(readings)
+    found = overdue(one, SENT_AT + timedelta(seconds=62))
+    assert found is not None
+    assert ("the last of 2026-11-22 09:00:00 UTC" in found.reason) is told
+
+
 @pytest.mark.parametrize(
     ("seconds", "sent_at", "move"),
     [

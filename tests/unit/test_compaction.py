@@ -18,7 +18,7 @@ import fleet.compaction
 from connections.compactions import Compactions
 from connections.lake import Lake, arrow_schema
 from etl.backtest import Past, backtest
-from etl.compaction import compact, summed
+from etl.compaction import Waiting, compact, summed, waiting
 from etl.kernel_task import TEXTS
 from etl.lake_frames import arrow_tables, read_table, reject_batches
 from etl.lake_index import LakeIndex, read_index
@@ -97,6 +97,22 @@ def digests(lake: Lake) -> dict[str, tuple[str, int]]:
 
 def everything(lake: Lake) -> tuple[Any, ...]:
     return table_of(lake, read_index(lake)), arrivals(lake), digests(lake)
+
+
+@pytest.mark.parametrize(
+    ("files", "hours", "says"),
+    [(2, 20, Waiting(0)), (16, 20, Waiting(0, KEY, T0 + timedelta(days=1))), (2, 48, Waiting(2)),
+     (16, 24.5, Waiting(1, "weather/weather_station/2026-11-22T04", T0 + timedelta(hours=25)))],
+    ids=["too young and too few", "too young", "too few", "one is done"],
+)  # fmt: skip
+def test_why_there_is_nothing_to_do(small: SmallLake, files: int, hours: float, says: Waiting) -> None:
+    land(small, files)
+    now = T0 + timedelta(hours=hours)
+    list(compact(small.lake, lambda: now))
+    assert list(compact(small.lake, lambda: now)) == []
+    found = waiting(small.lake, lambda: now)
+    assert found == says
+    assert ("the first will be" in str(found)) is (says.at is not None)
 
 
 # Decisions

@@ -251,6 +251,13 @@ def test_text() -> None:
     assert all(len(line) <= 80 for lines in shown for line in lines)
 
 
+@pytest.mark.parametrize(("at", "points"), [(20, False), (100, True)], ids=["fresh", "stale"])
+def test_a_moment_after_the_end_points_at_the_last_reading(at: float, points: bool) -> None:
+    """As after a simulation that has ended."""
+    lines = as_lines(Found(explained({"when": "x > 5"}, [x(0, 1), x(4.5, 1)], at), Log("readings.plant", 3, 0, 2), 2))
+    assert ("earlier   of when it last spoke: --at 1970-01-01T00:00:04.500" in lines) is points
+
+
 def test_json_says_times_and_spans() -> None:
     rule, lines, at, *_ = TABLE["for: held"]
     said = json.loads(json.dumps(as_object(Found(explained(rule, lines, at), Log("readings.plant", 3, 1, 2), 2))))

@@ -58,10 +58,10 @@ SAID = [
      "Nothing is loaded of 3 devices: no readings came, or the batch job did not run."),
     ("too few readings", replace(NONE, coverage=[Coverage("lamp", 3, 60, 100), Coverage("door_sensor", 1, 95, 100)]),
      "Of the readings that devices send by their cadence fewer came: lamp 60.0 %."),
-    ("all report", SENT, "All 2 devices reported to the end."),
+    ("all report", SENT, "All 2 devices reported within the last 2h."),
+    ("the one reports", replace(NONE, coverage=[Coverage("lamp", 1, 9, 9)]), "Its device reported within the last 2h."),
     ("some do not", replace(SENT, silent=[(DOOR, None), (LAMP, START + timedelta(days=3, hours=4))]),
-     "2 devices said nothing at the end: door-1 at home-1 (not at all), lamp-2 at home-2 (last in the hour of 19 Nov"
-     " 04:00)."),
+     "2 devices said nothing at the end: door-1 at home-1 (not at all), lamp-2 at home-2 (last at 19 Nov 04:00)."),
     ("of many some are named", replace(SENT, silent=[(DOOR, None)] * 5),
      "5 devices said nothing at the end: door-1 at home-1 (not at all), door-1 at home-1 (not at all), door-1 at home-1"
      " (not at all) and 2 more."),
@@ -109,6 +109,9 @@ PERFORMED = [
     ("latency", replace(NONE, detection=Latency(9, HOURS)),
      "From an event to the alert: half within 5s, 95 % within 9.5s, 99 % within 9.9s, the slowest 10s"
      " (9 transitions)."),
+    ("no latency of what is past", replace(NONE, detection=Latency(9, HOURS, past=1)),
+     "1 transition came more than 10m after the event, as in a backfill, a replay, a simulation faster than time or an"
+     " outage: no latency is measured of them."),
     ("nobody told", replace(NONE, detection=Latency(9, HOURS)), "Nobody was told of these alerts."),
     ("told", replace(NONE, detection=Latency(9, HOURS), notification=Latency(1, HOURS)),
      "From an event to the message that somebody got: half within 5s, 95 % within 9.5s, 99 % within 9.9s, the"

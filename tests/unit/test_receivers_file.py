@@ -7,7 +7,7 @@ import pytest
 
 from fleet.errors import SpecError
 from fleet.maintenance import Maintenance
-from fleet.receivers import KINDS, AlertmanagerOptions, EmailOptions, WebhookOptions
+from fleet.receivers import KINDS, AlertmanagerOptions, EmailOptions, ReceiversFile, WebhookOptions
 from fleet.receivers_file import load_receivers
 from fleet.settings import CHECKOUT
 from streaming.senders import CLASSES
@@ -146,6 +146,35 @@ WINDOWS = [
 def test_maintenance_windows(window: dict[str, str], now: str, end: str | None) -> None:
     found = Maintenance.model_validate(window).ends(datetime.fromisoformat(now).astimezone(UTC))
     assert found == (datetime.fromisoformat(end) if end else None)
+
+
+THERE = {"system": {"weather"}, "type": {"weather_station"}, "rule": {"high_wind", "silent"}}
+MATCHES = [
+    ("all there", {"system": "weather", "rule": ["high_*", "silent"]}, []),
+    ("a site of any name", {"site": "roff"}, []),
+    ("one of two", {"rule": ["high_wind", "high_wnd"]}, ["rule: none fits 'high_wnd'; did you mean 'high_wind'?"]),
+    ("a pattern", {"type": "lamp*"}, ["type: none fits 'lamp*'"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("match", "said"), [m[1:] for m in MATCHES], ids=[m[0] for m in MATCHES])
+def test_what_fits_no_alert_is_told(match: dict[str, object], said: list[str]) -> None:
+    window = Maintenance.model_validate({**NIGHTS, "match": match})
+    file = ReceiversFile(maintenance=(window,))
+    assert file.fitting_nothing(THERE) == [f"maintenance.0.match.{one}" for one in said]
+
+
+BEGINS = [
+    ("the next night", NIGHTS, "2026-03-02T02:30:00+00:00", "2026-03-03T02:00:00+00:00"),
+    ("another zone", {**NIGHTS, "time_zone": "America/New_York"},
+     "2026-03-02T06:30:00+00:00", "2026-03-02T07:00:00+00:00"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("window", "now", "begin"), [b[1:] for b in BEGINS], ids=[b[0] for b in BEGINS])
+def test_when_maintenance_begins(window: dict[str, str], now: str, begin: str) -> None:
+    found = Maintenance.model_validate(window).begins(datetime.fromisoformat(now).astimezone(UTC))
+    assert found == datetime.fromisoformat(begin)
 
 
 SHOWN = {"webhook": "messages", "email": "alerts", "grafana": "alerts", "alertmanager": "state", "mqtt": "state"}

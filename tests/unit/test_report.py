@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from pypdf import PdfReader
 
-from etl.report import file_of, span_of, write
+from etl.report import file_of, pages, span_of, write
 from etl.report_figures import coverage, silent, whole_hours
+from etl.report_page import STYLE
 from etl.window import Window
 from fleet.catalog import System, load_catalog
 from fleet.consumption import Appliance, Hog
@@ -66,6 +69,14 @@ def test_what_is_expected_begins_with_the_device() -> None:
     assert coverage(lamps, [], START, END) == []
 
 
+def test_what_is_expected_begins_with_the_first_minute() -> None:
+    """As where a simulation that ends now, and is registered by then, began in the middle of an hour."""
+    lamps = System("home", (load_catalog(CHECKOUT / "fleet" / "types").type("lamp"),))
+    began = START + timedelta(minutes=36)
+    row = heard("a", 1, END, END) | {"first": began}
+    assert coverage(lamps, [row], START, began + HOUR)[0].expected == 720
+
+
 def test_the_longest_silent_is_first() -> None:
     rows = [
         heard("a", 1, END - HOUR),
@@ -75,6 +86,11 @@ def test_the_longest_silent_is_first() -> None:
     ]
     lamp = [Device("lamp", name, "home-1") for name in "cdb"]
     assert silent(rows, END) == [(lamp[0], None), (lamp[1], END - 5 * HOUR), (lamp[2], END - 3 * HOUR)]
+
+
+def test_who_is_silent_by_a_rule_is_silent() -> None:
+    rows = [heard("a", 1, END - HOUR), heard("b", 1, END - HOUR)]
+    assert silent(rows, END, {("lamp", "b"), ("plug", "a")}) == [(Device("lamp", "b", "home-1"), END - HOUR)]
 
 
 EMPTY = Figures("occupancy", START, END, HOUR)
@@ -120,6 +136,25 @@ def test_a_report_reads_back_and_is_the_same_again(tmp_path: Path) -> None:
     write(settings, [FULL, EMPTY], file)
     assert file.read_bytes() == content
     assert [path.name for path in file.parent.iterdir()] == ["report.pdf"]
+
+
+@pytest.mark.parametrize("longest", [14, 40, 120])
+def test_nothing_is_cut_at_the_pages_edge(longest: int) -> None:
+    names = [f"{n}{'w' * longest}" for n in range(7)]
+    assert FULL.energy is not None
+    drawn = replace(
+        FULL,
+        values={name: [(at, value * 1e6) for at, value in POINTS] for name in names},
+        energy=replace(FULL.energy, by_step=dict.fromkeys(names, POINTS)),
+    )
+    with rc_context(STYLE):
+        for page in pages([drawn]):
+            FigureCanvasAgg(page).draw()
+            legends = [axes.get_legend() for axes in page.axes]
+            texts = [*page.texts, *(text for legend in legends if legend for text in legend.get_texts())]
+            for text in texts:
+                extent = text.get_window_extent()
+                assert 0 <= extent.x0 <= extent.x1 <= page.bbox.width, text.get_text()
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:

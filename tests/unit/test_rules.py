@@ -84,6 +84,20 @@ def test_errors_name_file_and_line(old: str, new: str, line: int, text: str) -> 
     assert any(part.startswith(f"x.test.yaml:{line}: ") and text in part for part in diff.splitlines()), diff
 
 
+def test_all_that_is_wrong_with_a_test_is_told() -> None:
+    (diff,) = diffs(
+        GOOD.replace("a: 1", "aa: 1, bb: 2", 1).replace("rule: high", "rule: hihg").replace("to: f", "too: f")
+    )
+    told = [line.split(": ")[0] for line in diff.splitlines()]
+    assert told == [f"x.test.yaml:{line}" for line in (12, 12, 14)], diff
+
+
+def test_what_follows_a_spec_that_is_wrong_is_not_told() -> None:
+    wrong = f"{{at: 0s, spec: {{type: t}}}}\n      - {LINE.replace('a: 1', 'new: 1')}"
+    (diff,) = diffs(GOOD.replace(LINE, wrong, 1))
+    assert "is required and missing" in diff and "new" not in diff
+
+
 DIFFERENCES = [
     ("another value", "to: firing}", "to: resolved}", "transition 1 of 1 differs (x.test.yaml:14)"),
     ("one too few", "- {at: 0s, device: d, rule: high, to: firing}\n", "[]\n", "1 was not expected; none was"),
