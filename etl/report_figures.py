@@ -132,7 +132,7 @@ SELECT concat_ws(' ', type || '.' || coalesce(nullif(one->>'column', ''), 'table
 PARITY = """\
 SELECT count(DISTINCT (starts_at, ends_at)) AS audits, coalesce(sum(same), 0)::bigint AS same,
        coalesce(sum(explained), 0)::bigint AS explained, coalesce(sum(unexplained), 0)::bigint AS unexplained
-  FROM parity WHERE system = :system AND starts_at < :end AND ends_at > :start"""
+  FROM parity_standing WHERE system = :system AND starts_at < :end AND ends_at > :start"""
 
 
 class _Asked:

@@ -221,7 +221,7 @@ def books(system: System) -> Section:
                 "Parity of alerts, by audit",
                 "Of each span of the last week that was audited, a day by night: which share of the published"
                 " transitions the rules say once more of the landed log, and what differs. Unexplained is what nothing"
-                " but a mistake explains.",
+                " but a mistake explains. What a later audit looked at again counts there alone.",
                 sql.PARITY,
                 overrides=[override("parity", unit="percent", decimals=3), override("unexplained", **red)],
                 nothing="no audit yet",

@@ -105,11 +105,11 @@ SELECT starts_at AS "from", ends_at AS "to", system, type,
             ELSE 100.0 * sum(same) / sum(same + explained + unexplained) END::double precision AS parity,
        sum(readings)::bigint AS readings, sum(published)::bigint AS published, sum(same)::bigint AS same,
        sum(explained)::bigint AS explained, sum(unexplained)::bigint AS unexplained
-  FROM parity WHERE ends_at BETWEEN $__timeFrom()::timestamptz - INTERVAL '7 days' AND $__timeTo()
+  FROM parity_standing WHERE ends_at BETWEEN $__timeFrom()::timestamptz - INTERVAL '7 days' AND $__timeTo()
  GROUP BY starts_at, ends_at, system, type ORDER BY ends_at DESC, parity, system, type LIMIT 100"""
 PARITY_DIFFERENCES = """\
 SELECT event_time AS "time", system, device_id AS device, rule, "to", difference, cause, detail
-  FROM parity_differences WHERE ends_at BETWEEN $__timeFrom()::timestamptz - INTERVAL '7 days' AND $__timeTo()
+  FROM parity_differences_standing WHERE ends_at BETWEEN $__timeFrom()::timestamptz - INTERVAL '7 days' AND $__timeTo()
  ORDER BY explained, event_time DESC LIMIT 100"""
 
 DEVICE_VALUES = """\

@@ -8,11 +8,13 @@ not looked at twice; a body in blocks is put together by it.
 import json
 import logging
 import os
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiocoap
 from aiocoap import resource
-from aiocoap.blockwise import Block1Spool, IncompleteException, _extract_block_key
+from aiocoap.blockwise import Block1Spool, Block2Cache, IncompleteException, _extract_block_key
 from aiocoap.numbers.codes import Code
 from aiocoap.numbers.contentformat import ContentFormat
 
@@ -28,6 +30,8 @@ IS_SENML = {None: False, int(JSON): False, senml.COAP_FORMAT: True}
 """Content format → whether it is SenML."""
 MAX_OBSERVERS = 4
 """Of one device, which are the device's own."""
+MAX_ANSWERS = 8
+"""Of one device, that are kept for who fetches them in blocks."""
 
 log = logging.getLogger("weir.gateway")
 
@@ -35,7 +39,7 @@ log = logging.getLogger("weir.gateway")
 class Readings(resource.ObservableResource):
     def __init__(self, gate: Gate):
         super().__init__()
-        self._gate, self._block1 = gate, Bodies(gate)
+        self._gate, self._block1, self._block2 = gate, Bodies(gate), Answers(gate)
         self._observers: dict[tuple[str, str], list[Any]] = {}
         gate.heard = self._tell
 
@@ -140,6 +144,32 @@ class Bodies:
         if not kept:
             del self._spools[device]
         return whole
+
+
+class Answers(Block2Cache):
+    """Answers that go in blocks. The library keeps each for minutes, for any number of senders' ports and queries;
+    here the device's oldest makes room."""
+
+    def __init__(self, gate: Gate):
+        super().__init__()
+        self._gate = gate
+        self._keys: dict[tuple[str, str], OrderedDict[Any, None]] = {}
+        """Device → those of its answers, the newest last."""
+
+    async def extract_or_insert(
+        self, req: aiocoap.Message, response_builder: Callable[[], Awaitable[aiocoap.Message]]
+    ) -> aiocoap.Message:
+        """Raises Refused, and what the library raises where there is no such block."""
+        device = self._gate.enter(_token(req)).device
+        answer: aiocoap.Message = await super().extract_or_insert(req, response_builder)
+        kept, key = self._completes._items, _extract_block_key(req)
+        if key in kept:
+            keys = self._keys.setdefault(device, OrderedDict())
+            keys[key] = None
+            keys.move_to_end(key)
+            while len(keys) > MAX_ANSWERS:
+                kept.pop(keys.popitem(last=False)[0], None)
+        return answer
 
 
 def _token(request: aiocoap.Message) -> str:

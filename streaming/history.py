@@ -42,9 +42,9 @@ SELECT (SELECT count(*) FROM ledger_balance WHERE status = 'failed' OR rows_off_
 
 PARITY = """
 SELECT sum(same)::bigint AS same, sum(explained)::bigint AS explained, sum(unexplained)::bigint AS unexplained
-  FROM parity WHERE ends_at > now() - INTERVAL '2 days'
+  FROM parity_standing WHERE ends_at > now() - INTERVAL '2 days'
 """
-"""What the nightly audits of two days found, and others of that time: a good one does not hide a bad one."""
+"""What the audits of two days found, each moment as the last one says: a good day does not hide a bad one."""
 
 log = logging.getLogger("weir.history")
 

@@ -10,7 +10,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON rollups_live, stream_progress TO weir_st
 
 GRANT SELECT, INSERT ON alert_transitions TO weir_history;
 GRANT SELECT, INSERT, UPDATE ON alerts, history_offsets TO weir_history;
-GRANT SELECT ON ledger_balance, etl_runs, parity TO weir_history; -- it reports whether the books balance
+GRANT SELECT ON ledger_balance, etl_runs, parity_standing TO weir_history; -- it reports whether the books balance
 
 GRANT SELECT, INSERT, UPDATE, DELETE
    ON dispatch_offsets, dispatch_alerts, dispatch_groups, outbox, dispatch_receivers, dispatch_silences
@@ -30,6 +30,7 @@ GRANT SELECT, INSERT, UPDATE ON quarantine_replays TO weir_batch;
 GRANT SELECT, INSERT ON late_alerts TO weir_batch;
 GRANT SELECT, INSERT, UPDATE ON inbox_files TO weir_batch;
 GRANT SELECT, INSERT, DELETE ON parity, parity_differences TO weir_batch;
+GRANT SELECT ON parity_standing TO weir_batch; -- for the report
 GRANT SELECT ON alert_transitions, control_records TO weir_batch; -- what parity is compared with and explained by
 GRANT SELECT ON notifications TO weir_batch; -- how soon people were told, for the report
 GRANT SELECT, INSERT, UPDATE ON models TO weir_batch; -- what was trained stays

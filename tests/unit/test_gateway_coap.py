@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from streaming import gateway_coap
 from streaming.gateway import MAX_BODIES, MAX_BODY_BYTES
-from streaming.gateway_coap import MAX_OBSERVERS, Bodies, Readings
+from streaming.gateway_coap import MAX_ANSWERS, MAX_OBSERVERS, Bodies, Readings
 from tests.unit import gateway
 
 NOW = "2026-11-01T07:30:00Z"
@@ -219,8 +219,10 @@ def test_half_a_body_is_answered_as_what_it_is(blocks):
 
 def test_one_observer_too_many_is_answered_once_and_nothing_fails(caplog):
     async def scenario(made, client, uri):
-        asked = [client.request(Message(code=Code.GET, uri=uri, observe=0)) for _ in range(MAX_OBSERVERS + 2)]
-        answers = [await one.response for one in asked]
+        asked, answers = [], []
+        for _ in range(MAX_OBSERVERS + 2):  # one after the other: the library sends what is asked together in any order
+            asked.append(client.request(Message(code=Code.GET, uri=uri, observe=0)))
+            answers.append(await asked[-1].response)
         whole = Message(code=Code.POST, uri=uri, payload=json.dumps(READING).encode(), content_format=50)
         assert (await client.request(whole).response).code == Code.CHANGED
         told = [await anext(aiter(one.observation)) for one in asked[:MAX_OBSERVERS]]
@@ -262,3 +264,26 @@ def test_a_body_that_is_whole_is_not_kept():
 
     assert asyncio.run(scenario()).payload == b"x" * 32
     assert not bodies._spools
+
+
+def test_of_answers_that_go_in_blocks_a_device_has_a_few():
+    """A client that asks from ever another query, in the smallest blocks, for what is told of a bad reading."""
+
+    async def scenario(made, client, uri):
+        async def said(which, number, token="token_room_climate"):
+            sent = Message(code=Code.POST, uri=f"{uri[: uri.index('token=')]}token={token}&which={which}", payload=b"{")
+            sent.opt.content_format, sent.opt.block2 = 50, (number, False, 0)
+            return (await client.request(sent, handle_blockwise=False).response).code.dotted
+
+        assert await said("other", 0, "token_lamp") == "4.00"
+        for which in range(3 * MAX_ANSWERS):
+            assert await said(which, 0) == "4.00"
+        assert await said(2 * MAX_ANSWERS, 0) == "4.00"  # once more: the newest
+        assert await said("one more", 0) == "4.00"
+        later = [await said(which, 1) for which in range(3 * MAX_ANSWERS)]
+        return later, await said("other", 1, "token_lamp")
+
+    later, of_other = served(scenario)
+    dropped = 2 * MAX_ANSWERS
+    assert later == ["4.08"] * dropped + ["4.00"] + ["4.08"] + ["4.00"] * (MAX_ANSWERS - 2)
+    assert of_other == "4.00"
