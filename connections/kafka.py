@@ -88,31 +88,6 @@ def producer(settings: Settings, client_id: str, **overrides: Any) -> KafkaProdu
     return _open(KafkaProducer, settings, client_id, options | overrides)
 
 
-TRANSACTION_TIMEOUT_MS = 10_000
-"""A dead worker's open transaction holds up its readers this long at most."""
-
-
-def transactional_producer(settings: Settings, client_id: str, transactional_id: str) -> KafkaProducer:
-    """Ready to begin a transaction; whoever had the id before is fenced, and what it had open is aborted. Raises
-    Unavailable or Refused."""
-    client = producer(
-        settings, client_id,
-        transactional_id=transactional_id, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-        # A transaction begun right after another often waits for the coordinator once: 100 ms at the default.
-        retry_backoff_ms=5, linger_ms=0, delivery_timeout_ms=TRANSACTION_TIMEOUT_MS, request_timeout_ms=5_000,
-        max_request_size=MAX_RECORD_BYTES,
-    )  # fmt: skip
-    try:
-        client.init_transactions()
-    except AuthorizationError as error:
-        close(client)
-        raise Refused(f"Kafka user {settings.kafka_user!r} may not write as {transactional_id!r}: {error}") from error
-    except KafkaError as error:
-        close(client)
-        raise unavailable(settings, error) from error
-    return client
-
-
 def close(client: KafkaProducer, seconds: float = 0) -> None:
     """Ends a producer, its thread included, whatever was not confirmed: close() alone raises before it ends the
     thread where records are left, and the thread would send them later, after somebody else has."""

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kafka import OffsetAndMetadata, TopicPartition
-from kafka.errors import FencedInstanceIdError, KafkaError, ProducerFencedError
+from kafka.errors import FencedInstanceIdError, KafkaError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from connections import kafka
+from connections.kafka_transactions import commit, transactional_producer
 from fleet.catalog import load_catalog
 from fleet.channels import TRANSITIONS, state_topic
 from fleet.columns import ColumnReader
@@ -26,7 +27,7 @@ from fleet.errors import Unavailable
 from fleet.settings import Settings
 from fleet.snapshot import SnapshotError
 from fleet.snapshot_chunks import Snapshot
-from fleet.transition import Transition, encode_transition
+from fleet.transition import encode_transition
 from streaming.alert_metrics import engine_metrics, engine_states
 from streaming.backoff import Backoff
 from streaming.group import Member, pause, resume, seek
@@ -34,6 +35,7 @@ from streaming.reporter import Figures, Reporter
 from streaming.service import Health
 from streaming.shard import Shard
 from streaming.snapshots import SnapshotReader, write
+from streaming.unsent import Unsent
 from streaming.watchdog import HUNG_SECONDS, Watchdog
 
 GROUP = "alerts"
@@ -46,6 +48,9 @@ MAX_BATCHES = 4
 """Of about 8,192 records each: 0.1 s of work."""
 BACKLOG_RECORDS = 4096
 """A poll that brings so many is one of a worker that is behind: what it does a second counts then, not how soon."""
+TRANSACTION_TRANSITIONS = 2000
+"""In one transaction, about, and before more is read: 0.05 s of work. With 20,000, on a machine ten times too busy, a
+transaction took longer than the broker lets one be open; begun anew it was as large, and took as long."""
 COMMIT_SECONDS = 0.05
 """Between two commits by one that is behind. Else what there is to tell waits, from the last commit on, as long as that
 took, or this long: commits that are quicker than this take at most half of the time."""
@@ -74,7 +79,7 @@ class Alerts:
         """Partitions whose log no longer gives their state: only a person can put that right."""
         self._gaps: dict[TopicPartition, tuple[int, int]] = {}
         """Gaps (from, to) in the log that were seen once."""
-        self._unsent: list[tuple[TopicPartition, Transition]] = []
+        self._unsent = Unsent()
         self._committed: dict[TopicPartition, int] = {}
         self._committed_at = self._commit_took = 0.0
         self._behind = False
@@ -130,7 +135,7 @@ class Alerts:
             if shard is None or place in sought:
                 continue
             if self._is_next(consumer, place, shard, records.base_offset):
-                self._unsent += [(place, transition) for transition in shard.take(records, now_us)]
+                self._unsent.add(place, shard.take(records, now_us))
             else:
                 sought.add(place)
         now = time.monotonic()
@@ -141,6 +146,8 @@ class Alerts:
                 self._begin(member)
         if self._producer is not None:
             if self._due_in(now) <= 0:
+                self._commit(member)
+            while self._producer is not None and len(self._unsent) >= TRANSACTION_TRANSITIONS:
                 self._commit(member)
             self._take_snapshots(now)
 
@@ -192,7 +199,7 @@ class Alerts:
         self._gaps.pop(place, None)
         self._blocked.pop(place, None)
         self._waiting.pop(place, None)
-        self._unsent = [(where, transition) for where, transition in self._unsent if where != place]
+        self._unsent.drop(place)
 
     def _begin(self, member: Member) -> None:
         """Each waiting partition from its newest snapshot that is not ahead of the committed offset."""
@@ -264,7 +271,7 @@ class Alerts:
         name = f"alerts-{kafka.instance_id(self.settings, GROUP)}"
         try:
             with self._watchdog:
-                self._producer = kafka.transactional_producer(self.settings, "weir-alerts", name)
+                self._producer = transactional_producer(self.settings, "weir-alerts", name)
         except Unavailable as error:
             self._backoff.failed(str(error))
 
@@ -287,42 +294,35 @@ class Alerts:
         return max(0.0, self._committed_at + (pause if self._unsent else QUIET_COMMIT_SECONDS) - now)
 
     def _commit(self, member: Member) -> None:
-        """What was said since the last commit, and how far each partition got. While it lasts no partition is given
-        away: the broker would take offsets of one that is another's by now."""
+        """What was said since the last commit, or some of it, and how far each partition got with that. While it lasts
+        no partition is given away: the broker would take offsets of one that is another's by now."""
         if self._producer is None:
             return
         began = time.monotonic()
         consumer = member.consumer
         with self._watchdog, member.held() as (lost, gained):
             self._follow(consumer, lost, gained)
-            offsets = {
-                place: shard.position
-                for place, shard in self._shards.items()
-                if shard.position > self._committed[place]
-            }
+            share = self._unsent.share(TRANSACTION_TRANSITIONS)
+            ends = {place: share.ends.get(place, shard.position) for place, shard in self._shards.items()}
+            offsets = {place: end for place, end in ends.items() if end > self._committed[place]}
             if not offsets:
                 return
             try:
                 self._producer.begin_transaction()
                 told = [
                     self._producer.send(TRANSITIONS, encode_transition(transition), transition.device.encode())
-                    for _, transition in self._unsent
+                    for transition in share.transitions
                 ]
-                for sent in told:  # kafka-python commits without a word about one that failed and raised its epoch
-                    sent.get(HUNG_SECONDS)
-                self._producer.send_offsets_to_transaction(
-                    {place: OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()},
-                    consumer.group_metadata(),
-                )
-                self._producer.commit_transaction()
+                reached = {place: OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
+                commit(self._producer, told, reached, consumer.group_metadata(), HUNG_SECONDS)
             except KafkaError as error:
                 self._begin_anew(consumer, error)
                 return
         self._committed |= offsets
-        for _, transition in self._unsent:
+        for transition in share.transitions:
             key = (transition.system, transition.to)
             self.transitions[key] = self.transitions.get(key, 0) + 1
-        self._unsent = []
+        self._unsent.sent(share)
         self.commits += 1
         self._committed_at = time.monotonic()
         self._commit_took = self._committed_at - began
@@ -330,8 +330,9 @@ class Alerts:
         self._backoff.well()
 
     def _begin_anew(self, consumer: Any, error: Exception) -> None:
-        """What was evaluated and not committed is forgotten; the log gives it again."""
-        if isinstance(error, ProducerFencedError | FencedInstanceIdError):
+        """What was evaluated and not committed is forgotten; the log gives it again. A producer is fenced by another
+        worker of its name, of which the group knows, or by the broker, where a transaction was open for too long."""
+        if isinstance(error, FencedInstanceIdError):
             raise kafka.fenced(self.settings, GROUP) from error
         self.failed_commits += 1
         self._close_producer()
@@ -359,8 +360,6 @@ class Alerts:
             try:
                 with self._watchdog:
                     self.snapshot_bytes = write(self._producer, target, snapshot)
-            except ProducerFencedError as error:
-                raise kafka.fenced(self.settings, GROUP) from error
             except KafkaError as error:
                 log.error("%s-%d: no snapshot at %d: %r", *place, shard.position, error)
                 self._close_producer()

@@ -12,6 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from connections import kafka
+from connections.kafka_transactions import transactional_producer
 from connections.lake import Lake
 from connections.warehouse import Warehouse
 from fleet.channels import TRANSITIONS, TRANSITIONS_PARTITIONS
@@ -33,7 +34,7 @@ class Writer:
 
     def __init__(self, settings: Settings, name: str):
         self.name, self.sent = name, 0
-        self.producer = kafka.transactional_producer(settings, "tests-transitions", "alerts-tests")
+        self.producer = transactional_producer(settings, "tests-transitions", "alerts-tests")
 
     def write(self, count: int) -> set[str]:
         """The ids of those that are there for good."""

@@ -26,7 +26,7 @@ def alerts(tmp_path: Path) -> Alerts:
 
 
 def told(alerts: Alerts) -> Alerts:
-    alerts._unsent.append((PLACE, SimpleNamespace()))  # type: ignore[arg-type]
+    alerts._unsent.add(PLACE, [SimpleNamespace()])  # type: ignore[list-item]
     return alerts
 
 
