@@ -43,16 +43,20 @@ class Request(msgspec.Struct, kw_only=True):
     expires_at: datetime
 
 
-class Command(Request, kw_only=True):
-    """As its table has it. `sets` is empty before it is sent."""
+class Kept(Request, kw_only=True):
+    """A row of the table. `sets` is empty before it is sent."""
 
     sets: dict[str, float] = {}
     state: State = "requested"
     requested_at: datetime
     sent_at: datetime | None = None
+
+
+class Command(Kept, kw_only=True):
+    """With what its device's readings say of it, which are read again after a restart."""
+
     shown: dict[str, float] = {}
-    """Metrics of `sets` as the device's readings last showed them, since it was sent. Not in the table: the readings
-    are read again after a restart."""
+    """Metrics of `sets` as the readings last showed them, since it was sent."""
     before_us: int | None = None
     """The latest event time, epoch µs, of readings with such metrics that came since, and are of before it was sent."""
 

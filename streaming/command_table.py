@@ -13,12 +13,12 @@ from sqlalchemy import Connection, text
 
 from connections.warehouse import Warehouse
 from fleet.action_decision import WITHIN, Order, Past
-from fleet.command_state import UNDER_WAY, Command, Move, Request, Standing, State
+from fleet.command_state import UNDER_WAY, Command, Kept, Move, Request, Standing, State
 from fleet.errors import CommandConflict, CommandError
 from fleet.transition import Transition
 
 _json = msgspec.json.encode
-COLUMNS = ", ".join(name for name in Command.__struct_fields__ if name != "shown")
+COLUMNS = ", ".join(Kept.__struct_fields__)
 
 
 def ask(connection: Connection, request: Request) -> bool:
