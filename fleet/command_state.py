@@ -25,6 +25,8 @@ GRACE = timedelta(seconds=2)
 LONGEST_REASON = 300
 """Characters of a device's own words that are kept."""
 TOLERANCE = 1e-6
+ON_THE_WAY_US = 10_000_000
+"""A reading of so long before a command was sent may just have been on its way."""
 
 
 class Request(msgspec.Struct, kw_only=True):
@@ -58,7 +60,7 @@ class Command(Kept, kw_only=True):
     shown: dict[str, float] = {}
     """Metrics of `sets` as the readings last showed them, since it was sent."""
     before_us: int | None = None
-    """The latest event time, epoch µs, of readings with such metrics that came since, and are of before it was sent."""
+    """The latest event time, epoch µs, of readings with such metrics that came since, of well before it was sent."""
 
 
 class Move(NamedTuple):
@@ -139,7 +141,7 @@ def seen(command: Command, reading: Reading) -> Move | None:
     if command.state not in SENT or command.sent_at is None:
         return None
     begin_us = to_epoch_us(command.sent_at) // 1000 * 1000
-    if reading.event_time_us < begin_us and not command.sets.keys().isdisjoint(reading.values):
+    if reading.event_time_us < begin_us - ON_THE_WAY_US and not command.sets.keys().isdisjoint(reading.values):
         command.before_us = max(reading.event_time_us, command.before_us or reading.event_time_us)
     if not begin_us <= reading.event_time_us <= to_epoch_us(command.expires_at):
         return None

@@ -117,6 +117,7 @@ EARLIER = [
     ("all of before", [(-7200, {"on": 1.0}), (-3600, {"on": 1.0}), (-5000, {"on": 1.0})], True),
     ("of something else", [(-3600, {"energy": 1.0})], False),
     ("and then of now", [(-3600, {"on": 1.0}), (1, {"on": 0.0})], False),
+    ("on its way", [(-2, {"on": 1.0})], False),
     ("none", [], False),
 ]
 
@@ -129,6 +130,7 @@ def test_readings_of_before_are_told(readings: list[tuple[float, dict[str, float
     found = overdue(one, SENT_AT + timedelta(seconds=62))
     assert found is not None
     assert ("the last of 2026-11-22 09:00:00 UTC" in found.reason) is told
+    assert ("of before" in found.reason) is told
 
 
 @pytest.mark.parametrize(
