@@ -101,10 +101,10 @@ class Deposit:
         except MessageSizeTooLargeError:  # bodies are limited to what fits
             raise
         except KafkaError as error:
-            producer, self.barred = self._producer, {**self.barred, topic: repr(error)}  # each try holds up the loop
-            if not await self._is_lost(frozenset([topic])) and producer is self._producer:
+            self.barred = {**self.barred, topic: repr(error)}  # at once: each attempt would hold up the loop
+            if not await self._is_lost(frozenset([topic])):
                 self._fail(error)
-            raise Unavailable(f"topic {topic}: {error!r}") from error
+            raise Unavailable(self.problem or f"topic {topic}: {error!r}") from error
         topics = frozenset(topic for topic, _, _ in records)
         waiting = _Waiting(topics, confirmations, size, asyncio.get_running_loop().create_future())
         self._waiting[records[0][0]].append(waiting)
@@ -194,10 +194,9 @@ class Deposit:
             for waiting in list(self._waiting.values()):
                 while waiting and waiting[0].is_confirmed:
                     if failure := waiting[0].failure:
-                        topics = waiting[0].topics
-                        self._tell(waiting, Unavailable(repr(failure)))
-                        if not await self._is_lost(topics):
+                        if not await self._is_lost(waiting[0].topics):
                             raise failure
+                        self._tell(waiting, Unavailable(f"a topic was lost: {failure!r}"))
                         break
                     first = waiting.popleft()
                     self._bytes -= first.bytes
