@@ -8,25 +8,18 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import aiocoap
 import pytest
-from sqlalchemy import text
 
-from connections.kafka_admin import KafkaAdmin
-from connections.warehouse import Warehouse
-from fleet.catalog import Catalog, load_catalog
 from fleet.settings import Settings
-from stack.credentials import owner_url
-from stack.provision import provision_kafka
 from stack.stack import Stack
 from streaming.gateway import MAX_BODY_BYTES
 from streaming.gateway_coap import MAX_OBSERVERS
-from tests.command import Weir, command
+from tests.command import Weir
 from tests.integration.gateway_clients import (
     Gateway,
     coap,
@@ -40,7 +33,7 @@ from tests.integration.gateway_clients import (
     seqs,
 )
 from tests.integration.processes import Process, wait_for
-from tests.integration.registry_log import SPEC, away
+from tests.integration.registry_log import away
 from tests.readme import by_program
 
 pytestmark = pytest.mark.stack
@@ -172,62 +165,6 @@ def test_without_kafka_nothing_is_acknowledged(
     assert gateway.metric('weir_gateway_accepted_total{protocol="http"}') == 2
 
 
-@pytest.fixture
-def with_ghosts(stack: Stack, own_types: Path, own_catalog: Catalog, tmp_path: Path) -> Iterator[Path]:
-    """The types, and one whose topic is to be lost."""
-    types = Path(shutil.copytree(own_types, tmp_path / "types"))
-    (types / "ghost.yaml").write_text(SPEC.format(type="ghost", system="ghosts", by="device", open="false"))
-    yield types
-    owner = Warehouse(owner_url(stack.secrets, stack.ports), "tests")
-    with owner.transaction() as connection:
-        connection.execute(text("DELETE FROM control_records WHERE kafka_topic = 'readings.ghosts'"))
-        for table in ("credentials", "devices"):
-            connection.execute(text(f"DELETE FROM {table} WHERE type = 'ghost'"))
-    owner.close()
-
-
-def test_a_topic_that_is_lost_and_made_anew_disturbs_no_other(
-    stack: Stack, settings_for: SettingsFor, with_ghosts: Path, tmp_path: Path
-) -> None:
-    bootstrap, catalog = f"127.0.0.1:{stack.ports.kafka}", load_catalog(with_ghosts)
-    provision_kafka(bootstrap, stack.secrets, catalog)
-    weir = command(WEIR_HOME=stack.layout.home, WEIR_TYPES_DIR=with_ghosts)
-    badge, ghost = issued(weir, "beside-1")["token"], issued(weir, "ghost-1", "ghost")["token"]
-    changes = {"WEIR_TYPES_DIR": with_ghosts, "WEIR_GATEWAY_CONFIRM_SECONDS": 3}
-    with Gateway(settings_for("gateway"), tmp_path / "gateway.log", **changes) as gateway:
-        gateway.start().ready()
-        all_known(weir, gateway)
-        sent, is_over = 0, threading.Event()
-        refused: list[object] = []
-
-        def beside() -> None:
-            nonlocal sent
-            while not is_over.is_set():
-                sent += 1
-                status, said = post(gateway.http, badge, message("beside-1", sent))
-                refused.extend([said] * (status != 202))
-
-        def of_ghost() -> str:
-            """Why it is refused; empty: it is not."""
-            status, said = post(gateway.http, ghost, message("ghost-1", 1))
-            return "" if status == 202 else f"{status} {said['detail']}"
-
-        assert of_ghost() == ""
-        others = threading.Thread(target=beside)
-        others.start()
-        try:
-            with KafkaAdmin(bootstrap, "admin", stack.secrets["KAFKA_ADMIN"]) as admin:
-                admin._client.delete_topics(["readings.ghosts"])
-            wait_for(lambda: of_ghost() == "503 topic readings.ghosts: missing", 30, gateway.log.read_text)
-            wait_for(lambda: provision_kafka(bootstrap, stack.secrets, catalog) == ["readings.ghosts"], 20, "not made")
-            wait_for(lambda: of_ghost() == "", 30, gateway.log.read_text)
-        finally:
-            is_over.set()
-            others.join()
-        assert refused == []
-        assert seqs(settings_for("operator"), "beside-1") == dict.fromkeys(range(1, sent + 1), 1)
-
-
 def test_coap_repeats_are_answered_and_not_taken_twice(weir: Weir, settings_for: SettingsFor, gateway: Gateway) -> None:
     operator, badge = settings_for("operator"), issued(weir, "repeated-1")
     gateway.start().ready()
@@ -356,17 +293,17 @@ def test_the_database_may_be_away(weir: Weir, gateway: Gateway, stack: Stack) ->
 def test_the_examples_of_the_readme_are_taken(weir: Weir, settings_for: SettingsFor, gateway: Gateway) -> None:
     made = [shlex.split(command)[1:] for command in by_program("weir devices") if "kitchen-1" in command]
     *before, issue = made
-    for words in before:
-        weir(*words)
+    for command in before:
+        weir(*command)
     (credential,) = json.loads(weir(*issue, "--json").stdout)
     gateway.start().ready()
     ports = {"28081": str(gateway.http), "25683": str(gateway.coap), ".venv/bin": str(Path(sys.executable).parent)}
-    for line in by_program("curl", ".venv/bin/aiocoap-client"):
+    for command in by_program("curl", ".venv/bin/aiocoap-client"):
         for shown, own in ports.items():
-            line = line.replace(shown, own)
+            command = command.replace(shown, own)
         environ = {**os.environ, "TOKEN": credential["token"]}
-        done = subprocess.run(line, shell=True, env=environ, capture_output=True, text=True, timeout=120)
-        assert '"accepted"' in done.stdout, (line, done.stdout, done.stderr)
+        done = subprocess.run(command, shell=True, env=environ, capture_output=True, text=True, timeout=120)
+        assert '"accepted"' in done.stdout, (command, done.stdout, done.stderr)
     assert seqs(settings_for("operator"), "kitchen-1", "readings.home") == {1: 1, 2: 1, None: 1}
 
 
