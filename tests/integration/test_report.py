@@ -17,7 +17,7 @@ from fleet.settings import CHECKOUT, Settings
 from stack.credentials import login_url
 from stack.stack import Stack
 from tests.command import command
-from tests.integration.dashboard_data import DEVICES, END, OTHERS, START, scripts
+from tests.integration.dashboard_data import DEVICES, END, LOADED, OTHERS, START, scripts
 from tests.integration.own_database import own_database
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
@@ -102,8 +102,8 @@ def test_what_is_not_loaded_yet_is_not_expected(stack: Stack, catalog: Catalog, 
 
 
 def test_a_device_of_whose_silence_an_alert_tells_is_silent(found: dict[str, Figures]) -> None:
-    """All were heard two minutes before the end."""
-    assert found["home"].silent == [(Device("door_sensor", "d3", "here"), END - timedelta(minutes=2))]
+    """All were heard in the last minute that the batch has loaded."""
+    assert found["home"].silent == [(Device("door_sensor", "d3", "here"), LOADED - timedelta(minutes=1))]
 
 
 def test_alerts(found: dict[str, Figures], catalog: Catalog) -> None:
