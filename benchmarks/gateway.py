@@ -35,7 +35,6 @@ from connections.registry import Registry
 from connections.warehouse import Warehouse
 from fleet.catalog import load_catalog
 from fleet.channels import mark_of
-from fleet.reading import decode_reading
 from fleet.registry import new_entry
 from fleet.settings import CHECKOUT, Settings
 from stack.ports import Ports
@@ -198,8 +197,8 @@ def in_kafka(settings: Settings, topic: str) -> Counter[tuple[str, int | None]]:
         for batch in batches.poll(500):
             for record in batch.records():
                 if mark_of(record.headers) is None:
-                    one = decode_reading(record.value)
-                    found[one.device_id, one.seq] += 1
+                    one = json.loads(record.value)  # the peer's records are what its clients said
+                    found[one["device_id"], one.get("seq")] += 1
     consumer.close(autocommit=False)
     return found
 
