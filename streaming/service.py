@@ -49,8 +49,7 @@ def stop_on_signals() -> threading.Event:
 
 def _settle() -> None:
     """What is there stays, and the garbage collector need not go through it again and again. A thread that has work
-    waits 1 ms for one that computes, not 5: Kafka's answers are read by a thread of their own. Together they take 10 ms
-    off an alert's median of 60 at 5,000 readings/s (benchmarks/latency.py)."""
+    waits 1 ms for one that computes, not 5: Kafka's answers are read by a thread of their own."""
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(0.001)
