@@ -17,7 +17,7 @@ from typing import Any
 
 import kafka as library
 from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
-from kafka.errors import AuthorizationError, KafkaError
+from kafka.errors import AuthorizationError, KafkaError, KafkaTimeoutError
 from kafka.producer.transaction_manager import (
     AddOffsetsToTxnHandler,
     AddPartitionsToTxnHandler,
@@ -119,7 +119,8 @@ def commit(
         manager.send_offsets_to_transaction(offsets, group)
         ended = manager.begin_commit()
         producer._sender.wakeup()
-        ended.wait()
+        if not ended.wait(seconds * 1000):
+            raise KafkaTimeoutError(f"the transaction has not ended within {seconds:.0f} s")
     else:
         producer.send_offsets_to_transaction(offsets, group)
         for one in sent:  # it may commit without a word about one that failed

@@ -308,13 +308,14 @@ class Alerts:
             if not offsets:
                 return
             try:
+                sender = member.metadata()
                 self._producer.begin_transaction()
                 told = [
                     self._producer.send(TRANSITIONS, encode_transition(transition), transition.device.encode())
                     for transition in share.transitions
                 ]
                 reached = {place: OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
-                commit(self._producer, told, reached, consumer.group_metadata(), HUNG_SECONDS)
+                commit(self._producer, told, reached, sender, HUNG_SECONDS)
             except KafkaError as error:
                 self._begin_anew(consumer, error)
                 return

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import MemberState
-from kafka.errors import FencedInstanceIdError, KafkaError, KafkaTimeoutError
+from kafka.errors import CommitFailedError, FencedInstanceIdError, KafkaError, KafkaTimeoutError
+from kafka.structs import ConsumerGroupMetadata
 
 from connections import kafka
 from connections.kafka_batches import Batches
@@ -55,6 +56,7 @@ class Member:
         self._watchdog = Watchdog()
         self._has_joined = False
         _keep_joins(self.consumer._coordinator)
+        _lose_before_joining(self.consumer._coordinator)
         self.consumer.subscribe(list(self.topics), listener=self._rebalances)
 
     def poll(self, milliseconds: int) -> Polled:
@@ -97,6 +99,14 @@ class Member:
                 seconds = kafka.ANSWER_MS // 1000
                 raise Unavailable(f"Kafka did not say within {seconds} s what is committed") from None
         return None if found is None else int(found)
+
+    def metadata(self) -> ConsumerGroupMetadata:
+        """As whom offsets are committed in a transaction. Raises CommitFailedError while the group does not know this
+        member: of nobody the broker takes any offsets, once all others have left."""
+        found = self.consumer.group_metadata()
+        if found.generation_id < 0:
+            raise CommitFailedError(f"no member of group {self.group} at the moment")
+        return found
 
     def moved(self) -> tuple[set[TopicPartition], set[TopicPartition]]:
         """(lost, gained) since the last call; a partition in both was lost first."""
@@ -167,6 +177,19 @@ def _keep_joins(coordinator: Any) -> None:
         return kept[1]
 
     coordinator._do_join_and_sync_async = join_or_take_up
+
+
+def _lose_before_joining(coordinator: Any) -> None:
+    """kafka-python 3.0.12 says nothing of partitions lost where the broker forgot the member while it was joining: it
+    joins as a new one and still has them, until that join ends. Offsets committed meanwhile are in a generation that is
+    in force, of partitions that are another's."""
+    reset = coordinator.reset_generation
+
+    def reset_generation(*arguments: Any, **named: Any) -> None:
+        reset(*arguments, **named)
+        coordinator.rejoining = False  # the next join begins with telling what was lost
+
+    coordinator.reset_generation = reset_generation
 
 
 class _Rebalances(ConsumerRebalanceListener):

@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fleet.errors import ConfigurationError, WeirError
+from fleet.settings import Settings
 
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 SETTLED_SECONDS = 60.0
@@ -38,21 +40,29 @@ class _OneLine(logging.Formatter):
         return super().format(record).replace("\n", " | ")
 
 
+class Service(Protocol):
+    def run(self, stop: threading.Event) -> None: ...
+
+
+def run(made: Callable[[Settings], Service]) -> None:
+    """Until SIGTERM or SIGINT."""
+    settings = Settings.load()
+    log_lines(settings.log_level)
+    service = made(settings)
+    gc.collect()
+    gc.freeze()  # what is there stays: the garbage collector need not go through it again and again
+    sys.setswitchinterval(
+        0.001
+    )  # who has an answer of Kafka to read waits so long for a thread that computes, not 5 ms
+    service.run(stop_on_signals())
+
+
 def stop_on_signals() -> threading.Event:
-    """Set by SIGTERM and SIGINT. A service asks for it last: all is imported, and from now on it is to be quick."""
-    _settle()
+    """Set by SIGTERM and SIGINT."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
-
-
-def _settle() -> None:
-    """What is there stays, and the garbage collector need not go through it again and again. A thread that has work
-    waits 1 ms for one that computes, not 5: Kafka's answers are read by a thread of their own."""
-    gc.collect()
-    gc.freeze()
-    sys.setswitchinterval(0.001)
 
 
 class Health:

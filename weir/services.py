@@ -18,106 +18,79 @@ def bridge(
     ] = None,
 ) -> None:
     """MQTT to Kafka: one worker for each device type or feature, and heartbeats."""
-    from fleet.settings import Settings
     from streaming.bridge_service import Bridge
-    from streaming.service import log_lines, stop_on_signals
+    from streaming.service import run
 
-    settings = Settings.load()
-    log_lines(settings.log_level)
-    Bridge(settings, only).run(stop_on_signals())
+    run(lambda settings: Bridge(settings, only))
 
 
 @services.command()
 def gateway() -> None:
     """HTTP and CoAP to Kafka, and the MQTT broker's logins of devices."""
-    from fleet.settings import Settings
     from streaming.gateway_service import Gateway
-    from streaming.service import log_lines, stop_on_signals
+    from streaming.service import run
 
-    settings = Settings.load()
-    log_lines(settings.log_level)
-    Gateway(settings).run(stop_on_signals())
+    run(Gateway)
 
 
 @services.command()
 def landing() -> None:
     """Kafka to the lake: Parquet files, and the manifests that commit them."""
-    from fleet.settings import Settings
     from streaming.landing import Landing
-    from streaming.service import log_lines, stop_on_signals
+    from streaming.service import run
 
-    settings = Settings.load()
-    log_lines(settings.log_level)
-    Landing(settings).run(stop_on_signals())
+    run(Landing)
 
 
 @services.command()
 def alerts() -> None:
     """Kafka through the rules to transitions of alerts, exactly once."""
-    from fleet.settings import Settings
     from streaming.alerts import Alerts
-    from streaming.service import log_lines, stop_on_signals
+    from streaming.service import run
 
-    settings = Settings.load()
-    log_lines(settings.log_level)
-    Alerts(settings).run(stop_on_signals())
+    run(Alerts)
 
 
 @services.command()
 def history() -> None:
     """Transitions of alerts to the warehouse."""
-    from fleet.settings import Settings
     from streaming.history import History
-    from streaming.service import log_lines, stop_on_signals
+    from streaming.service import run
 
-    settings = Settings.load()
-    log_lines(settings.log_level)
-    History(settings).run(stop_on_signals())
+    run(History)
 
 
 @services.command()
 def dispatcher() -> None:
     """Transitions of alerts to people: who is told, what is held back, each message until it has arrived."""
-    from fleet.settings import Settings
     from streaming.dispatcher import Dispatcher
-    from streaming.service import log_lines, stop_on_signals
+    from streaming.service import run
 
-    settings = Settings.load()
-    log_lines(settings.log_level)
-    Dispatcher(settings).run(stop_on_signals())
+    run(Dispatcher)
 
 
 @services.command()
 def commander() -> None:
     """Commands of people and rules to devices: each sent, and followed until it is obeyed, refused or expired."""
-    from fleet.settings import Settings
     from streaming.commander import Commander
-    from streaming.service import log_lines, stop_on_signals
+    from streaming.service import run
 
-    settings = Settings.load()
-    log_lines(settings.log_level)
-    Commander(settings).run(stop_on_signals())
+    run(Commander)
 
 
 @services.command()
 def live() -> None:
     """Kafka to the warehouse's table of recent readings."""
-    from fleet.settings import Settings
     from streaming.live import Live
-    from streaming.service import log_lines, stop_on_signals
+    from streaming.service import run
 
-    settings = Settings.load()
-    log_lines(settings.log_level)
-    Live(settings).run(stop_on_signals())
+    run(Live)
 
 
 @services.command()
 def inbox() -> None:
     """The people of the demo: a webhook and a mail server that check what they get and show it on a page."""
-    from fleet.settings import Settings
     from simulators.inbox import Inbox
-    from streaming.service import log_lines, stop_on_signals
+    from streaming.service import run
 
-    settings = Settings.load()
-    log_lines(settings.log_level)
-    Inbox(settings).run(stop_on_signals())
+    run(Inbox)

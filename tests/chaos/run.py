@@ -33,6 +33,7 @@ WORKERS = 2
 KILLS_A_RESTART = 10
 """Of the broker."""
 SETTLE_SECONDS = 120
+FREEZES_WHILE_IT_JOINS = 0.1
 FROZEN_SECONDS = 12.0
 """Longer than the group's session timeout: the worker's partitions are another's when it wakes up."""
 
@@ -84,6 +85,9 @@ class Chaos:
                 worker.kill()
                 worker.start()
                 self.result.kills += 1
+                if self.chance.random() < FREEZES_WHILE_IT_JOINS:
+                    time.sleep(self.chance.uniform(0.2, 2.0))
+                    self._freeze(worker)
                 if self.result.kills % KILLS_A_RESTART == 0:
                     self.stack.restart("kafka")
                     self.result.broker_restarts += 1

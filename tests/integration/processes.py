@@ -71,6 +71,7 @@ class Process:
         self._process: subprocess.Popen[bytes] | Child | None = None
 
     def start(self) -> "Process":
+        self.log.touch()  # it can be read from now on
         if not self._words:
             parent = parent_of(self._environment["STACK_OF_WEIR"])
             self._process = parent.start(self._module, self._command, self._environment, self.log)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 from kafka import OffsetAndMetadata, TopicPartition
-from kafka.errors import KafkaError
+from kafka.admin import MemberToRemove
+from kafka.errors import CommitFailedError, KafkaError
 from pydantic import SecretStr
 
 from connections import kafka
@@ -132,6 +133,44 @@ def test_a_member_killed_in_the_middle_of_a_rebalance_leaves_no_partition_to_nob
         first.consumer.close(autocommit=False)  # without a word to the broker: its name is fixed
         members[0] = again = member("first")
         wait_for(lambda: set.union(*of(again, second)) == everything, 20, lambda: f"{of(again, second)}")
+    finally:
+        for one in members:
+            one.close()
+
+
+def test_a_member_that_is_forgotten_while_it_joins_loses_its_partitions_before_it_is_one_again(
+    member: Callable[[str], Member], settings_for: Callable[[str], Settings]
+) -> None:
+    """Its join lasts, as the second does not ask to join."""
+    members = [member("first"), member("second")]
+    first = members[0]
+
+    def settled() -> bool:
+        for one in members:
+            one.poll(100)
+        return all(one.is_settled() and len(one.consumer.assignment()) == SENSOR_PARTITIONS // 2 for one in members)
+
+    lost: set[TopicPartition] = set()
+
+    def told() -> set[TopicPartition]:
+        lost.update(first.poll(100).lost)
+        return lost
+
+    try:
+        wait_for(settled, 20, "they do not share the partitions")
+        owned = first.consumer.assignment()
+        coordinator = first.consumer._coordinator
+        coordinator.request_rejoin()
+        wait_for(lambda: not told() and coordinator.rebalance_in_progress(), 10, "it does not join again")
+        admin = kafka.admin(settings_for("live"), "tests")
+        name = first.consumer.config["group_instance_id"]
+        removed = admin.remove_group_members("live", [MemberToRemove(group_instance_id=name)])
+        admin.close()
+        assert [error.__name__ for error in removed.values()] == ["NoError"]
+        wait_for(lambda: told() == owned, 10, lambda: f"told of {lost}, not of {owned}")
+        with pytest.raises(CommitFailedError, match="no member of group live"):
+            first.metadata()
+        wait_for(settled, 20, "they do not share the partitions again")
     finally:
         for one in members:
             one.close()

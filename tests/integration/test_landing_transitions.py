@@ -1,6 +1,7 @@
 """alerts.transitions → the lake, with landing killed around its commit and the lake away: each transition once."""
 
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -176,8 +177,10 @@ def test_a_lake_that_is_away_holds_up_no_database(
         writer.write(20)
         all_landed(lake, operator, landing)
         folder = Path(lake.path(""))
+        landing.signal(signal.SIGSTOP)  # else it makes the folder anew in between
         folder.rename(tmp_path / "aside")
         folder.write_text("no lake")
+        landing.signal(signal.SIGCONT)
         ids = writer.write(100)
         wait_for(lambda: TRANSITIONS in landing.readiness(), 30, landing.log.read_text)
         wait_for(
