@@ -12,7 +12,8 @@ Written against kafka-python 3.0.12 and what is looked up in `obstacles`. With a
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import kafka as library
@@ -29,11 +30,14 @@ from kafka.producer.transaction_manager import (
 from kafka.structs import ConsumerGroupMetadata
 
 from connections import kafka
-from fleet.errors import Refused
+from fleet.errors import Refused, WeirError
 from fleet.settings import Settings
 
 TIMEOUT_MS = 10_000
 """A dead worker's open transaction holds up its readers this long at most; one that takes longer is aborted."""
+COMMIT_MS = TIMEOUT_MS + 5_000
+"""Longer than any transaction is open."""
+WAKE_MS = 500
 FEATURE, SECOND = "transaction.version", 2
 PRODUCE, OFFSET_COMMIT, END = 12, 5, 5
 """Versions of the requests that mean transactions of the second kind."""
@@ -53,7 +57,6 @@ def transactional_producer(
 ) -> KafkaProducer:
     """Ready to begin a transaction; whoever had the id before is fenced, and what it had open is aborted. Raises
     Unavailable or Refused."""
-    has_second = second_is_in_force(settings)
     client = kafka.producer(
         settings, client_id,
         transactional_id=transactional_id, transaction_timeout_ms=timeout_ms,
@@ -62,8 +65,14 @@ def transactional_producer(
         max_request_size=kafka.MAX_RECORD_BYTES,
     )  # fmt: skip
     try:
-        improve(client, has_second)
+        if found := obstacles(client):
+            log.warning("Kafka's transactions go the library's way, at twice the time: %s", "; ".join(found))
+        else:
+            improve(client, second_is_in_force(settings))
         client.init_transactions()
+    except WeirError:
+        kafka.close(client)
+        raise
     except AuthorizationError as error:
         kafka.close(client)
         raise Refused(f"Kafka user {settings.kafka_user!r} may not write as {transactional_id!r}: {error}") from error
@@ -86,10 +95,7 @@ def second_is_in_force(settings: Settings) -> bool:
 
 
 def improve(producer: KafkaProducer, has_second: bool) -> None:
-    """Before its first transaction. `has_second`: the cluster has transactions of the second kind."""
-    if found := obstacles(producer):
-        log.warning("Kafka's transactions go the library's way, at twice the time: %s", "; ".join(found))
-        return
+    """Of one without `obstacles`, before its first transaction. `has_second`: the cluster has the second kind."""
     manager: Any = producer._transaction_manager
     if not has_second:
         manager.__class__ = _Strict
@@ -107,24 +113,29 @@ def improve(producer: KafkaProducer, has_second: bool) -> None:
 
 def commit(
     producer: KafkaProducer,
-    sent: Iterable[Any],
+    sent: Sequence[Any],
     offsets: Mapping[TopicPartition, OffsetAndMetadata],
     group: ConsumerGroupMetadata,
-    seconds: float,
 ) -> None:
     """Ends the transaction that holds the records `sent` and a group's offsets. Raises KafkaError where it did not come
     about, or is not known to."""
     manager = producer._transaction_manager
     if isinstance(manager, _Strict):  # all is asked at once: what fails on the way fails the end
+        for one in sent:  # but for a record that was never on its way
+            if one.failed():
+                raise one.exception
         manager.send_offsets_to_transaction(offsets, group)
         ended = manager.begin_commit()
-        producer._sender.wakeup()
-        if not ended.wait(seconds * 1000):
-            raise KafkaTimeoutError(f"the transaction has not ended within {seconds:.0f} s")
+        deadline = time.monotonic() + COMMIT_MS / 1000
+        while time.monotonic() < deadline:
+            producer._sender.wakeup()  # again and again: it sleeps after an error, with the end still to be refused
+            if ended.wait(WAKE_MS):
+                return
+        raise KafkaTimeoutError(f"the transaction has not ended within {COMMIT_MS // 1000} s")
     else:
         producer.send_offsets_to_transaction(offsets, group)
         for one in sent:  # it may commit without a word about one that failed
-            one.get(seconds)
+            one.get(COMMIT_MS / 1000)
         producer.commit_transaction()
 
 

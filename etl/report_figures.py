@@ -180,14 +180,15 @@ def figures_of(reader: Reader, system: System, window: Window) -> Figures:
     start, end = whole_hours(window)
     asked = _Asked(reader, system, start, end, step_of(end - start))
     heard = asked.rows(HEARD)
+    known_to = min(end, asked.rows(LOADED)[0]["at"] or end)
     events = asked.rows(EVENTS)
     return Figures(
         system.name,
         start,
         end,
         asked.known["step"],
-        coverage=coverage(system, heard, start, min(end, asked.rows(LOADED)[0]["at"] or end)),
-        silent=silent(heard, end, {(row["type"], row["device_id"]) for row in asked.rows(UNHEARD)}),
+        coverage=coverage(system, heard, start, known_to),
+        silent=silent(heard, known_to, {(row["type"], row["device_id"]) for row in asked.rows(UNHEARD)}),
         values=asked.series(VALUES),
         alerts=[_alerts(row) for row in asked.rows(ALERTS)],
         alerts_by_step=asked.series(ALERTS_BY_STEP),
@@ -208,7 +209,7 @@ def figures_of(reader: Reader, system: System, window: Window) -> Figures:
 
 
 def coverage(system: System, heard: Sequence[dict[str, Any]], start: datetime, end: datetime) -> list[Coverage]:
-    """A device is expected from when it was registered, or first heard, to the end, up to which readings are loaded."""
+    """A device is expected from when it was registered, or first heard, to the end: readings are loaded up to there."""
     found = []
     for spec in system.types:
         rows = [row for row in heard if row["type"] == spec.type]

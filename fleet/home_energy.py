@@ -1,5 +1,5 @@
 """What a home has used today and this month, and will have by their ends, from what its meters counted. Pure: the
-warehouse gives it its hours (etl.home_energy), and simulated homes theirs (weir/_home_batch.py)."""
+warehouse gives it its hours (etl.home_energy), and simulated homes theirs (simulators/home_batch.py)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

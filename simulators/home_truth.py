@@ -16,6 +16,7 @@ from fleet.forecast import day_of, month_of
 from fleet.reading import to_datetime, to_epoch_us
 from fleet.text import Bools, Doubles
 from simulators.home import COUNTS, Home
+from simulators.home_batch import LATER_US, QUARTER_US
 from simulators.household import DEVICES, WHOLE, Placed
 from simulators.incidents import TOLD_WITHIN, Told, openings_at_night
 from simulators.routine import DAY, HOUR, MINUTE, Span, common
@@ -26,8 +27,8 @@ PAST = 7_000
 """Days before the first are those before this one, so that weekdays are right: a home has no days below 0."""
 TOLERANCE = 0.005
 """Of a limit: counters are rounded, and begin the day with their last value of the day before."""
-BATCH_TOLD_WITHIN = 25 * MINUTE
-"""Of what the batch tells: it takes what is there each quarter of an hour, and tells five minutes later."""
+BATCH_TOLD_WITHIN = (QUARTER_US + 2 * LATER_US) / 1e6
+"""What the batch tells: it takes what is there each quarter of an hour, and some comes while it does."""
 PLUG_LIMITS = {"day_limit": 5_000.0, "month_limit": 100_000.0}
 COMFORT_CELSIUS, COMFORT_PERCENT, COMFORT_AFTER = (16.0, 27.0), (25.0, 70.0), 30 * MINUTE
 MOULD_BRIDGE, MOULD_PERCENT, MOULD_AFTER = 0.3, 80.0, 6 * HOUR

@@ -36,7 +36,7 @@ from streaming.service import Health
 from streaming.shard import Shard
 from streaming.snapshots import SnapshotReader, write
 from streaming.unsent import Unsent
-from streaming.watchdog import HUNG_SECONDS, Watchdog
+from streaming.watchdog import Watchdog
 
 GROUP = "alerts"
 POLL_SECONDS = 0.2
@@ -149,7 +149,7 @@ class Alerts:
                 self._commit(member)
             while self._producer is not None and len(self._unsent) >= TRANSACTION_TRANSITIONS:
                 self._commit(member)
-            self._take_snapshots(now)
+            self._take_snapshots(consumer, now)
 
     def _is_next(self, consumer: Any, place: TopicPartition, shard: Shard, offset: int) -> bool:
         """A gap is believed when it was read twice: one fetch may have been under way when the position was set."""
@@ -315,7 +315,7 @@ class Alerts:
                     for transition in share.transitions
                 ]
                 reached = {place: OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
-                commit(self._producer, told, reached, sender, HUNG_SECONDS)
+                commit(self._producer, told, reached, sender)
             except KafkaError as error:
                 self._begin_anew(consumer, error)
                 return
@@ -337,13 +337,16 @@ class Alerts:
             raise kafka.fenced(self.settings, GROUP) from error
         self.failed_commits += 1
         self._close_producer()
+        self._forget(consumer)
+        self._backoff.failed(f"a transaction failed, all partitions begin anew: {error!r}")
+
+    def _forget(self, consumer: Any) -> None:
         for place in sorted(self._shards):
             self._drop(place)
             self._waiting[place] = None
             pause(consumer, place)
-        self._backoff.failed(f"a transaction failed, all partitions begin anew: {error!r}")
 
-    def _take_snapshots(self, now: float) -> None:
+    def _take_snapshots(self, consumer: Any, now: float) -> None:
         """One at a time, of partitions whose state is committed: a snapshot is never ahead of the committed offset."""
         for place in sorted(self._shards, key=self._snapshot_at.__getitem__):
             shard = self._shards[place]
@@ -361,9 +364,12 @@ class Alerts:
             try:
                 with self._watchdog:
                     self.snapshot_bytes = write(self._producer, target, snapshot)
-            except KafkaError as error:
+            except KafkaError as error:  # what is committed stands, and goes on by a new producer
                 log.error("%s-%d: no snapshot at %d: %r", *place, shard.position, error)
                 self._close_producer()
+                self._open_producer()
+                if self._producer is None:
+                    self._forget(consumer)
                 return
             shard.snapshot = snapshot
             self.snapshots += 1

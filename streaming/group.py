@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import MemberState
-from kafka.errors import CommitFailedError, FencedInstanceIdError, KafkaError, KafkaTimeoutError
+from kafka.errors import CommitFailedError, FencedInstanceIdError, KafkaError, KafkaTimeoutError, UnknownMemberIdError
 from kafka.structs import ConsumerGroupMetadata
 
 from connections import kafka
@@ -183,13 +183,16 @@ def _lose_before_joining(coordinator: Any) -> None:
     """kafka-python 3.0.12 says nothing of partitions lost where the broker forgot the member while it was joining: it
     joins as a new one and still has them, until that join ends. Offsets committed meanwhile are in a generation that is
     in force, of partitions that are another's."""
-    reset = coordinator.reset_generation
+    join = coordinator._do_join_and_sync_async
 
-    def reset_generation(*arguments: Any, **named: Any) -> None:
-        reset(*arguments, **named)
-        coordinator.rejoining = False  # the next join begins with telling what was lost
+    async def lose_or_join() -> bytes:
+        if coordinator._generation.is_lost() and coordinator._subscription.assigned_partitions():
+            coordinator.rejoining = False  # who asked begins anew, with telling what was lost
+            raise UnknownMemberIdError("forgotten while it joined")
+        joined: bytes = await join()
+        return joined
 
-    coordinator.reset_generation = reset_generation
+    coordinator._do_join_and_sync_async = lose_or_join
 
 
 class _Rebalances(ConsumerRebalanceListener):

@@ -123,14 +123,14 @@ def silence(
 
 
 def _problems(matchers: "Iterable[Matcher]") -> list[str]:
-    """Silences are made while the database is away, too."""
-    from fleet.errors import Unavailable
+    """Silences are made while the database is away, too, and whatever else is wrong."""
+    from fleet.errors import WeirError
 
     try:
         return [
             f"{problem}; as it is, the silence holds nothing back" for problem in fitting_nothing(matchers, _known())
         ]
-    except Unavailable as error:
+    except WeirError as error:
         return [f"not checked whether it fits anything: {error}"]
 
 

@@ -17,11 +17,11 @@ from fleet.meter import meter_of
 from fleet.reading import Reading
 from fleet.settings import Settings
 from simulators.home import shown
+from simulators.home_batch import Counted, home_readings
 from simulators.homes import Town, sent
 from simulators.household import DEVICES, SYSTEM, WHOLE, device_id, sites
 from simulators.incidents import Schedule, Told
 from simulators.routine import HOUR
-from weir._home_batch import Counted, home_readings
 from weir._table import aligned
 
 SAMPLED = 600.0

@@ -1,4 +1,4 @@
-"""Transactions of both kinds on a real broker: all of one or nothing, and an end to the producer of one that failed."""
+"""Transactions on a real broker, all of one or nothing: of both kinds, and as the library has them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.admin import NewTopic
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, TopicAuthorizationFailedError
 from kafka.structs import ConsumerGroupMetadata
 from pydantic import SecretStr
 
 from connections import kafka, kafka_transactions
-from connections.kafka_transactions import second_is_in_force, transactional_producer
+from connections.kafka_transactions import commit, second_is_in_force, transactional_producer
 from fleet.settings import Settings
 from stack.stack import Stack
 from tests.integration.logs import records
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.stack
 
 TOPIC, INPUT, PARTITIONS = "transactions.out", "transactions.in", 3
 TRANSACTIONS = 30
-KINDS = {"first": False, "second": True}
+KINDS = {"first": "_Strict", "second": "_Second", "library": "TransactionManager"}
+"""Each with who manages it."""
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +38,16 @@ def admin(stack: Stack, settings_for: Callable[[str], Settings]) -> Settings:
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(kafka_transactions, "second_is_in_force", lambda _: KINDS[request.param])
+    monkeypatch.setattr(kafka_transactions, "second_is_in_force", lambda _: request.param == "second")
+    if request.param == "library":
+        monkeypatch.setattr(kafka_transactions, "obstacles", lambda _: ["none of its internals are known"])
     return str(request.param)
 
 
 @contextmanager
-def opened(settings: Settings, name: str) -> Iterator[Any]:
+def opened(settings: Settings, name: str, kind: str) -> Iterator[Any]:
     client = transactional_producer(settings, "tests", name)
-    assert type(client._transaction_manager).__name__ in ("_Strict", "_Second")
+    assert type(client._transaction_manager).__name__ == KINDS[kind]
     try:
         yield client
     finally:
@@ -52,15 +55,16 @@ def opened(settings: Settings, name: str) -> Iterator[Any]:
 
 
 def write(client: Any, group: str, number: int) -> list[Any]:
-    """A transaction's records, one on each partition and more on one, and its offset; it stays open."""
+    """A transaction's records, some on each partition; it stays open."""
     client.begin_transaction()
-    sent = [
+    return [
         client.send(TOPIC, b"%s %d %d" % (group.encode(), number, n), partition=n % PARTITIONS)
         for n in range(2 * PARTITIONS)
     ]
-    where = {TopicPartition(INPUT, 0): OffsetAndMetadata(number + 1, "", -1)}
-    client.send_offsets_to_transaction(where, ConsumerGroupMetadata(group_id=group))
-    return sent
+
+
+def place(group: str, number: int) -> tuple[dict[TopicPartition, OffsetAndMetadata], ConsumerGroupMetadata]:
+    return {TopicPartition(INPUT, 0): OffsetAndMetadata(number + 1, "", -1)}, ConsumerGroupMetadata(group_id=group)
 
 
 def committed(settings: Settings, group: str) -> int | None:
@@ -87,40 +91,67 @@ def test_a_fresh_cluster_has_the_second_kind(settings_for: Callable[[str], Setti
 
 def test_all_of_a_transaction_or_nothing(admin: Settings, kind: str) -> None:
     group = f"whole-{kind}"
-    with opened(admin, group) as client:
+    with opened(admin, group, kind) as client:
         first = client._transaction_manager.producer_id_and_epoch.epoch
         for number in range(TRANSACTIONS):
-            for sent in write(client, group, number):
-                sent.get(10)
-            if number % 3 == 2:
-                client.abort_transaction()
+            sent = write(client, group, number)
+            if number % 3 < 2:
+                commit(client, sent, *place(group, number))
             else:
-                client.commit_transaction()
+                client.send_offsets_to_transaction(*place(group, number))
+                client.abort_transaction()
         raised = client._transaction_manager.producer_id_and_epoch.epoch - first
         write(client, group, TRANSACTIONS)  # left open, as by one that is killed
-    with opened(admin, group):
+        client.send_offsets_to_transaction(*place(group, TRANSACTIONS))
+    with opened(admin, group, kind):
         wanted = {n: 2 * PARTITIONS for n in range(TRANSACTIONS) if n % 3 < 2}
         assert transactions(admin, group) == wanted
         assert committed(admin, group) == max(wanted) + 1
     assert raised == (TRANSACTIONS if kind == "second" else 0)
 
 
+@pytest.mark.parametrize("topic", ["sensor", TOPIC])
+def test_of_a_record_that_may_not_be_written_nothing_is_committed(
+    admin: Settings, settings_for: Callable[[str], Settings], kind: str, topic: str
+) -> None:
+    """As of a user who has lost a right. The broker refuses a record for `sensor`, which this user may read. Of the other
+    topic it says nothing, `send` returns none the less, and what is left could go out."""
+    settings = settings_for("alerts")
+    here, group = TopicPartition("sensor", 0), ConsumerGroupMetadata(group_id="alerts")
+
+    def reached() -> int | None:
+        consumer = kafka.consumer(settings, "tests", "alerts")
+        try:
+            return consumer.committed(here)  # type: ignore[no-any-return]
+        finally:
+            consumer.close(autocommit=False)
+
+    before = reached()
+    with opened(settings, f"alerts-tests-{kind}", kind) as client:
+        client.begin_transaction()
+        sent = [client.send(name, b"junk of the tests") for name in ("alerts.transitions", topic)]
+        assert sent[1].failed() is (topic == TOPIC)
+        with pytest.raises(TopicAuthorizationFailedError):
+            commit(client, sent, {here: OffsetAndMetadata((before or 0) + 1, "", -1)}, group)
+    with opened(settings, f"alerts-tests-{kind}", kind):
+        assert reached() == before
+
+
+@pytest.mark.parametrize("kind", ["first", "second"], indirect=True)
 def test_a_producer_that_was_fenced_ends_and_fences_nobody(admin: Settings, kind: str) -> None:
     group = f"fenced-{kind}"
-    with opened(admin, group) as older:
+    with opened(admin, group, kind) as older:
         for sent in write(older, group, 0):
             sent.get(10)
-        with opened(admin, group) as newer:
+        with opened(admin, group, kind) as newer:
             doomed = older.send(TOPIC, b"%s 0 9" % group.encode(), partition=0)
+            with pytest.raises(KafkaError):
+                commit(older, [], *place(group, 0))
             with pytest.raises(KafkaError):
                 doomed.get(10)
             with pytest.raises(KafkaError):
-                older.commit_transaction()
-            with pytest.raises(KafkaError):
                 older.begin_transaction()
             assert older._transaction_manager.has_fatal_error()
-            for sent in write(newer, group, 1):
-                sent.get(10)
-            newer.commit_transaction()
+            commit(newer, write(newer, group, 1), *place(group, 1))
         assert transactions(admin, group) == {1: 2 * PARTITIONS}
         assert committed(admin, group) == 2

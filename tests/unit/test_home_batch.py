@@ -8,8 +8,8 @@ import pytest
 from fleet.catalog import load_catalog
 from fleet.reading import to_datetime
 from fleet.settings import CHECKOUT
+from simulators.home_batch import LATER_US, QUARTER_US, Counted, home_readings
 from tests.unit.test_homes import HOUR_US, MONDAY_US
-from weir._home_batch import LATER_US, QUARTER_US, Counted, home_readings
 
 CATALOG = load_catalog(CHECKOUT / "fleet" / "types")
 SECOND = 1_000_000
@@ -21,6 +21,11 @@ def steady(type_name: str, device: str, kilowatts: float, per_kilowatt_hour: flo
     at = MONDAY_US + np.arange(0, hours * HOUR_US, EVERY)
     counter = (at - MONDAY_US) / HOUR_US * kilowatts * per_kilowatt_hour + 100
     return Counted(type_name, device, at + late_us, at, counter)
+
+
+def test_it_comes_when_its_dag_does():
+    quarter, later = (us // (60 * SECOND) for us in (QUARTER_US, LATER_US))
+    assert f'at("{later}-59/{quarter} * * * *")' in (CHECKOUT / "dags" / "home_energy.py").read_text()
 
 
 def test_each_quarter_what_was_sent_until_then():

@@ -19,7 +19,7 @@ from fleet.text import Doubles, Ints
 from simulators.household import WHOLE
 
 QUARTER_US, LATER_US = HOUR_US // 4, HOUR_US // 12
-"""sensor_etl begins each quarter of an hour, home_energy five minutes later (dags/)."""
+"""By dags/: sensor_etl begins each quarter of an hour, home_energy so much later."""
 UTC = ZoneInfo("UTC")
 
 
