@@ -114,8 +114,8 @@ def test_all_of_a_transaction_or_nothing(admin: Settings, kind: str) -> None:
 def test_of_a_record_that_may_not_be_written_nothing_is_committed(
     admin: Settings, settings_for: Callable[[str], Settings], kind: str, topic: str
 ) -> None:
-    """As of a user who has lost a right. The broker refuses a record for `sensor`, which this user may read. Of the other
-    topic it says nothing, `send` returns none the less, and what is left could go out."""
+    """As of a user who has lost a right. The broker refuses a record for `sensor`, which this user may read; of the
+    other topic it says nothing, `send` returns none the less, and what is left could go out."""
     settings = settings_for("alerts")
     here, group = TopicPartition("sensor", 0), ConsumerGroupMetadata(group_id="alerts")
 
