@@ -313,6 +313,8 @@ def main() -> None:
             line(name, figures, figures["messages_per_second"], figures["crossings"])
             for part, times in figures.get("where", {}).items():
                 line(f"  {part.replace('_', ' ')}", times)
+    if len(found) < 2:
+        return  # a look at one of them is no result
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps({"about": about, **found}, indent=1) + "\n")
 

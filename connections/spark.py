@@ -39,6 +39,7 @@ OWN_PROCESS = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.memory": "1g",
+    "spark.executor.heartbeatInterval": "60s",  # docker/spark/spark-defaults.conf.j2 says why
     "spark.sql.execution.arrow.pyspark.enabled": "true",
 }
 """For a driver in this process. A cluster whose workers are elsewhere needs an address they can reach: set

@@ -44,8 +44,9 @@ class _Snapshot:
 class Warehouse:
     """One database. Connections are made when needed and kept for reuse by this process."""
 
-    def __init__(self, url: str, application: str = "weir", pooled: bool = True):
-        """Raises ConfigurationError where the URL is no URL of a PostgreSQL database."""
+    def __init__(self, url: str, application: str = "weir", pooled: bool = True, said_in: object = "WEIR_DB_URL"):
+        """`said_in`: where the URL is from, for messages. Raises ConfigurationError where it is no URL of a PostgreSQL
+        database."""
         try:
             parsed = make_url(url)
         except ArgumentError:
@@ -57,6 +58,7 @@ class Warehouse:
             )
         self.place = f"{parsed.host}:{parsed.port or 5432}/{parsed.database}"
         self.user = parsed.username
+        self._said_in = said_in
         self._engine: Engine = create_engine(
             parsed,
             pool_pre_ping=True,
@@ -71,7 +73,9 @@ class Warehouse:
 
     @classmethod
     def of(cls, settings: Settings) -> "Warehouse":
-        return cls(settings.db_url.get_secret_value(), f"weir-{settings.role}")
+        return cls(
+            settings.db_url.get_secret_value(), f"weir-{settings.role}", said_in=settings.env_file or "WEIR_DB_URL"
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -109,7 +113,12 @@ class Warehouse:
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         kind = error_of(getattr(error, "pgcode", None), first_line, disconnected)
         if kind is not None:
-            raise kind(f"the warehouse at {self.place} (as {self.user}): {first_line}") from error
+            hint = ""
+            if kind is Refused and "password" in first_line:
+                hint = f". Check user and password in {self._said_in}"
+            elif kind is Unavailable and "refused" in first_line:
+                hint = ". Is it running (`weir status`)?"
+            raise kind(f"the warehouse at {self.place} (as {self.user}): {first_line}{hint}") from error
 
 
 def error_of(code: str | None, message: str, disconnected: bool) -> type[WeirError] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from connections.warehouse import Warehouse
-from etl.report_figures import figures_of
+from etl.report_figures import figures_of, whole_hours
 from etl.window import Window, parse_window
 from fleet.catalog import System
 from fleet.errors import ConfigurationError
@@ -36,9 +36,10 @@ def span_of(start: str | None, to: str | None, now: datetime) -> Window:
     return parse_window(start, to or "now", now)
 
 
-def file_of(settings: Settings, window: Window) -> Path:
-    """Where a report goes that nobody names a file for."""
-    return settings.home / "reports" / f"report-{window.start:%Y-%m-%d}-{window.end:%Y-%m-%d}.pdf"
+def file_of(settings: Settings, window: Window, systems: Sequence[str] = ()) -> Path:
+    """Where a report goes that nobody names a file for. `systems`: empty for one of all."""
+    ends = [f"{at:%Y-%m-%d}" if at.hour == 0 else f"{at:%Y-%m-%dT%H}" for at in whole_hours(window)]
+    return settings.home / "reports" / f"{'-'.join(['report', *systems, *ends])}.pdf"
 
 
 def figures(warehouse: Warehouse, systems: Sequence[System], window: Window) -> list[Figures]:

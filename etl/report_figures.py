@@ -33,14 +33,16 @@ MINUTE = """\
 FROM rollups m WHERE m.type = d.type AND m.metric = ANY(heard.metrics) AND m.grain = '1m' AND m.device_id = d.device_id
                   AND m.site = ANY(heard.sites) AND m.bucket >= <hour> AND m.bucket < <hour> + INTERVAL '1 hour'"""
 HEARD = f"""\
-SELECT d.type, d.device_id, d.site, d.registered_at, coalesce(heard.readings, 0)::bigint AS readings,
+SELECT d.type, d.device_id, d.site, d.registered_at,
+       coalesce(heard.times, 0)::bigint AS times, coalesce(heard.said, 0)::bigint AS said,
        coalesce((SELECT min(m.bucket) {MINUTE.replace("<hour>", "heard.first")}), heard.first) AS first,
        coalesce((SELECT max(m.bucket) {MINUTE.replace("<hour>", "heard.last")}), heard.last) AS last
   FROM devices d
-  LEFT JOIN (SELECT type, device_id, min(first) AS first, max(last) AS last, max(readings) AS readings,
+  LEFT JOIN (SELECT type, device_id, min(first) AS first, max(last) AS last, max(times) AS times, sum(said) AS said,
                     array_agg(DISTINCT metric) AS metrics, array_agg(DISTINCT site) AS sites
                FROM (SELECT type, device_id, site, metric, min(bucket) AS first, max(bucket) AS last,
-                            sum(sum(count)) OVER (PARTITION BY type, device_id, metric) AS readings
+                            sum(count) AS said,
+                            sum(sum(count)) OVER (PARTITION BY type, device_id, metric) AS times
                        FROM rollups
                       WHERE type = ANY(:types) AND grain = '1h' AND bucket >= :start AND bucket < :end
                       GROUP BY 1, 2, 3, 4) of_metric
@@ -218,7 +220,10 @@ def coverage(system: System, heard: Sequence[dict[str, Any]], start: datetime, e
         expected = None
         if isinstance(spec.cadence, timedelta):
             expected = sum(max(0, (end - max(start, _began(row))) // spec.cadence) for row in rows)
-        found.append(Coverage(spec.type, len(rows), sum(row["readings"] for row in rows), expected))
+        times = sum(row["times"] for row in rows)
+        said = sum(row["said"] for row in rows) if spec.adapter.form == "feature" else None
+        readings, each = (times, None) if said is None else (said, times)
+        found.append(Coverage(spec.type, len(rows), readings, expected, each))
     return found
 
 

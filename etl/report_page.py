@@ -182,11 +182,11 @@ def of_performance(one: Figures, number: int) -> Figure:
     latencies(right, "Share of alerts", {"to the alert": one.detection, "to the message": one.notification})
     page.heading("What came of what was expected")
     page.table(
-        ("type", "devices", "readings", "by cadence", "share"),
+        ("type", "devices", "times heard", "by cadence", "share"),
         [
             (
-                words(c.type), f"{c.devices:,}", f"{c.readings:,}", "-" if c.expected is None else f"{c.expected:,}",
-                f"{100 * c.readings / c.expected:.1f} %" if c.expected else "-",
+                words(c.type), f"{c.devices:,}", f"{c.times:,}", "-" if c.expected is None else f"{c.expected:,}",
+                f"{100 * c.times / c.expected:.1f} %" if c.expected else "-",
             )
             for c in one.coverage
         ],

@@ -19,13 +19,18 @@ class Device:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Of a type. `expected` is what its devices would have sent by their cadence, up to what is loaded; None: they
-    report only changes."""
+    """Of a type. `expected` is how often its devices should have been heard by their cadence, up to what is loaded;
+    None: they report only changes. `heard`: how often they were, where each metric is a reading by itself."""
 
     type: str
     devices: int
     readings: int
     expected: int | None
+    heard: int | None = None
+
+    @property
+    def times(self) -> int:
+        return self.readings if self.heard is None else self.heard
 
 
 @dataclass(frozen=True)

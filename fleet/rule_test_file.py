@@ -133,7 +133,10 @@ class RuleTestFile:
 
     def spec(self, data: Any, path: Path_) -> RuledType:
         if not isinstance(data, dict):
-            raise self.error(path, "expected a spec: type, version, system, cadence, metrics, alerts")
+            raise self.error(
+                path,
+                "expected a spec: type, version, system, cadence, metrics, alerts; `type: NAME` is one that is there",
+            )
         return validated(RuledType, as_inline(data), self.lines, self.file, path)
 
     def check_sites(self, specs: Iterable[RuledType], path: Path_) -> None:

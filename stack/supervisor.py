@@ -83,11 +83,11 @@ class Supervisor:
             return {}
 
     def start_program(self, name: str) -> None:
-        with _faults(name):
+        with self._faults(name):
             self._rpc().startProcess(name, False)
 
     def stop_program(self, name: str) -> None:
-        with _faults(name):
+        with self._faults(name):
             self._rpc().stopProcess(name, True)
 
     def stop_together(self, names: Iterable[str], seconds: float = 45) -> None:
@@ -114,19 +114,19 @@ class Supervisor:
         while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
 
-
-@contextlib.contextmanager
-def _faults(name: str) -> Iterator[None]:
-    try:
-        yield
-    except xmlrpc.client.Fault as fault:
-        if "ALREADY_STARTED" in fault.faultString or "NOT_RUNNING" in fault.faultString:
-            return
-        if "BAD_NAME" in fault.faultString:
-            raise ConfigurationError(f"{name} is not one of this stack's programs") from None
-        raise Unavailable(f"{name}: {fault.faultString}") from None
-    except (OSError, http.client.HTTPException):
-        raise Unavailable("the stack is not up: `make up` starts it") from None
+    @contextlib.contextmanager
+    def _faults(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except xmlrpc.client.Fault as fault:
+            if "ALREADY_STARTED" in fault.faultString or "NOT_RUNNING" in fault.faultString:
+                return
+            if "BAD_NAME" in fault.faultString:
+                there = ", ".join(sorted(self.programs()))
+                raise ConfigurationError(f"{name} is not one of this stack's programs: {there}") from None
+            raise Unavailable(f"{name}: {fault.faultString}") from None
+        except (OSError, http.client.HTTPException):
+            raise Unavailable("the stack is not up: `make up` starts it") from None
 
 
 def marked(home: Path) -> list[int]:

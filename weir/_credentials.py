@@ -54,6 +54,7 @@ def issue(
         refuse(problem for device_id in device_ids for problem in problems_of(spec, device_id, site or "any"))
         until = _until(changes.at, valid_for)
         issued = changes.issue(spec, [(device_id, site) for device_id in dict.fromkeys(device_ids)], until)
+    _take_effect()
     _show(issued, as_json)
 
 
@@ -75,6 +76,7 @@ def rotate(
         raise ConfigurationError(f"--overlap {overlap!r}: {error}") from None
     with _open(type_) as (spec, table), table.changes() as changes:
         issued = changes.rotate(spec, device_id, span, _until(changes.at, valid_for))
+    _take_effect()
     _show([issued], as_json)
     if not as_json:
         typer.echo(f"the old one ends in {overlap}")
@@ -120,6 +122,15 @@ def list_(
         typer.echo(line)
     hidden = f"; {len(found) - len(shown):,} ended: see --all" if len(found) > len(shown) else ""
     typer.echo(f"{len(shown):,} credential{'s' * (len(shown) != 1)}{hidden}")
+
+
+def _take_effect() -> None:
+    """A token that is shown is one that the gateway takes."""
+    from time import sleep
+
+    from streaming.badges import LOOK_SECONDS
+
+    sleep(1.2 * LOOK_SECONDS)
 
 
 def _until(at: datetime, valid_for: str | None) -> datetime | None:

@@ -34,6 +34,6 @@ def report(
         found = figures(warehouse, systems, window)
     finally:
         warehouse.close()
-    file = out or file_of(settings, window)
+    file = out or file_of(settings, window, system or ())
     pages = write(settings, found, file)
     typer.echo(f"{file}: {pages} pages, {file.stat().st_size:,} bytes")

@@ -32,7 +32,7 @@ examples:                      # run as tests by `weir types check`
       reason: wrong_type
 
 alerts:
-  - {{id: high_temperature, severity: warning, when: temperature > 30, clear: temperature < 28, for: 1m}}
+  - {{id: too_warm, severity: warning, when: temperature > 30, clear: temperature < 28, for: 1m}}
 """
 
 types = typer.Typer(no_args_is_help=True, help="Device types: one YAML each, from which everything else is derived.")

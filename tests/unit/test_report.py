@@ -53,12 +53,16 @@ def test_a_span_is_of_whole_hours() -> None:
 
 
 def test_a_file_is_named_by_its_span(tmp_path: Path) -> None:
-    assert file_of(Settings(home=tmp_path), Window(START, END)) == tmp_path / "reports/report-2026-11-16-2026-11-23.pdf"
+    settings = Settings(home=tmp_path)
+    assert file_of(settings, Window(START, END)) == tmp_path / "reports/report-2026-11-16-2026-11-23.pdf"
+    until = END + timedelta(hours=5, minutes=1)
+    name = "report-home-weather-2026-11-16-2026-11-23T06.pdf"
+    assert file_of(settings, Window(START, until), ["home", "weather"]) == tmp_path / "reports" / name
 
 
-def heard(device: str, readings: int, last: datetime | None, registered: datetime = START) -> dict[str, Any]:
-    return {"type": "lamp", "device_id": device, "site": "home-1", "registered_at": registered, "readings": readings,
-            "first": START if last else None, "last": last}  # fmt: skip
+def heard(device: str, times: int, last: datetime | None, registered: datetime = START) -> dict[str, Any]:
+    return {"type": "lamp", "device_id": device, "site": "home-1", "registered_at": registered,
+            "times": times, "said": times, "first": START if last else None, "last": last}  # fmt: skip
 
 
 def test_what_is_expected_begins_with_the_device() -> None:
@@ -67,6 +71,12 @@ def test_what_is_expected_begins_with_the_device() -> None:
     assert coverage(lamps, rows, START, END) == [Coverage("lamp", 3, 709, 7 * 24 * 720 + 720)]
     assert coverage(lamps, [heard("a", 1, END, END - HOUR)], START, END)[0].expected == 7 * 24 * 720  # heard before
     assert coverage(lamps, [], START, END) == []
+
+
+def test_of_metrics_that_come_one_by_one_each_is_a_reading() -> None:
+    rooms = System("occupancy", (load_catalog(CHECKOUT / "fleet" / "types").type("room_node"),))  # every 30 s
+    rows = [heard("s1", 700, END, END - HOUR) | {"type": "room_node", "said": 2_100}]
+    assert coverage(rooms, rows, START, END) == [Coverage("room_node", 1, 2_100, 7 * 24 * 120, heard=700)]
 
 
 def test_what_is_expected_begins_with_the_first_minute() -> None:
