@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from fleet.duration import rounded_duration
 from fleet.findings import findings, headline, performance, words
@@ -287,6 +287,7 @@ def latencies(axes: Axes, title: str, of: Mapping[str, Latency]) -> None:
     for name, one in measured.items():
         axes.plot([max(q, 0.001) for q in one.quantiles], range(101), label=words(name), color=coloured[name])
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())  # where a span is short it would be 2×10²
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     axes.grid(color="#e5e5e5", linewidth=0.5)

@@ -51,9 +51,7 @@ def run(made: Callable[[Settings], Service]) -> None:
     service = made(settings)
     gc.collect()
     gc.freeze()  # what is there stays: the garbage collector need not go through it again and again
-    sys.setswitchinterval(
-        0.001
-    )  # who has an answer of Kafka to read waits so long for a thread that computes, not 5 ms
+    sys.setswitchinterval(0.001)  # an answer of Kafka waits so long for a thread that computes; by default 5 ms
     service.run(stop_on_signals())
 
 

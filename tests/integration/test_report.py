@@ -90,7 +90,7 @@ def test_readings_and_values(found: dict[str, Figures]) -> None:
     assert weather.silent == []
 
 
-def test_what_is_not_loaded_yet_is_not_expected(stack: Stack, catalog: Catalog, filled: None) -> None:
+def test_what_is_not_loaded_yet_is_neither_expected_nor_silence(stack: Stack, catalog: Catalog, filled: None) -> None:
     """The ledger's last hour of the tables begins at their end: a report up to five hours later expects one more, or as
     much of it as was over when it was processed."""
     warehouse = Warehouse(login_url("weir_batch", stack.secrets, stack.ports, DATABASE))
@@ -99,6 +99,7 @@ def test_what_is_not_loaded_yet_is_not_expected(stack: Stack, catalog: Catalog, 
     warehouse.close()
     assert weather.coverage[0].expected == 20 * (MINUTES + 60) * 30
     assert occupancy.coverage[0].expected == 8 * (MINUTES + 20) * 2
+    assert weather.silent == occupancy.silent == []  # in the hours of which nothing is known
 
 
 def test_a_device_of_whose_silence_an_alert_tells_is_silent(found: dict[str, Figures]) -> None:
