@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from connections import kafka, kafka_transactions
 from connections.kafka_transactions import commit, second_is_in_force, transactional_producer
+from fleet.channels import state_topic
 from fleet.settings import Settings
 from stack.stack import Stack
 from tests.integration.logs import records
@@ -129,7 +130,8 @@ def test_of_a_record_that_may_not_be_written_nothing_is_committed(
     before = reached()
     with opened(settings, f"alerts-tests-{kind}", kind) as client:
         client.begin_transaction()
-        sent = [client.send(name, b"junk of the tests") for name in ("alerts.transitions", topic)]
+        # To a topic that nobody reads without regard to transactions.
+        sent = [client.send(name, b"junk of the tests", b"key") for name in (state_topic("weather"), topic)]
         assert sent[1].failed() is (topic == TOPIC)
         with pytest.raises(TopicAuthorizationFailedError):
             commit(client, sent, {here: OffsetAndMetadata((before or 0) + 1, "", -1)}, group)
