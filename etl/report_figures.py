@@ -221,9 +221,8 @@ def coverage(system: System, heard: Sequence[dict[str, Any]], start: datetime, e
         if isinstance(spec.cadence, timedelta):
             expected = sum(max(0, (end - max(start, _began(row))) // spec.cadence) for row in rows)
         times = sum(row["times"] for row in rows)
-        said = sum(row["said"] for row in rows) if spec.adapter.form == "feature" else None
-        readings, each = (times, None) if said is None else (said, times)
-        found.append(Coverage(spec.type, len(rows), readings, expected, each))
+        readings = sum(row["said"] for row in rows) if spec.adapter.form == "feature" else times
+        found.append(Coverage(spec.type, len(rows), readings, times, expected))
     return found
 
 

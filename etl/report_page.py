@@ -185,8 +185,8 @@ def of_performance(one: Figures, number: int) -> Figure:
         ("type", "devices", "times heard", "by cadence", "share"),
         [
             (
-                words(c.type), f"{c.devices:,}", f"{c.times:,}", "-" if c.expected is None else f"{c.expected:,}",
-                f"{100 * c.times / c.expected:.1f} %" if c.expected else "-",
+                words(c.type), f"{c.devices:,}", f"{c.heard:,}", "-" if c.expected is None else f"{c.expected:,}",
+                f"{100 * c.heard / c.expected:.1f} %" if c.expected else "-",
             )
             for c in one.coverage
         ],

@@ -41,7 +41,7 @@ REASONS = {
     "bad_id": "a device id or site has characters that no topic can have",
     "bad_time": "the event time cannot be read, or lies before 2000 or beyond 9999",
     "future_time": "the event time lies more than 5 minutes ahead",
-    "identity_mismatch": "the message says it is from another device, type or site than its topic",
+    "identity_mismatch": "the message says it is from another device, type or site than it was sent as",
     "unknown_device": "the device is not in the registry, and does not register itself: its type says so, or is full",
     "retired_device": "the registry has the device as retired",
     "malformed_row": "a line of a file that is no row of it: another number of fields, or a quote that is left open",
@@ -163,11 +163,11 @@ class Contract:
             said = f"device id {device[:80]!r}; letters, digits and _ . : - , at most 64"
             raise _Refused("bad_id", said, self.spec.adapter.device_id)
         if self.spec.adapter.form != "feature" and device != address.device_id:
-            said = f"says device {device!r}, topic says {address.device_id!r}"
+            said = f"says device {device!r}, sent as {address.device_id!r}"
             raise _Refused("identity_mismatch", said, self.spec.adapter.device_id)
         if device_type not in (None, address.type) or site not in (None, address.site):
             field = "site" if device_type in (None, address.type) else "device_type"
-            said = f"says {device_type}/{site}, topic says {address.type}/{address.site}"
+            said = f"says {device_type}/{site}, sent as {address.type}/{address.site}"
             raise _Refused("identity_mismatch", said, field)
         if not values:
             field = "values" if self.spec.adapter.form == "canonical" else ""

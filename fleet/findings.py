@@ -69,7 +69,7 @@ def _devices(of: Figures) -> Iterator[str]:
     if not of.readings:
         yield f"Nothing is loaded of {many(of.devices, 'device')}: no readings came, or the batch job did not run."
         return
-    came = {one.type: one.times / one.expected for one in of.coverage if one.expected}
+    came = {one.type: one.heard / one.expected for one in of.coverage if one.expected}
     few = sorted((share, name) for name, share in came.items() if share < ENOUGH)
     if few:
         named = ", ".join(f"{words(name)} {percent(share, 1)}" for share, name in few[:NAMED])

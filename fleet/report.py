@@ -19,18 +19,15 @@ class Device:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Of a type. `expected` is how often its devices should have been heard by their cadence, up to what is loaded;
-    None: they report only changes. `heard`: how often they were, where each metric is a reading by itself."""
+    """Of a type. `heard`: how often its devices were, which is less than `readings` where each metric is one by itself;
+    `expected`: how often they should have been by their cadence, up to what is loaded; None: they report only changes.
+    """
 
     type: str
     devices: int
     readings: int
+    heard: int
     expected: int | None
-    heard: int | None = None
-
-    @property
-    def times(self) -> int:
-        return self.readings if self.heard is None else self.heard
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from stack.ports import LOOPBACK, Ports, check_free
 Progress = Callable[[str, str, float], None]
 """Called with program, what happened (`starting`, `up`, `failed`) and the seconds since its start."""
 
-READY_SECONDS = 240
+READY_SECONDS = 480
 """On a machine that is busy with other things. A program that stops is noticed at once, not after this time."""
 
 RENEWAL = timedelta(minutes=3)

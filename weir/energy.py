@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weir import _filters
 from weir._alert_rows import plain
 from weir._table import AsJson
 
@@ -130,7 +131,9 @@ def forecast(
         found = [home for home in home_energy.publish(open_job(), now) if site in (None, home.site)]
     else:
         of = None if system == "all" else system
-        found = home_energy.home_energies(_warehouse(), _catalog(), of, now, site)
+        warehouse = _warehouse()
+        _check_site(warehouse, site)
+        found = home_energy.home_energies(warehouse, _catalog(), of, now, site)
     if as_json:
         typer.echo(json.dumps([
             {"site": home.site, "known_to": home.known_to, **home.values, "day": home.day.explanation,
@@ -185,7 +188,9 @@ def _asked(
     now = datetime.now(UTC)
     window = parse_window(start, to, now)
     begin, end = window.start or now - timedelta(days=1), window.end or now
-    return _warehouse(), Span(begin, end, tuple(spec.type for spec in types), site), types
+    warehouse = _warehouse()
+    _check_site(warehouse, site)
+    return warehouse, Span(begin, end, tuple(spec.type for spec in types), site), types
 
 
 def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], nothing: str, text: int = 4) -> None:
@@ -221,3 +226,8 @@ def _kwh(watt_hours: float | None) -> str:
 
 def _money(amount: float | None, currency: str | None) -> str:
     return "-" if amount is None else f"{amount:,.2f} {currency or ''}".rstrip()
+
+
+def _check_site(warehouse: "Warehouse", site: str | None) -> None:
+    if site is not None:
+        _filters.check(warehouse, "energy_hours", {"site": site})

@@ -70,7 +70,7 @@ def stats(
     system: System = None, type_: Type = None, reason: Reason = None, device: Device = None,
     metric: MetricName = None, start: From = None, to: To = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """How much is held back, by reason."""
+    """How much is held back, by reason, as of the last batch."""
     from etl import quarantine as held
 
     asked, warehouse = _filter(system, type_, reason, device, metric, start, to), _warehouse()

@@ -69,15 +69,17 @@ def check(
     from fleet.catalog import check_sites, load_catalog
     from fleet.errors import SpecError
     from fleet.examples import failures
+    from fleet.nearest import did_you_mean
     from fleet.settings import Settings
     from fleet.spec_file import load_spec
 
     folder = Settings.load().types_dir
     if names:
         files = [Path(n) if n.endswith(".yaml") else folder / f"{n}.yaml" for n in names]
-        missing = [str(f) for f in files if not f.is_file()]
-        if missing:
-            raise SpecError(f"no such file: {', '.join(missing)}")
+        for name, file in zip(names, files, strict=True):
+            if not file.is_file():
+                others = [other.stem for other in folder.glob("*.yaml")]
+                raise SpecError(f"no such file: {file}{did_you_mean(name, others)}")
         specs = [load_spec(f.read_text(encoding="utf-8"), str(f)) for f in files]
         for spec, file in zip(specs, files, strict=True):
             check_sites(spec, file, folder)

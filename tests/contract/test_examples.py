@@ -6,6 +6,7 @@ from fleet.catalog import load_catalog
 from fleet.examples import failures
 from fleet.settings import CHECKOUT
 from fleet.spec import DeviceType
+from tests.command import command
 
 CATALOG = load_catalog(CHECKOUT / "fleet" / "types")
 
@@ -27,3 +28,7 @@ def test_an_example_that_is_wrong_is_told(spec: DeviceType) -> None:
 @pytest.mark.parametrize("spec", list(CATALOG), ids=list(CATALOG.types))
 def test_what_cannot_be_held_back_is_critical(spec: DeviceType) -> None:
     assert [rule.id for rule in spec.alerts if not rule.inhibitable and rule.severity != "critical"] == []
+
+
+def test_a_mistyped_type_is_told_with_the_nearest_one() -> None:
+    assert "lampp.yaml; did you mean 'lamp'?" in command()("types", "check", "lampp", code=1).stderr

@@ -293,6 +293,7 @@ def test_hogs_forecasts_and_the_command(job: Job, lake: SmallLake, stack: Stack)
     bills = json.loads(weir("energy", "cost", *when, "--json").stdout)
     assert {(bill["band"], round(bill["watt_hours"])) for bill in bills} == {("night", 6000), ("rest", 6000)}
     assert "did you mean 'home'" in weir("energy", "show", "--system", "hmoe", code=1).stderr
+    assert "no site 'nope' is known" in weir("energy", "show", "--site", "nope", code=1).stderr
 
 
 def test_homes_are_told_to_the_rules_and_people_by_them(

@@ -24,7 +24,7 @@ from fleet.report import (
 START = datetime(2026, 11, 16, tzinfo=UTC)
 NONE = Figures("home", START, START + timedelta(days=7), timedelta(hours=1))
 DOOR, LAMP = Device("door_sensor", "door-1", "home-1"), Device("lamp", "lamp-2", "home-2")
-SENT = replace(NONE, coverage=[Coverage("door_sensor", 2, 100, 100)])
+SENT = replace(NONE, coverage=[Coverage("door_sensor", 2, 100, 100, 100)])
 SMOKE = AlertKind("smoke_alarm", "smoke", "critical", 2, 0, 400.0)
 HUMID = AlertKind("room_climate", "too_humid", "info", 120, 4, 7200.0)
 COLD = AlertKind("room_climate", "cold", "warning", 1, 1, None)
@@ -54,12 +54,14 @@ SAID = [
     ("who has most", replace(SENT, alerts=[SILENT], worst=[Worst(DOOR, 3, ("silent", "low_battery"))]),
      "Most alerts came from door-1 at home-1 (3: silent, low battery)."),
     ("no devices", NONE, "No device is registered."),
-    ("nothing loaded", replace(NONE, coverage=[Coverage("lamp", 3, 0, 100)]),
+    ("nothing loaded", replace(NONE, coverage=[Coverage("lamp", 3, 0, 0, 100)]),
      "Nothing is loaded of 3 devices: no readings came, or the batch job did not run."),
-    ("too few readings", replace(NONE, coverage=[Coverage("lamp", 3, 60, 100), Coverage("door_sensor", 1, 95, 100)]),
+    ("too few readings",
+     replace(NONE, coverage=[Coverage("lamp", 3, 60, 60, 100), Coverage("door_sensor", 1, 95, 95, 100)]),
      "Of the readings that devices send by their cadence fewer came: lamp 60.0 %."),
     ("all report", SENT, "All 2 devices reported within the last 2h."),
-    ("the one reports", replace(NONE, coverage=[Coverage("lamp", 1, 9, 9)]), "Its device reported within the last 2h."),
+    ("the one reports", replace(NONE, coverage=[Coverage("lamp", 1, 9, 9, 9)]),
+     "Its device reported within the last 2h."),
     ("some do not", replace(SENT, silent=[(DOOR, None), (LAMP, START + timedelta(days=3, hours=4))]),
      "2 devices said nothing at the end: door-1 at home-1 (not at all), lamp-2 at home-2 (last at 19 Nov 04:00)."),
     ("of many some are named", replace(SENT, silent=[(DOOR, None)] * 5),

@@ -68,7 +68,7 @@ def heard(device: str, times: int, last: datetime | None, registered: datetime =
 def test_what_is_expected_begins_with_the_device() -> None:
     lamps = System("home", (load_catalog(CHECKOUT / "fleet" / "types").type("lamp"),))  # every 5 s
     rows = [heard("a", 700, END), heard("b", 0, None, END - HOUR), heard("c", 9, None, END + HOUR)]
-    assert coverage(lamps, rows, START, END) == [Coverage("lamp", 3, 709, 7 * 24 * 720 + 720)]
+    assert coverage(lamps, rows, START, END) == [Coverage("lamp", 3, 709, 709, 7 * 24 * 720 + 720)]
     assert coverage(lamps, [heard("a", 1, END, END - HOUR)], START, END)[0].expected == 7 * 24 * 720  # heard before
     assert coverage(lamps, [], START, END) == []
 
@@ -76,7 +76,7 @@ def test_what_is_expected_begins_with_the_device() -> None:
 def test_of_metrics_that_come_one_by_one_each_is_a_reading() -> None:
     rooms = System("occupancy", (load_catalog(CHECKOUT / "fleet" / "types").type("room_node"),))  # every 30 s
     rows = [heard("s1", 700, END, END - HOUR) | {"type": "room_node", "said": 2_100}]
-    assert coverage(rooms, rows, START, END) == [Coverage("room_node", 1, 2_100, 7 * 24 * 120, heard=700)]
+    assert coverage(rooms, rows, START, END) == [Coverage("room_node", 1, 2_100, 700, 7 * 24 * 120)]
 
 
 def test_what_is_expected_begins_with_the_first_minute() -> None:
@@ -110,7 +110,7 @@ POINTS = [(START + n * HOUR, float(n)) for n in range(24)]
 FULL = replace(
     EMPTY,
     system="home",
-    coverage=[Coverage("lamp", 3, 60, 100)],
+    coverage=[Coverage("lamp", 3, 60, 60, 100)],
     values={"lamp": POINTS},
     alerts=[
         AlertKind("plug", "rule_39", "info", 50, 0, None),  # another type has a rule of that name
