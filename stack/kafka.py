@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fleet.errors import ConfigurationError
+from stack import pins
 from stack.credentials import scram_argument, write_private
 from stack.layout import Layout
 from stack.prefix import Prefix
@@ -30,12 +31,21 @@ def format_arguments(layout: Layout, prefix: Prefix, secrets: Mapping[str, str])
     ])  # fmt: skip
 
 
+FORMATTED_BY = "kafka-version"
+"""Beside the storage: the version that formatted it."""
+UNSAID = "4.3.1"
+"""What formatted storage that does not say it."""
+
+
 def initialise(layout: Layout, prefix: Prefix, secrets: Mapping[str, str]) -> None:
-    """Format the storage once. What a command line says is for every user of the
-    machine to read, and a salted password serves to log in as well as the password: java reads its arguments from a
-    file that is ours alone."""
-    folder = layout.data / "kafka"
+    """Format the storage once. Raises ConfigurationError, also where a newer Kafka has done it.
+
+    What a command line says is for every user of the machine to read, and a salted password serves to log in as well as
+    the password: java reads its arguments from a file that is ours alone.
+    """
+    folder, formatted_by = layout.data / "kafka", layout.data / FORMATTED_BY
     if (folder / "bootstrap.checkpoint").is_file() or (folder / "meta.properties").is_file():
+        _check_format(folder, formatted_by.read_text().strip() if formatted_by.is_file() else UNSAID)
         return
     shutil.rmtree(folder, ignore_errors=True)
     told = layout.tmp / "kafka-format.args"
@@ -48,4 +58,20 @@ def initialise(layout: Layout, prefix: Prefix, secrets: Mapping[str, str]) -> No
         shutil.rmtree(folder, ignore_errors=True)
         raise ConfigurationError(
             f"Kafka's storage could not be formatted:\n{(done.stdout + done.stderr)[-1500:].strip()}"
+        )
+    formatted_by.write_text(f"{version()}\n")
+
+
+def version() -> str:
+    """Of the broker that runs."""
+    return next(jar.version for jar in pins.read().jars_in("kafka") if jar.artifact == "kafka-clients")
+
+
+def _check_format(folder: Path, by: str) -> None:
+    """Raises ConfigurationError for storage of a newer Kafka, at which this one would end with a stack trace."""
+    newer, ours = (tuple(map(int, one.split(".")[:2])) for one in (by, version()))
+    if newer > ours:
+        raise ConfigurationError(
+            f"{folder} was made by Kafka {by}, and Kafka {version()} cannot read it: stay with the checkout that made"
+            " it, or begin anew with `make clean`, which deletes what is stored"
         )

@@ -56,7 +56,7 @@ DEBS = [
     "prometheus-alertmanager",
 ]
 
-KAFKA = "4.3.1"
+KAFKA = "4.2.1"
 LOG4J = "2.25.4"
 # Each jar by itself, nothing transitive: the broker ran on exactly these with SASL, TLS, lz4, zstd and transactions.
 KAFKA_JARS = f"""

@@ -89,10 +89,16 @@ class Chaos:
                     time.sleep(self.chance.uniform(0.2, 2.0))
                     self._freeze(worker)
                 if self.result.kills % KILLS_A_RESTART == 0:
-                    self.stack.restart("kafka")
-                    self.result.broker_restarts += 1
+                    self._restart_broker()
                 if self.result.kills % 20 == 0:
                     self.say(f"{self.result.kills} kills")
+
+    def _restart_broker(self) -> None:
+        """Every other time it is killed first."""
+        if self.result.broker_restarts % 2:
+            os.kill(self.stack.supervisor.programs()["kafka"]["pid"], signal.SIGKILL)
+        self.stack.restart("kafka")
+        self.result.broker_restarts += 1
 
     def _freeze(self, worker: Process) -> None:
         worker.signal(signal.SIGSTOP)
@@ -176,7 +182,8 @@ def chaos(kills: int, seed: int, say: Callable[[str], None] = print, devices: in
                 if not done:
                     kept = Path(os.environ.get("CHAOS_LOGS", "/tmp")) / f"chaos-{seed}"
                     shutil.copytree(logs, kept, dirs_exist_ok=True)
-                    say(f"the workers' logs are in {kept}")
+                    shutil.copytree(home / "data" / "kafka", kept / "kafka", dirs_exist_ok=True)
+                    say(f"the workers' logs, and Kafka's, are in {kept}")
         finally:
             stack.down()
     run.result.seconds = time.monotonic() - begun

@@ -122,8 +122,8 @@ def test_a_file_and_what_becomes_of_it(
     good = kiln.read_text()
     kiln.write_text(good.replace("heat > limit", "heat > limt"))
     errors = lambda: bridge.metric("weir_bridge_spec_errors")  # noqa: E731
-    wait_for(lambda: errors() == 1, 10, lambda: bridge.log.read_text())
-    assert f"{kiln}:14: alerts.0.when: " in bridge.log.read_text()
+    named = f"{kiln}:14: alerts.0.when: "
+    wait_for(lambda: errors() == 1 and named in bridge.log.read_text(), 10, bridge.log.read_text)
     (types / "oven.yaml").write_text(SPEC.format(type="oven").replace("heat > 500", "heat > 501"))
     wait_for(lambda: bridge.log.read_text().count("the rules stay as they were") >= 1, 10, "not named")
     time.sleep(5)  # two looks and more: were the good one of the two told, it would be by now
@@ -131,8 +131,7 @@ def test_a_file_and_what_becomes_of_it(
 
     # Mended, with one rule less: its alert ends, the other's goes on.
     kiln.write_text(good.replace("  - {id: warm, when: heat > 500}\n", ""))
-    wait_for(lambda: errors() == 0, 10, lambda: bridge.log.read_text())
-    assert "in order again" in bridge.log.read_text()
+    wait_for(lambda: errors() == 0 and "in order again" in bridge.log.read_text(), 10, bridge.log.read_text)
     wait_for(lambda: len(said(operator, "k-1")) == 3, 20, lambda: str(said(operator, "k-1")), every=0.3)
     assert [(t.rule, t.to, t.reason) for t in said(operator, "k-1")][2] == ("warm", "resolved", "rule_removed")
     assert told(operator, "oven", "heat > 501") == EACH
