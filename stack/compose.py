@@ -31,7 +31,7 @@ MQTT_LOGINS = "mqtt-logins"
 """The one volume of configuration that two services see: the gateway writes the devices' logins into it, Mosquitto
 reads them. It lies at HOME / "mqtt"."""
 WEIR_USER = 10001
-WAIT_SECONDS = 240
+WAIT_SECONDS = 480
 
 
 @dataclass(frozen=True)

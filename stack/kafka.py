@@ -34,20 +34,20 @@ def format_arguments(layout: Layout, prefix: Prefix, secrets: Mapping[str, str])
 FORMATTED_BY = "kafka-version"
 """Beside the storage: the version that formatted it."""
 UNSAID = "4.3.1"
-"""What formatted storage that does not say it."""
+"""What formatted storage that does not say by what."""
 
 
 def initialise(layout: Layout, prefix: Prefix, secrets: Mapping[str, str]) -> None:
-    """Format the storage once. Raises ConfigurationError, also where a newer Kafka has done it.
+    """Format the storage once. Raises ConfigurationError.
 
     What a command line says is for every user of the machine to read, and a salted password serves to log in as well as
     the password: java reads its arguments from a file that is ours alone.
     """
-    folder, formatted_by = layout.data / "kafka", layout.data / FORMATTED_BY
-    if (folder / "bootstrap.checkpoint").is_file() or (folder / "meta.properties").is_file():
-        _check_format(folder, formatted_by.read_text().strip() if formatted_by.is_file() else UNSAID)
+    folder = layout.data / "kafka"
+    if _is_formatted(folder):
         return
     shutil.rmtree(folder, ignore_errors=True)
+    (layout.data / FORMATTED_BY).write_text(f"{version()}\n")
     told = layout.tmp / "kafka-format.args"
     write_private(told, format_arguments(layout, prefix, secrets))
     try:
@@ -59,7 +59,6 @@ def initialise(layout: Layout, prefix: Prefix, secrets: Mapping[str, str]) -> No
         raise ConfigurationError(
             f"Kafka's storage could not be formatted:\n{(done.stdout + done.stderr)[-1500:].strip()}"
         )
-    formatted_by.write_text(f"{version()}\n")
 
 
 def version() -> str:
@@ -67,11 +66,20 @@ def version() -> str:
     return next(jar.version for jar in pins.read().jars_in("kafka") if jar.artifact == "kafka-clients")
 
 
-def _check_format(folder: Path, by: str) -> None:
+def check_format(layout: Layout) -> None:
     """Raises ConfigurationError for storage of a newer Kafka, at which this one would end with a stack trace."""
+    folder, formatted_by = layout.data / "kafka", layout.data / FORMATTED_BY
+    if not _is_formatted(folder):
+        return
+    by = (formatted_by.is_file() and formatted_by.read_text().strip()) or UNSAID
     newer, ours = (tuple(map(int, one.split(".")[:2])) for one in (by, version()))
     if newer > ours:
         raise ConfigurationError(
             f"{folder} was made by Kafka {by}, and Kafka {version()} cannot read it: stay with the checkout that made"
-            " it, or begin anew with `make clean`, which deletes what is stored"
+            " it, or begin anew with `make clean`, which deletes lake, warehouse and secrets, too (a lake or a database"
+            " of your own is for you to empty)"
         )
+
+
+def _is_formatted(folder: Path) -> bool:
+    return (folder / "bootstrap.checkpoint").is_file() or (folder / "meta.properties").is_file()

@@ -112,8 +112,11 @@ class Stack:
     def up(self, progress: Progress = lambda *_: None) -> None:
         """Start what is not running, in order, and return when all of it answers. What runs is brought up to date.
 
-        Raises ConfigurationError when a port is taken, StartFailed (everything stopped again) when a program fails.
+        Raises ConfigurationError when a port is taken or Kafka's storage is a newer Kafka's, StartFailed (everything
+        stopped again) when a program fails.
         """
+        if "kafka" in self.services:
+            kafka.check_format(self.layout)
         if self.supervisor.running():
             self.setup()
             states = self.supervisor.programs()
@@ -270,7 +273,9 @@ class Stack:
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
     def restart(self, name: str) -> None:
-        """Stop and start one program and wait until it answers."""
+        """Stop and start one program and wait until it answers. Raises as `up` does."""
+        if name == "kafka":
+            kafka.check_format(self.layout)
         self.secrets = ensure_secrets(self.layout)
         self.supervisor.stop_program(name)
         self._start(name, time.monotonic(), lambda: False)

@@ -1,5 +1,5 @@
-"""The filters of `weir alerts`, `weir alerts held` and `weir quarantine`, and what to say of one that fits nothing that
-there is."""
+"""The filters of `weir alerts`, `weir alerts held`, `weir energy` and `weir quarantine`, and what to say of one that
+fits nothing that there is."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -29,8 +29,8 @@ def given(**filters: str | None) -> dict[str, str]:
 
 
 def check(warehouse: "Warehouse", table: str, filters: Mapping[str, str]) -> None:
-    """For when nothing was found. Raises ConfigurationError for a name that no spec, no registry and no row of the
-    table has: it is mistyped rather than quiet."""
+    """For when nothing was found, or before it is looked for. Raises ConfigurationError for a name that no spec, no
+    registry and no row of the table has: it is mistyped rather than quiet."""
     from fleet.errors import ConfigurationError
 
     for name, value in filters.items():

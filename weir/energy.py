@@ -126,13 +126,12 @@ def forecast(
     from etl import home_energy
     from weir.etl import open_job
 
-    now = datetime.now(UTC)
+    now, warehouse = datetime.now(UTC), _warehouse()
+    _check_site(warehouse, site)
     if publish:
         found = [home for home in home_energy.publish(open_job(), now) if site in (None, home.site)]
     else:
         of = None if system == "all" else system
-        warehouse = _warehouse()
-        _check_site(warehouse, site)
         found = home_energy.home_energies(warehouse, _catalog(), of, now, site)
     if as_json:
         typer.echo(json.dumps([

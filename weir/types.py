@@ -76,10 +76,10 @@ def check(
     folder = Settings.load().types_dir
     if names:
         files = [Path(n) if n.endswith(".yaml") else folder / f"{n}.yaml" for n in names]
-        for name, file in zip(names, files, strict=True):
-            if not file.is_file():
-                others = [other.stem for other in folder.glob("*.yaml")]
-                raise SpecError(f"no such file: {file}{did_you_mean(name, others)}")
+        others = [other.stem for other in folder.glob("*.yaml")]
+        missing = [f"{file}{did_you_mean(file.stem, others)}" for file in files if not file.is_file()]
+        if missing:
+            raise SpecError(f"no such file: {', '.join(missing)}")
         specs = [load_spec(f.read_text(encoding="utf-8"), str(f)) for f in files]
         for spec, file in zip(specs, files, strict=True):
             check_sites(spec, file, folder)

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -161,6 +162,11 @@ def compare(stack: Stack, result: Result) -> None:
             )
 
 
+def kept_in(seed: int) -> Path:
+    """What is left of a run that failed."""
+    return Path(os.environ.get("CHAOS_LOGS", "/tmp")) / f"chaos-{seed}"
+
+
 def chaos(kills: int, seed: int, say: Callable[[str], None] = print, devices: int = 60) -> Result:
     begun, done = time.monotonic(), False
     with own_home() as home:
@@ -180,12 +186,14 @@ def chaos(kills: int, seed: int, say: Callable[[str], None] = print, devices: in
             finally:
                 run.end()
                 if not done:
-                    kept = Path(os.environ.get("CHAOS_LOGS", "/tmp")) / f"chaos-{seed}"
+                    kept = kept_in(seed)
                     shutil.copytree(logs, kept, dirs_exist_ok=True)
-                    shutil.copytree(home / "data" / "kafka", kept / "kafka", dirs_exist_ok=True)
-                    say(f"the workers' logs, and Kafka's, are in {kept}")
+                    say(f"the workers' logs and Kafka's data are in {kept}")
         finally:
             stack.down()
+            if not done:
+                with suppress(OSError):
+                    shutil.copytree(home / "data" / "kafka", kept_in(seed) / "kafka", dirs_exist_ok=True)
     run.result.seconds = time.monotonic() - begun
     return run.result
 

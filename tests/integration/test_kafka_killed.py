@@ -37,7 +37,8 @@ def own_stack() -> Iterator[Stack]:
 
 
 def committed(settings: Settings) -> int | None:
-    consumer = kafka.consumer(settings, "tests", GROUP)
+    """As a worker asks that begins the partition: an open transaction's offsets are waited for."""
+    consumer = kafka.consumer(settings, "tests", GROUP, isolation_level="read_committed")
     try:
         answer: int | None = consumer.committed(READ, timeout_ms=60_000)
         return answer

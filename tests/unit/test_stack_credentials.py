@@ -138,6 +138,7 @@ def test_kafka_is_formatted_with_nothing_secret_on_the_command_line(layout, tmp_
     assert (tmp_path / "mode").read_text() == "600\n"
     assert '"SCRAM-SHA-512=[name=admin,iterations=4096,salt=' in told
     assert "saltedpassword=" in told
+    assert (layout.data / kafka.FORMATTED_BY).read_text() == f"{kafka.version()}\n"
     assert f'"--cluster-id={secrets["KAFKA_CLUSTER_ID"]}"' in told
 
 
