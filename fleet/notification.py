@@ -64,6 +64,11 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
+# Made here: what msgspec makes of a type at its first use is seen half made by other threads, which ends the process.
+decode_notification = msgspec.json.Decoder(Notification).decode
+decode_telling_alert = msgspec.json.Decoder(TellingAlert).decode
+
+
 @dataclass(frozen=True)
 class Delivered:
     note: str = ""

@@ -8,6 +8,8 @@ from fleet.standing import AlertSoFar
 from fleet.storm import Group, GroupKey
 
 _encode = msgspec.json.encode
+_decode_alert = msgspec.json.Decoder(AlertSoFar).decode
+_decode_group = msgspec.json.Decoder(Group).decode
 GROUP = ("receiver", "kind", "system", "type", "rule", "site")
 
 
@@ -15,8 +17,8 @@ def read_board(connection: Connection) -> Board:
     alerts = connection.execute(text("SELECT so_far::text FROM dispatch_alerts")).scalars()
     groups = connection.execute(text(f"SELECT {', '.join(GROUP)}, so_far::text FROM dispatch_groups"))  # noqa: S608
     return Board(
-        [msgspec.json.decode(found, type=AlertSoFar) for found in alerts],
-        {GroupKey(*g[:-1]): msgspec.json.decode(g[-1], type=Group) for g in groups},
+        [_decode_alert(found) for found in alerts],
+        {GroupKey(*g[:-1]): _decode_group(g[-1]) for g in groups},
     )
 
 

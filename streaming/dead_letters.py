@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-import msgspec
 from sqlalchemy import Connection, text
 
-from fleet.notification import Notification
+from fleet.notification import Notification, decode_notification
 from fleet.receivers import KINDS
 from streaming.notifications import IDENTITY, note, row_of
 
@@ -24,7 +23,7 @@ def bury(connection: Connection, receiver: str, why: str, now: datetime) -> None
         ),
         {"receiver": receiver, "now": now, "why": why},
     ).all()
-    rows = [(msgspec.json.decode(n, type=Notification), attempts) for n, attempts in buried]
+    rows = [(decode_notification(n), attempts) for n, attempts in buried]
     note(connection, [row_of(n, "dead", why, attempts, now) for n, attempts in rows])
 
 

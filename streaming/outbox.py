@@ -15,13 +15,14 @@ from sqlalchemy import Connection, text
 from connections.warehouse import Warehouse
 from fleet.board import Board, Changes
 from fleet.errors import Unavailable
-from fleet.notification import Notification, TellingAlert
+from fleet.notification import Notification, TellingAlert, decode_notification, decode_telling_alert
 from fleet.silence import Silence
 from streaming.board_rows import read_board, write_board
 from streaming.dead_letters import SUPERSEDED, bury, outdate
 from streaming.notifications import IDENTITY, held_row, note, row_of, slices
 
 _encode = msgspec.json.encode
+_decode_silence = msgspec.json.Decoder(Silence).decode
 LOCK_SECONDS = 10.0
 FROZEN_SECONDS = 30.0
 """Deciding with the transaction open takes seconds at most, in the worst storm."""
@@ -113,7 +114,7 @@ class Outbox:
             receiver=receiver, now=now, limit=limit, epoch=self.epoch,
         )  # fmt: skip
         messages = [
-            Waiting(r["id"], msgspec.json.decode(r["notification"], type=Notification), r["tried_since"], r["attempts"])
+            Waiting(r["id"], decode_notification(r["notification"]), r["tried_since"], r["attempts"])
             for r in rows
             if r["id"] is not None
         ]
@@ -206,7 +207,7 @@ class Outbox:
             f" WHERE o.receiver = :receiver AND o.dead_at IS NULL AND o.identities @> ARRAY[{IDENTITY}])",
             receiver=receiver, epoch=self.epoch,
         )  # fmt: skip
-        alerts = [(msgspec.json.decode(r["alert"], type=TellingAlert), r["told"]) for r in rows]
+        alerts = [(decode_telling_alert(r["alert"]), r["told"]) for r in rows]
         return [msgspec.structs.replace(alert, severity=told) for alert, told in alerts]
 
     # Receivers, silences and requests, by the service.
@@ -236,7 +237,7 @@ class Outbox:
 
     def silences(self) -> list[Silence]:
         rows = self.warehouse.rows("SELECT silence::text AS silence FROM dispatch_silences")
-        return [msgspec.json.decode(r["silence"], type=Silence) for r in rows]
+        return [_decode_silence(r["silence"]) for r in rows]
 
     def keep_silences(self, silences: Iterable[Silence]) -> None:
         with self.warehouse.transaction() as connection:

@@ -333,8 +333,9 @@ TASK = re.compile(r"airflow worker -- (?P<id>[0-9a-f-]{36})")
 
 
 def _kill_a_task(stack: Stack, airflow: Airflow, run_id: str, seconds: float) -> None:
-    """kill -9 of the first process that runs a task of this run for more than a moment. It lets nobody but root read
-    its environment, so that it is found below the scheduler and not by the stack's mark."""
+    """kill -9 of the first process that validates a partition of this run for more than a moment: another task may have
+    done its work by then, and be on its way out. It lets nobody but root read its environment, so that it is found
+    below the scheduler and not by the stack's mark."""
     deadline, seen = time.monotonic() + seconds, dict[int, float]()
     scheduler = stack.supervisor.programs()["airflow-scheduler"]["pid"]
     while time.monotonic() < deadline:
@@ -343,11 +344,12 @@ def _kill_a_task(stack: Stack, airflow: Airflow, run_id: str, seconds: float) ->
                 name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 if not (found := TASK.fullmatch(name)) or time.monotonic() - seen.setdefault(pid, time.monotonic()) < 1:
                     continue
-                if found["id"] in {task.id for task in airflow.tasks(DAG, run_id)}:
+                running = (task for task in airflow.tasks(DAG, run_id) if task.state == "running")
+                if found["id"] in {task.id for task in running if task.task_id == "process.validate"}:
                     os.kill(pid, signal.SIGKILL)
                     return
         time.sleep(0.05)
-    raise AssertionError("no task of that run was seen running")
+    raise AssertionError("no task of that run was seen validating")
 
 
 def test_the_compaction_dag_makes_files_fewer_and_nothing_new(
