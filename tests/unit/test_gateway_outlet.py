@@ -110,7 +110,8 @@ def test_each_device_sends_in_order_with_its_own_token(gateway: Gateway, tokens:
     assert sorted(found) == [(number, "taken") for number in range(200)]
     assert outlet.unconfirmed == 0
     assert gateway.answers == {202: 200}
-    assert gateway.taken[0] == {"device_id": "l0", "event_time": NOW_US // 1000, "values": {"on": 1.0}, "seq": 0}
+    # Devices go by connections of their own: which is first of them is chance.
+    assert {"device_id": "l0", "event_time": NOW_US // 1000, "values": {"on": 1.0}, "seq": 0} in gateway.taken
     for device in range(10):
         seqs = [said["seq"] for said in gateway.taken if said["device_id"] == f"l{device}"]
         assert seqs == list(range(device, 200, 10))
