@@ -72,8 +72,8 @@ def check_format(layout: Layout) -> None:
     if not _is_formatted(folder):
         return
     by = (formatted_by.is_file() and formatted_by.read_text().strip()) or UNSAID
-    newer, ours = (tuple(map(int, one.split(".")[:2])) for one in (by, version()))
-    if newer > ours:
+    theirs, ours = (tuple(map(int, one.split(".")[:2])) for one in (by, version()))
+    if theirs > ours:
         raise ConfigurationError(
             f"{folder} was made by Kafka {by}, and Kafka {version()} cannot read it: stay with the checkout that made"
             " it, or begin anew with `make clean`, which deletes lake, warehouse and secrets, too (a lake or a database"
