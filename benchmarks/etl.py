@@ -7,7 +7,8 @@ warehouse, beside a bare COPY; and what a run costs that has next to nothing to 
   folders of a day), one value in 1,000 out of range. `validate` is Great Expectations, `derive` Spark, on
   sessions of their own; both work batch by batch, as a run does. The peers have no Great Expectations.
 - **Load**: the rollups of one hour, all that `load_readings` does, into empty tables and again over what is there; and
-  the same rollups as text that is ready through psycopg2's COPY into an empty hypertable with the same indexes.
+  the same rollups as text that is ready through psycopg2's COPY into an empty hypertable with the same indexes. By a
+  server with nothing beside it: Weir writes the text on one core while the server takes it on the other.
 - **Fixed cost**: an hour with ten readings lands, and sensor_etl is triggered on a whole stack that is warm.
 
 Medians of passes that take turns; of a day, which takes minutes, one pass unless told. A day needs 12 GB of memory and
@@ -24,11 +25,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from math import log10
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ from connections.spark import session
 from connections.warehouse import Warehouse
 from etl.derive import derive
 from etl.discover import batches
-from etl.lake_index import read_index
+from etl.lake_index import PartitionFiles, read_index
 from etl.load import load_readings
 from etl.validate import validate
 from fleet.catalog import load_catalog
@@ -57,6 +57,7 @@ from fleet.settings import CHECKOUT, Settings
 from fleet.spec import DeviceType
 from stack.credentials import owner_url
 from stack.ports import Ports
+from stack.programs import ALL
 from stack.stack import Stack
 
 HERE = Path(__file__).resolve().parent
@@ -66,6 +67,9 @@ FLUSH_ROWS = 60_000
 BAD_SHARE = 0.001
 LOAD_PASSES, FIXED_PASSES = 5, 5
 PEERS = ("duckdb", "polars")
+WAYS = ("weir", *PEERS)
+Runs = Mapping[str, Sequence[Mapping[str, float]]]
+"""Way → what each of its passes says."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,15 @@ class Size:
     cadence: timedelta
     span: timedelta
     passes: int = 3
+    alone: int = 0
+    """Passes over its first partition alone right before it, and over its last right after: the machine's speed changes
+    within minutes, and growth is not to be that."""
 
 
 SIZES = {
     "hour": Size(timedelta(seconds=2), timedelta(hours=1)),
     "month": Size(timedelta(minutes=10), timedelta(days=30)),
-    "day": Size(timedelta(seconds=2), timedelta(days=1), passes=1),
+    "day": Size(timedelta(seconds=2), timedelta(days=1), passes=1, alone=2),
 }
 """1.8, 4.3 and 43.2 million readings of five values."""
 
@@ -151,13 +158,15 @@ def peer_pass(name: str, python: Path, folders: list[str], spec: DeviceType, gra
     return json.loads(answer)  # type: ignore[no-any-return]
 
 
-def weir_pass(spark: Any, lake: Lake, spec: DeviceType, home: Path) -> dict[str, float]:
+def weir_pass(
+    spark: Any, lake: Lake, spec: DeviceType, partitions: Sequence[PartitionFiles], home: Path
+) -> dict[str, float]:
     """Seconds of each part, and what the peers say of theirs."""
-    index = read_index(lake)
+    by_key = {files.partition.key: files for files in partitions}
     took = {"validate": 0.0, "derive": 0.0}
     rollups, count, total = 0, 0, 0.0
-    for number, batch in enumerate(batches(index.partitions.values())):
-        files = [index.partitions[key] for key in batch.partitions]
+    for number, batch in enumerate(batches(partitions)):
+        files = [by_key[key] for key in batch.partitions]
         began = time.perf_counter()
         outcome = validate(lake, spec, files, f"bench-{number}", home)
         assert not outcome.failed, outcome.failed
@@ -180,39 +189,44 @@ def transform(name: str, settings: Settings, peers_python: Path, passes: int | N
     try:
         lake = Lake(f"file://{folder}")
         rows = write_lake(lake, spec, size)
-        partitions = [files.partition for files in read_index(lake).partitions.values()]
-        folders, grain = [lake.path(one.folder(spec.version)) for one in partitions], partitions[0].grain
+        partitions = [*read_index(lake).partitions.values()]
+        grain = partitions[0].partition.grain
         with session(settings) as spark:
-            ways: dict[str, Callable[[], dict[str, float]]] = {
-                "weir": lambda: weir_pass(spark, lake, spec, folder / "home"),
-                **{peer: partial(peer_pass, peer, peers_python, folders, spec, grain) for peer in PEERS},
-            }
+
+            def once(way: str, some: Sequence[PartitionFiles]) -> dict[str, float]:
+                if way == "weir":
+                    return weir_pass(spark, lake, spec, some, folder / "home")
+                folders = [lake.path(one.partition.folder(spec.version)) for one in some]
+                return peer_pass(way, peers_python, folders, spec, grain)
+
             # Code that the JVM has not compiled is not measured.
-            derive(spark, lake, spec, [*read_index(lake).partitions.values()][:1])
-            found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+            derive(spark, lake, spec, partitions[:1])
+            found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+            alone: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
             for _ in range(passes or size.passes):
-                for way, run in ways.items():
-                    found[way].append(run())
+                for way in WAYS:
+                    alone[way] += [once(way, partitions[:1]) for _ in range(size.alone)]
+                    found[way].append(once(way, partitions))
+                    alone[way] += [once(way, partitions[-1:]) for _ in range(size.alone)]
         agree(found)
         told = {way: figures(rows, runs) for way, runs in found.items()}
         faster = max(told[peer]["rows_per_second"] for peer in PEERS)
         ratio = round(told["weir"]["rows_per_second"] / faster, 2)
-        return {"rows": rows, "partitions": grain, **told, "ratio_to_faster_peer": ratio}
+        grows = {"growth_per_10x": growth(found, alone, len(partitions))} if size.alone else {}
+        return {"rows": rows, "partitions": grain, **told, "ratio_to_faster_peer": ratio, **grows}
     finally:
         shutil.rmtree(folder)
 
 
-def growth(sizes: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Seconds a row of a day against those of an hour, for each factor of ten that lies between them."""
-    hour, day = sizes["hour"], sizes["day"]
-    tens = log10(day["rows"] / hour["rows"])
-    return {
-        way: round((hour[way]["rows_per_second"] / day[way]["rows_per_second"]) ** (1 / tens), 2)
-        for way in ("weir", *PEERS)
+def growth(whole: Runs, alone: Runs, partitions: int) -> dict[str, float]:
+    """Seconds of the whole against those of one of its `partitions` equal ones, for each factor of ten between them."""
+    seconds = {
+        way: [statistics.median(run["seconds"] for run in runs[way]) for runs in (whole, alone)] for way in whole
     }
+    return {way: round((of / (partitions * one)) ** (1 / log10(partitions)), 2) for way, (of, one) in seconds.items()}
 
 
-def agree(found: dict[str, list[dict[str, float]]]) -> None:
+def agree(found: Runs) -> None:
     """All have made the same rollups."""
     first = next(iter(found.values()))[0]
     for name, runs in found.items():
@@ -221,7 +235,7 @@ def agree(found: dict[str, list[dict[str, float]]]) -> None:
         assert abs(runs[0]["sum"] - first["sum"]) <= 1e-9 * abs(first["sum"]), (name, runs[0]["sum"], first["sum"])
 
 
-def figures(rows: int, runs: list[dict[str, float]]) -> dict[str, float]:
+def figures(rows: int, runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     parts = {
         f"{part}_seconds": round(statistics.median(run[part] for run in runs), 2)
         for part in ("validate", "derive")
@@ -303,10 +317,16 @@ def fixed_cost(stack: Stack) -> dict[str, Any]:
     return {"seconds": round(statistics.median(seconds[2:]), 1), "each": [round(one, 1) for one in seconds]}
 
 
+def without_spark_server(settings: Settings) -> Settings:
+    """The server of a stack may be down, busy or not there."""
+    return settings.model_copy(update={"spark_remote": SecretStr("")})
+
+
 @contextmanager
-def whole_stack() -> Iterator[Stack]:
+def stack_of(*services: str) -> Iterator[Stack]:
+    """Of all there are, where none is named."""
     with tempfile.TemporaryDirectory(prefix="weir-bench-") as folder:
-        stack = Stack(Path(folder) / "home", Ports.free(), environ={"WEIR_ETL_SCHEDULE": "none"})
+        stack = Stack(Path(folder) / "home", Ports.free(), services or ALL, environ={"WEIR_ETL_SCHEDULE": "none"})
         stack.up()
         try:
             yield stack
@@ -324,23 +344,19 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[str, Any] = {"about": {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}}
     if "transform" in options.only:
-        # Not the server of a stack that was set up here, which may be down or busy.
-        settings = Settings.load(role="batch").model_copy(update={"spark_remote": SecretStr("")})
+        settings = without_spark_server(Settings.load(role="batch"))
         found["transform"] = {}
         for name in options.sizes.split(","):
             found["transform"][name] = transform(name, settings, options.peers_python, options.passes)
             print(name, json.dumps(found["transform"][name]), flush=True)
-        if {"hour", "day"} <= set(found["transform"]):
-            found["growth_per_10x"] = growth(found["transform"])
-            print("growth per 10x", found["growth_per_10x"], flush=True)
-    if "load" in options.only or "fixed" in options.only:
-        with whole_stack() as stack:
-            if "fixed" in options.only:
-                found["fixed_cost"] = fixed_cost(stack)
-                print("fixed cost", found["fixed_cost"], flush=True)
-            if "load" in options.only:
-                found["load"] = load(stack.settings("batch"), owner_url(stack.secrets, stack.ports))
-                print("load", found["load"], flush=True)
+    if "fixed" in options.only:
+        with stack_of() as stack:
+            found["fixed_cost"] = fixed_cost(stack)
+            print("fixed cost", found["fixed_cost"], flush=True)
+    if "load" in options.only:
+        with stack_of("postgres") as stack:
+            found["load"] = load(without_spark_server(stack.settings("batch")), owner_url(stack.secrets, stack.ports))
+            print("load", found["load"], flush=True)
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -101,13 +101,14 @@ MAX_SHARES = 8
 
 
 def parts(partitions: Iterable[PartitionFiles], most_rows: int = MAX_TASK_ROWS) -> list[Part]:
-    """Who reads what: small partitions share a task, the devices of a large one are divided among several, each of
-    which reads all files of the partition: a tenth of its work."""
+    """Who reads what: small partitions share a task of half as many rows, so that a batch of them (etl.discover) has
+    work for two cores; the devices of a large one are divided among several, each of which reads all files of the
+    partition: a tenth of its work."""
     found: list[Part] = []
     task, held = 0, 0
     for partition in partitions:
         shares = min(MAX_SHARES, max(1, ceil(partition.rows / most_rows)))
-        if held and held + partition.rows > most_rows:
+        if held and held + partition.rows > most_rows // 2:
             task, held = task + 1, 0
         for share in range(shares):
             found += [Part(file.path, file.version, task + share, share, shares) for file in partition.to_read]

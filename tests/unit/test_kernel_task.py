@@ -178,10 +178,10 @@ def partition(hour: int, *file_rows: int) -> PartitionFiles:
 @pytest.mark.parametrize(
     ("partitions", "expected"),
     [
-        pytest.param([partition(0, 4, 5), partition(1, 1)], [("0-0", 0, 0, 1), ("0-1", 0, 0, 1), ("1-0", 0, 0, 1)],
+        pytest.param([partition(0, 2, 2), partition(1, 1)], [("0-0", 0, 0, 1), ("0-1", 0, 0, 1), ("1-0", 0, 0, 1)],
                      id="small-ones-share-a-task"),
-        pytest.param([partition(0, 6), partition(1, 5), partition(2, 5)],
-                     [("0-0", 0, 0, 1), ("1-0", 1, 0, 1), ("2-0", 1, 0, 1)], id="a-task-is-full"),
+        pytest.param([partition(0, 4), partition(1, 3), partition(2, 2), partition(3, 9)],
+                     [("0-0", 0, 0, 1), ("1-0", 1, 0, 1), ("2-0", 1, 0, 1), ("3-0", 2, 0, 1)], id="a-task-is-full"),
         pytest.param([partition(0, 15, 10)],
                      [("0-0", 0, 0, 3), ("0-1", 0, 0, 3), ("0-0", 1, 1, 3), ("0-1", 1, 1, 3), ("0-0", 2, 2, 3),
                       ("0-1", 2, 2, 3)], id="a-large-one-is-divided"),
