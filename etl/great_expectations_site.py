@@ -6,6 +6,7 @@ Results and pages are files under `<home>/validations` and `<home>/data-docs`; t
 import contextlib
 import fcntl
 import functools
+import gc
 import logging
 import os
 import shutil
@@ -112,6 +113,8 @@ class Validator:
             result = checkpoint.run(batch_parameters={"dataframe": frame}, run_id=run)
             self._prune(name)
         (key, outcome), *_ = result.run_results.items()
+        # What it made of the frame refers to itself and has few objects: Python would leave gigabytes before it looks.
+        gc.collect()
         unmet = tuple(_unmet(one) for one in outcome.results if not one.success)
         page = f"{name}/{run_name}/{key.run_id.run_time.strftime('%Y%m%dT%H%M%S.%fZ')}/{key.batch_identifier}.html"
         return Verdict(len(frame), len(outcome.results), unmet, str(self._docs / "validations" / page))
