@@ -1,10 +1,12 @@
 """A type's suite on files of the lake: what is wrong is found, with its number of values. Texts are categories here."""
 
+import gc
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -89,3 +91,16 @@ def test_what_readings_carried_is_there_for_who_asks(tmp_path: Path, monkeypatch
     outcome = validate(lake, SPEC, [land(lake, {7: {"carried": ["humidity", "noise"]}})], "run", tmp_path)
     ((unmet,),) = (one.verdict.unmet for one in outcome.validations)
     assert (unmet.column, unmet.unexpected, unmet.observed) == ("carried", 1, "['humidity,noise']")
+
+
+def test_the_memory_of_earlier_pieces_is_given_back(tmp_path: Path) -> None:
+    """Though nothing else makes Python look for what refers to itself."""
+    lake, frames = Lake(f"file://{tmp_path}/lake"), []
+    gc.disable()
+    try:
+        for number in range(3):
+            validate(lake, SPEC, [land(lake, {})], f"run-{number}", tmp_path)
+            frames.append(sum(isinstance(one, pd.DataFrame) for one in gc.get_objects()))
+    finally:
+        gc.enable()
+    assert frames[2] == frames[1]
