@@ -20,6 +20,7 @@ from fleet.settings import CHECKOUT
 from simulators.books import Books
 from simulators.fault_plan import KINDS
 from simulators.recording import recording_of
+from simulators.run import AHEAD_SECONDS
 from simulators.session import Order, Source, conduct
 from simulators.simulation import plan_parts, simulated_readings, simulated_types
 from simulators.truth import read_truth
@@ -178,7 +179,7 @@ def test_the_recording_goes_to_its_topics_and_ends_now(settings_for):
                           ("occupancy", 1)]
     }  # fmt: skip
     times = [json.loads(payload)["event_time"] / 1000 for _, payload in heard]
-    assert now - summary["wall_seconds"] - 1 < max(times) <= now + 0.001  # they are rounded to milliseconds
+    assert now - summary["wall_seconds"] - 1 < max(times) <= now + AHEAD_SECONDS
     assert max(times) - min(times) == pytest.approx(survey.span_us / 1e6, abs=0.002)
 
 
