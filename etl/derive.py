@@ -46,8 +46,8 @@ class Derived:
 
 
 MAX_TASK_ROWS = 1_000_000
-"""Rows that one Spark task is to have: a second, and 400 MB of its Python worker. A device's rows of one partition are
-never divided, so the largest of these may be more."""
+"""Rows that one Spark task is to have at most: a second, and 400 MB of its Python worker. Of several partitions it has
+half as many at most. A device's rows of one partition are never divided, so the largest of these may be more."""
 
 
 def derive(
@@ -101,9 +101,9 @@ MAX_SHARES = 8
 
 
 def parts(partitions: Iterable[PartitionFiles], most_rows: int = MAX_TASK_ROWS) -> list[Part]:
-    """Who reads what: small partitions share a task of half as many rows, so that a batch of them (etl.discover) has
-    work for two cores; the devices of a large one are divided among several, each of which reads all files of the
-    partition: a tenth of its work."""
+    """Who reads what: small partitions share a task of at most half as many rows, so that a batch of more
+    (etl.discover) has work for two cores; the devices of a large one are divided among several, each of which reads
+    all files of the partition: a tenth of its work."""
     found: list[Part] = []
     task, held = 0, 0
     for partition in partitions:
