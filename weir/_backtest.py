@@ -1,7 +1,8 @@
 """`weir rules backtest`: what a rule would have said, and how it compares with what is true and with the rules in
 force."""
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,8 +21,11 @@ from fleet.errors import ConfigurationError, SpecError
 from fleet.settings import Settings
 from fleet.spec import DeviceType
 from fleet.spec_file import load_spec
+from weir._table import aligned
 
 SHOWN = 10
+BUSIEST = 5
+"""Devices, and days, of each rule in the text."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ def as_object(found: Outcome) -> dict[str, Any]:
         "type": found.spec.type, "rules": found.rules, "from": found.start.isoformat(), "to": found.end.isoformat(),
         "readings": found.history.readings, "devices": len(found.history.coverage),
         "coverage": _coverage(found), "a_device_and_day": {rule: _rate(found, rule) for rule in found.rules},
+        "by_device": {rule: _by_device(found, rule) for rule in found.rules},
+        "by_utc_day": {rule: _by_day(found, rule) for rule in found.rules},
         "alerts": [_episode(e) for e in found.history.episodes],
         "score": found.score and asdict(found.score),
         "against_live": found.live
@@ -108,10 +114,12 @@ def as_lines(found: Outcome) -> Iterator[str]:
         yield f"coverage     median device {shares['median']:.1%} of the time, least {shares['least']:.1%}"
     for rule in found.rules:
         of_rule = [e for e in history.episodes if e.rule == rule]
+        if not of_rule:
+            yield f"{rule:24} no alerts"
+            continue
         rate = _rate(found, rule)
         shown = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
-        often = f"{len(of_rule):,} alerts, {shown} a device and day, {_longest(of_rule, found)}"
-        yield f"{rule:24} {often if of_rule else 'no alerts'}"
+        yield f"{rule:24} {len(of_rule):,} alerts, {shown} a device and day, {_longest(of_rule, found)}"
     if found.score is not None:
         s = found.score
         yield (
@@ -126,12 +134,41 @@ def as_lines(found: Outcome) -> Iterator[str]:
                 yield f"  {name}  {_moment(e.fired_us)} {e.rule} {e.device} at {e.site}"
             if len(some) > SHOWN:
                 yield f"  … and {len(some) - SHOWN:,} more; --json has all"
+    yield from _busiest(found, "device", _by_device)
+    yield from _busiest(found, "UTC day", _by_day)
 
 
 def _rate(found: Outcome, rule: str) -> float:
     """Alerts a device and day."""
     device_days = max(1, len(found.history.coverage)) * (found.end - found.start) / timedelta(days=1)
     return sum(e.rule == rule for e in found.history.episodes) / device_days
+
+
+def _by_device(found: Outcome, rule: str) -> dict[str, int]:
+    """Device → its alerts, most first; of those that have any."""
+    return _counted(e.device for e in found.history.episodes if e.rule == rule)
+
+
+def _by_day(found: Outcome, rule: str) -> dict[str, int]:
+    """Day → alerts that fired on it, most first; of those that have any. In UTC, wherever a site is."""
+    return _counted(_moment(e.fired_us)[:10] for e in found.history.episodes if e.rule == rule)
+
+
+def _counted(some: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(some).items(), key=lambda one: (-one[1], one[0])))
+
+
+def _busiest(found: Outcome, what: str, counted: Callable[[Outcome, str], dict[str, int]]) -> Iterator[str]:
+    """A table after a blank line; none where there are no alerts."""
+    rows = [("rule", what, "alerts")]
+    for rule in found.rules:
+        alerts = list(counted(found, rule).items())
+        rows += [(rule, name, f"{n:,}") for name, n in alerts[:BUSIEST]]
+        if rest := alerts[BUSIEST:]:
+            rows.append((rule, f"… {len(rest):,} more", f"{sum(n for _, n in rest):,}"))
+    if len(rows) > 1:
+        yield ""
+        yield from aligned(rows)
 
 
 def _longest(some: list[Episode], found: Outcome) -> str:

@@ -61,6 +61,8 @@ def test_what_a_rule_would_have_said(weir: Weir, lake: SmallLake) -> None:
     assert (found["readings"], found["devices"], found["rules"]) == (1080, 3, ["high_temperature"])
     assert found["coverage"]["least"] > 0.5
     assert found["a_device_and_day"] == {"high_temperature": pytest.approx(2 * 24 / 3)}
+    assert found["by_device"] == {"high_temperature": {"1": 1, "2": 1}}
+    assert found["by_utc_day"] == {"high_temperature": {"2026-11-22": 2}}
 
 
 def test_a_device_of_which_nothing_came_has_no_coverage(weir: Weir, lake: SmallLake, stack: Stack) -> None:
@@ -142,6 +144,7 @@ def test_for_people(weir: Weir, lake: SmallLake) -> None:
                 "2026-11-22T04:00", "--against", "live").stdout  # fmt: skip
     assert "1,080 readings of 3 devices" in said
     assert "2 alike, 0 only here, 0 only live" in said
+    assert "high_temperature  2026-11-22  2" in said
 
 
 @pytest.mark.parametrize(
