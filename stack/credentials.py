@@ -188,6 +188,7 @@ def inbox_settings(layout: Layout, ports: Ports, known: Mapping[str, str], place
         "WEIR_INBOX_URL": f"http://{places.inbox}:{ports.inbox}/hook",
         "WEIR_INBOX_WEBHOOK_SECRET": known["INBOX_WEBHOOK"],
         "WEIR_INBOX_PORT": str(ports.inbox),
+        "WEIR_INBOX_SMTP_HOST": places.inbox,
         "WEIR_INBOX_SMTP_PORT": str(ports.inbox_smtp),
         "WEIR_INBOX_SMTP_PASSWORD": known["INBOX_SMTP"],
         "WEIR_INBOX_CERTIFICATE": str(layout.config / "inbox.pem"),

@@ -303,6 +303,7 @@ def test_whom_the_dispatcher_tells_is_where_its_service_is(made):
     told = load_receivers((CHECKOUT / "fleet/receivers.yaml").read_text(), "receivers.yaml", known).receivers
     hosts = {name: urlsplit(told[name].url).hostname for name in ("webhook", "alertmanager", "grafana")}
     assert hosts == {"webhook": COMPOSE.inbox, "alertmanager": COMPOSE.alertmanager, "grafana": COMPOSE.grafana}
+    assert told["mail"].host == COMPOSE.inbox
 
 
 def test_postgres_is_made_as_natively():

@@ -148,8 +148,8 @@ def test_who_is_there_only_with_a_name_that_is_set(grafana: dict[str, str], ther
 )
 def test_the_file_that_comes_with_weir_tells_the_inbox(grafana: dict[str, str]) -> None:
     """And Grafana, where there is one."""
-    names = ("INBOX_URL", "INBOX_SMTP_PORT", "INBOX_SMTP_PASSWORD", "INBOX_CERTIFICATE", "ALERTMANAGER_URL",
-             "ALERTMANAGER_USER", "ALERTMANAGER_PASSWORD")  # fmt: skip
+    names = ("INBOX_URL", "INBOX_SMTP_HOST", "INBOX_SMTP_PORT", "INBOX_SMTP_PASSWORD", "INBOX_CERTIFICATE",
+             "ALERTMANAGER_URL", "ALERTMANAGER_USER", "ALERTMANAGER_PASSWORD")  # fmt: skip
     known = {f"WEIR_{name}": "http://x" if name.endswith("URL") else "25" for name in names}
     text = (CHECKOUT / "fleet" / "receivers.yaml").read_text()
     file = load_receivers(text, "receivers.yaml", {**known, **grafana, "WEIR_INBOX_WEBHOOK_SECRET": SECRET})
