@@ -137,8 +137,8 @@ class Outbound:
         )  # fmt: skip
 
     def request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"", most_bytes: int = MOST_BYTES,
-        until: float | None = None,
+        self, method: str, url: str, headers: Mapping[str, str | bytes], body: bytes = b"",
+        most_bytes: int = MOST_BYTES, until: float | None = None,
     ) -> Answer:  # fmt: skip
         """`until`, of time.monotonic(): the deadline of all that the request is a part of. Raises Unavailable where no
         answer came, Refused where the address is off limits."""
