@@ -137,10 +137,12 @@ class Outbound:
         )  # fmt: skip
 
     def request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"", most_bytes: int = MOST_BYTES
-    ) -> Answer:
-        """Raises Unavailable where no answer came, Refused where the address is off limits."""
-        self._deadline.at = time.monotonic() + self._seconds
+        self, method: str, url: str, headers: Mapping[str, str | bytes], body: bytes = b"",
+        most_bytes: int = MOST_BYTES, until: float | None = None,
+    ) -> Answer:  # fmt: skip
+        """`until`, of time.monotonic(): the deadline of all that the request is a part of. Raises Unavailable where no
+        answer came, Refused where the address is off limits."""
+        self._deadline.at = time.monotonic() + self._seconds if until is None else until
         try:
             with self._pool.stream(method, url, headers=list(headers.items()), content=body) as response:
                 told = {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in response.headers}

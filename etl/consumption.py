@@ -7,16 +7,13 @@ from zoneinfo import ZoneInfo
 
 from connections.warehouse import Reader
 from fleet.catalog import Catalog
-from fleet.consumption import Appliance, Hog, Used, hogs
+from fleet.consumption import LEAST_NIGHT_MINUTES, NIGHT_HOURS, STANDBY_QUANTILE, Appliance, Hog, Used, hogs
 from fleet.home_energy import BASELINE
 from fleet.meter import kind_of, meter_of, power_of
 from fleet.registry import params_of
 from fleet.spec import DeviceType
 from fleet.tariff import Tariffs
 
-NIGHT_HOURS = 5
-"""From local midnight, in which standby power is looked for."""
-LEAST_NIGHT_MINUTES = 60
 OF = " device_type = ANY(:types) AND (CAST(:site AS text) IS NULL OR site = :site)"
 
 
@@ -76,13 +73,12 @@ def unattributed(reader: Reader, span: Span) -> list[dict[str, Any]]:
 
 
 STANDBY = """
-SELECT r.site, r.device_id, percentile_cont(0.05) WITHIN GROUP (ORDER BY r.mean) AS watts
+SELECT r.site, r.device_id, percentile_cont(:quantile) WITHIN GROUP (ORDER BY r.mean) AS watts
   FROM rollups r LEFT JOIN sites s ON s.system = r.system AND s.site = r.site
  WHERE r.type = :type AND r.metric = :metric AND r.grain = '1m' AND r.bucket >= :start AND r.bucket < :end
    AND (CAST(:site AS text) IS NULL OR r.site = :site)
    AND extract(hour FROM r.bucket AT TIME ZONE coalesce(s.time_zone, 'UTC')) < :hours
  GROUP BY r.site, r.device_id HAVING count(*) >= :least"""
-"""The median of the lowest tenth is the twentieth from below."""
 
 
 def standby(reader: Reader, span: Span, types: Iterable[DeviceType]) -> dict[Appliance, float]:
@@ -92,7 +88,7 @@ def standby(reader: Reader, span: Span, types: Iterable[DeviceType]) -> dict[App
         if power := power_of(spec):
             rows = reader.rows(
                 STANDBY, type=spec.type, metric=power, start=span.start, end=span.end, site=span.site,
-                hours=NIGHT_HOURS, least=LEAST_NIGHT_MINUTES,
+                hours=NIGHT_HOURS, least=LEAST_NIGHT_MINUTES, quantile=STANDBY_QUANTILE,
             )  # fmt: skip
             found |= {Appliance(row["site"], spec.type, row["device_id"]): row["watts"] for row in rows}
     return found

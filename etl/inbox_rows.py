@@ -30,7 +30,12 @@ class Row(NamedTuple):
     @property
     def payload(self) -> bytes:
         """What a dead letter keeps: of CSV with the names of its cells, so that it can be judged again by itself."""
-        return self.raw if self.cells is None else json.dumps(self.cells).encode()
+        if self.cells is None:
+            return self.raw
+        try:
+            return json.dumps(self.cells).encode()
+        except RecursionError:  # of JSON alone, which is judged as it came; more can be read than written
+            return self.raw
 
 
 class _Line(NamedTuple):
@@ -75,10 +80,11 @@ def _lines(file: BinaryIO) -> Iterator[_Line]:
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 2):
         number += 1
+        is_cut = len(line) == MAX_LINE_BYTES + 2 and not line.endswith(b"\n")
         if number == 1:
             line = line.removeprefix(BOM)
         body = line.rstrip(b"\r\n")
-        if len(body) > MAX_LINE_BYTES:
+        if is_cut or len(body) > MAX_LINE_BYTES:
             while not line.endswith(b"\n") and (line := file.readline(MAX_LINE_BYTES)):
                 pass
             yield _Line(number, body[:KEPT_BYTES], True)

@@ -131,6 +131,27 @@ SELECT concat_ws(' ', type || '.' || coalesce(nullif(one->>'column', ''), 'table
        sum(greatest((one->>'unexpected')::bigint, 1))::bigint AS value
   FROM validations CROSS JOIN LATERAL jsonb_array_elements(unmet) one
  WHERE system = :system AND validated_at >= :start AND validated_at < :end GROUP BY 1 ORDER BY 1"""
+VALIDATED = """\
+SELECT time_bucket(:step, validated_at) AS at, CASE WHEN success THEN 'passed' ELSE 'failed' END AS name,
+       count(*) AS value
+  FROM validations WHERE system = :system AND validated_at >= :start AND validated_at < :end
+ GROUP BY 1, 2 ORDER BY 1, 2"""
+# By the books: a partition stands where it begins, so each share is of what it is counted in.
+SHARES = """\
+SELECT at, name, (100 * sum(part) / sum(whole))::double precision AS value
+  FROM (SELECT time_bucket(:step, greatest(l.starts_at, CAST(:start AS timestamptz))) AS at, of.name, of.part, of.whole
+          FROM ledger l
+          JOIN ledger_balance b USING (partition)
+          LEFT JOIN (SELECT partition, sum(known) AS known, sum(quarantined) AS quarantined
+                       FROM ledger_metrics GROUP BY 1) m USING (partition)
+         CROSS JOIN LATERAL (VALUES ('values quarantined', m.quarantined, m.known),
+                                    ('values off the books', b.values_off_by, m.known),
+                                    ('messages rejected', 0, l.landed)) AS of (name, part, whole)
+         WHERE l.system = :system AND l.starts_at < :end AND l.ends_at > :start
+         UNION ALL
+        SELECT time_bucket(:step, at), 'messages rejected', 1, 1
+          FROM quarantine WHERE system = :system AND what = 'dead_letter' AND at >= :start AND at < :end) counted
+ GROUP BY 1, 2 HAVING sum(whole) > 0 ORDER BY 1, 2"""
 PARITY = """\
 SELECT count(DISTINCT (starts_at, ends_at)) AS audits, coalesce(sum(same), 0)::bigint AS same,
        coalesce(sum(explained), 0)::bigint AS explained, coalesce(sum(unexplained), 0)::bigint AS unexplained
@@ -205,7 +226,9 @@ def figures_of(reader: Reader, system: System, window: Window) -> Figures:
         books=Books(**asked.rows(BOOKS)[0]),
         bad_values=asked.counts(QUARANTINE, what="value"),
         rejected=asked.counts(QUARANTINE, what="dead_letter"),
+        shares=asked.series(SHARES),
         validation=Validation(**asked.rows(VALIDATION)[0], unmet=asked.counts(UNMET)),
+        validated=asked.series(VALIDATED),
         parity=Parity(**asked.rows(PARITY)[0]),
     )
 

@@ -26,13 +26,16 @@ TITLE, HEADING, TEXT, SMALL = 18, 11, 8.5, 7
 LETTERS = 112
 """So many fit into a line."""
 BOTTOM = 0.05
-ROW, PLOT, LEGEND = 0.0135, 0.16, 0.013
+ROW, PLOT, LOW_PLOT, LEGEND = 0.0135, 0.16, 0.14, 0.013
 """Heights: of a table's row, of plots, of a line of their legends."""
 LEGEND_WIDTH, LEGEND_MARK = 225, 21
 """Points: of a legend, and of a column's mark and space."""
+LEGEND_BELOW = 0.16
+"""Inches between a plot and its legend: room for the axis."""
 TABLES = 0.11
-"""Where there is less room they are left out: the sentences have the worst of both."""
+"""Where there is less room they are left out: sentences and plots have the worst."""
 SEVERITY_COLOURS = {"critical": "#c4162a", "warning": "#ff780a", "info": "#3274d9"}
+VALIDATED = {"passed": "#37872d", "failed": "#c4162a"}
 COLOURS = ("#3274d9", "#37872d", "#fa6400", "#8f3bb8", "#c4162a", "#e0b400", "#7f7f7f", "#00a0a0", "#a0522d", "#5d9cec")
 GREY = "#606060"
 NOTHING = "no data in this span"
@@ -180,6 +183,10 @@ def of_performance(one: Figures, number: int) -> Figure:
     left, right = page.plots(2, names=tuple(one.values))
     over_time(left, f"Values {_each(one.step)}, by type", one.values, one)
     latencies(right, "Share of alerts", {"to the alert": one.detection, "to the message": one.notification})
+    page.heading("Loss and validation")
+    left, right = page.plots(2, LOW_PLOT, names=tuple(one.shares))
+    shares(left, "Share that was not loaded", one.shares, one)
+    over_time(right, f"Validations {_each(one.step)}", one.validated, one, [VALIDATED[name] for name in one.validated])
     page.heading("What came of what was expected")
     page.table(
         ("type", "devices", "times heard", "by cadence", "share"),
@@ -193,6 +200,8 @@ def of_performance(one: Figures, number: int) -> Figure:
         (-2, 1, 1.2, 1.2, 0.8),
         "no devices",
     )  # fmt: skip
+    if page.y < BOTTOM + TABLES:
+        return page.figure
     page.heading("Alerts, by kind")
     page.table(
         ("rule", "of type", "severity", "fired", "open", "median"),
@@ -227,14 +236,37 @@ def over_time(axes: Axes, title: str, series: Mapping[str, Series], of: Figures,
             align="edge", label=shown(name).replace("$", r"\$"), color=coloured[name], linewidth=0, antialiased=False,
         )  # fmt: skip
         under |= {at: bottom + value for (at, value), bottom in zip(points, bottoms, strict=True)}
+    thousands(axes.yaxis)
+    along(axes, series, of)
+
+
+def shares(axes: Axes, title: str, series: Mapping[str, Series], of: Figures) -> None:
+    """A line each, in percent, with a mark for each step."""
+    axes.set_title(title)
+    if not series:
+        nothing(axes)
+        return
+    for place, (name, points) in enumerate(series.items()):
+        moments = [float(dates.date2num(at + of.step / 2)) for at, _ in points]
+        axes.plot(moments, [value for _, value in points], marker=".", markersize=3, linewidth=1,
+                  label=shown(name), color=COLOURS[place % len(COLOURS)])  # fmt: skip
+    most = max(1.0, *(value for points in series.values() for _, value in points))
+    axes.set_ylim(-most / 30, most * 1.05)  # a line at 0 is seen whole
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    along(axes, series, of)
+
+
+def along(axes: Axes, series: Mapping[str, Series], of: Figures) -> None:
+    """The axis of time, and the legend below it."""
     axes.set_xlim(float(dates.date2num(of.start)), float(dates.date2num(of.end)))
     span = of.end - of.start
     form = next((text for up_to, text in DATE_FORMS if span <= up_to), DATE_FORM)
     axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=2, maxticks=5, tz=UTC))
     axes.xaxis.set_major_formatter(dates.DateFormatter(form, tz=UTC))
-    thousands(axes.yaxis)
     if len(series) > 1:
-        axes.legend(ncols=legend_columns(series), loc="upper left", bbox_to_anchor=(-0.05, -0.13), handlelength=1,
+        below = -LEGEND_BELOW / (A4[1] * axes.get_position().height)
+        axes.legend(ncols=legend_columns(series), loc="upper left", bbox_to_anchor=(-0.05, below), handlelength=1,
                     columnspacing=1, labelspacing=0.3)  # fmt: skip
 
 

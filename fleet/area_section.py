@@ -1,17 +1,27 @@
 """The sections that an area's page begins with. They follow from what its types measure: states, power and energy
 counters, temperature and humidity."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fleet import area_sql as sql
 from fleet import metric_sql, panel, security_log
 from fleet.area import Area, words_of
 from fleet.catalog import System
-from fleet.meter import meter_of
+from fleet.consumption import (
+    LEAST_KNOWN,
+    LEAST_NIGHT_MINUTES,
+    LEAST_PEERS,
+    LEAST_WEEKS,
+    NIGHT_HOURS,
+    STANDBY_QUANTILE,
+)
+from fleet.home_energy import BASELINE
+from fleet.meter import appliances_of, meter_of, power_of
 from fleet.metric_panel import FLEET_AND_CHOSEN, interval_of, title_of
 from fleet.panel import BAD, GOOD, SEVERITY_COLOURS, Json, Panel, Section, override, steps
 from fleet.panel_sql import literal, values
+from fleet.registry import params_of
 from fleet.spec import DeviceType
 from fleet.units import UNITS
 
@@ -131,9 +141,9 @@ def energy(types: tuple[DeviceType, ...]) -> Iterator[Section]:
             ],
             per_row=2,
         )
-    counting = [spec.type for spec in types if meter_of(spec)]
+    counting = [spec for spec in types if meter_of(spec)]
     if counting:
-        yield from used(", ".join(map(literal, counting)))
+        yield from used(counting)
 
 
 def live(spec: DeviceType, name: str) -> Panel:
@@ -150,8 +160,47 @@ def live(spec: DeviceType, name: str) -> Panel:
     )
 
 
-def used(types: str) -> Iterator[Section]:
-    """`types`: SQL literals."""
+def hogs(specs: Sequence[DeviceType], types: str) -> Panel:
+    kinds: list[list[str]] = []
+    powers: list[list[str]] = []
+    for spec in specs:
+        params, power = appliances_of(params_of(spec)), power_of(spec)
+        kinds += [[literal(spec.type), literal(name)] for name in params] or [[literal(spec.type), "NULL::text"]]
+        powers.append([literal(spec.type), literal(power) if power else "NULL::text"])
+    query = sql.HOGS.format(
+        types=types,
+        kinds=values(kinds),
+        powers=values(powers),
+        days=BASELINE.days,
+        least_known=LEAST_KNOWN,
+        least_weeks=LEAST_WEEKS,
+        least_peers=LEAST_PEERS,
+        quantile=STANDBY_QUANTILE,
+        night_hours=NIGHT_HOURS,
+        least_minutes=LEAST_NIGHT_MINUTES,
+    )
+    return panel.table(
+        "Energy hogs",
+        "Appliances, the most energy first: its share of all its home used; how much that was beside its usual, the"
+        f" median of what the same weekdays and hours took in the {BASELINE.days // 7} weeks before, and beside the"
+        " median of others of its kind; what it draws by night when it does nothing, in the last seven days at most;"
+        " and what it cost. weir energy hogs says of whom it is unusual.",
+        query,
+        overrides=[
+            override("energy", **ENERGY),
+            override("share of its home", **SHARE),
+            override("times its usual", decimals=2, noValue="too few weeks before"),
+            override("times its peers", decimals=2, noValue="too few of its kind"),
+            override("standby", unit="watt", decimals=1, noValue="no night"),
+            override("cost", decimals=2, noValue="no tariff, or more than one currency"),
+        ],
+        nothing="no energy in this range",
+    )
+
+
+def used(specs: Sequence[DeviceType]) -> Iterator[Section]:
+    """Of types that count energy."""
+    types = ", ".join(literal(spec.type) for spec in specs)
     yield Section(
         "Energy used",
         [
@@ -166,19 +215,7 @@ def used(types: str) -> Iterator[Section]:
                 sql.ENERGY_BY_DEVICE.format(types=types),
                 custom__stacking={"mode": "normal", "group": "A"},
             ),
-            panel.table(
-                "Energy hogs",
-                "Appliances, the most energy first: its share of all that its home used, what it cost, and how much an"
-                " hour took beside its mean hour of the four weeks before.",
-                sql.HOGS.format(types=types),
-                overrides=[
-                    override("energy", **ENERGY),
-                    override("share of its home", **SHARE),
-                    override("cost", decimals=2, noValue="no tariff, or more than one currency"),
-                    override("times its mean before", decimals=2, noValue="no weeks before"),
-                ],
-                nothing="no energy in this range",
-            ),
+            hogs(specs, types),
             panel.table(
                 "Energy that nobody is charged with",
                 "What counters rose by while nobody heard them: it belongs to no hour, and is in no figure above. What"

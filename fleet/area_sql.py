@@ -114,17 +114,60 @@ SELECT $__timeGroupAlias(hour, $__interval, NULL), coalesce(m.device_id, 'others
   FROM energy_hours JOIN appliance USING (device_type, site, device_id)
   LEFT JOIN most m USING (device_type, site, device_id)
  WHERE $__timeFilter(hour) GROUP BY 1, 2 ORDER BY 1, 2""".replace("<appliances>", APPLIANCES)
-# What an appliance used in an hour, beside its mean of the four weeks before; what is usual `weir energy hogs` says.
+# What `weir energy hogs` says (fleet.consumption), but for how unusual it is. Hours are by their place in the local
+# week; week 0 is the range, 1 the seven days before it. {kinds}: type, a param that says what appliance a device is, or
+# null; who has none of its type's has no peers. {powers}: type, metric or null.
 HOGS = """\
-<appliances>
-SELECT device_id AS device, site, energy, energy / nullif(whole, 0) AS "share of its home", cost, currency,
-       energy / hours / nullif(before.mean, 0) AS "times its mean before"
-  FROM appliance a
+<appliances>, ranked AS (
+  SELECT * FROM appliance ORDER BY energy DESC, site, device_id LIMIT 50
+), measured AS (
+  SELECT site, device_type, device_id, hours, watt_hours, mod(extract(epoch FROM local)::bigint, 604800) AS slot,
+         greatest(0, ceil(extract(epoch FROM begun - local) / 604800)) AS week
+    FROM ranked JOIN energy_hours USING (site, device_type, device_id)
+   CROSS JOIN LATERAL (SELECT hour AT TIME ZONE time_zone AS local,
+                              $__timeFrom()::timestamptz AT TIME ZONE time_zone AS begun) there
+   WHERE hour BETWEEN $__timeFrom()::timestamptz - INTERVAL '{days} days' AND $__timeTo()
+), meant AS (
+  SELECT site, device_type, device_id, slot, count(*) AS times FROM measured WHERE week = 0 GROUP BY 1, 2, 3, 4
+), usual AS (
+  SELECT site, device_type, device_id, percentile_cont(0.5) WITHIN GROUP (ORDER BY mean) AS mean
+    FROM (SELECT site, device_type, device_id, sum(times * watt_hours) / sum(times) AS mean
+            FROM measured JOIN meant USING (site, device_type, device_id, slot)
+           WHERE week > 0
+           GROUP BY site, device_type, device_id, hours, week HAVING sum(times) >= {least_known} * hours) before
+   GROUP BY 1, 2, 3 HAVING count(*) >= {least_weeks}
+), kind AS (
+  SELECT d.site, d.type AS device_type, d.device_id,
+         CASE WHEN bool_and(known.param IS NULL) THEN ''
+              ELSE string_agg(known.param, ', ' ORDER BY known.param)
+                   FILTER (WHERE (d.params ->> known.param)::float8 <> 0) END AS kind
+    FROM devices d JOIN (VALUES {kinds}) AS known (type, param) USING (type)
+   GROUP BY 1, 2, 3
+)
+SELECT a.device_id AS device, a.site, energy, energy / nullif(whole, 0) AS "share of its home",
+       energy / hours / nullif(usual.mean, 0) AS "times its usual",
+       energy / nullif(peers.median, 0) AS "times its peers", standby.watts AS standby, cost, currency
+  FROM ranked a
+  LEFT JOIN usual USING (site, device_type, device_id)
   LEFT JOIN LATERAL (
-          SELECT avg(watt_hours) AS mean FROM energy_hours e
-           WHERE e.device_type = a.device_type AND e.device_id = a.device_id AND e.site = a.site
-             AND hour >= $__timeFrom()::timestamptz - INTERVAL '28 days' AND hour < $__timeFrom()) before ON true
- ORDER BY energy DESC, site, device_id LIMIT 50""".replace("<appliances>", APPLIANCES)
+          SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY other.energy) AS median
+            FROM kind own
+            JOIN kind alike USING (device_type, kind)
+            JOIN used other ON (other.site, other.device_type, other.device_id)
+                             = (alike.site, alike.device_type, alike.device_id)
+           WHERE (own.site, own.device_type, own.device_id) = (a.site, a.device_type, a.device_id)
+             AND (alike.site, alike.device_id) <> (a.site, a.device_id)
+          HAVING count(*) >= {least_peers}) peers ON true
+  LEFT JOIN LATERAL (
+          SELECT percentile_cont({quantile}) WITHIN GROUP (ORDER BY mean) AS watts
+            FROM rollups r
+            JOIN (VALUES {powers}) AS known (type, metric) USING (type, metric)
+            LEFT JOIN sites s ON (s.system, s.site) = (r.system, r.site)
+           WHERE type = a.device_type AND grain = '1m' AND r.device_id = a.device_id AND r.site = a.site
+             AND $__timeFilter(bucket) AND bucket >= $__timeTo()::timestamptz - INTERVAL '7 days'
+             AND extract(hour FROM bucket AT TIME ZONE coalesce(time_zone, 'UTC')) < {night_hours}
+          HAVING count(*) >= {least_minutes}) standby ON true
+ ORDER BY energy DESC, a.site, a.device_id""".replace("<appliances>", APPLIANCES)
 COST = """\
 SELECT replace(device_type, '_', ' ') AS what, site, sum(watt_hours) AS energy, sum(cost) AS cost, currency
   FROM energy_hours WHERE device_type IN ({types}) AND site IN ($site) AND $__timeFilter(hour)

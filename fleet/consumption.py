@@ -24,6 +24,11 @@ LEAST_WEEKS = 3
 LEAST_KNOWN = 0.9
 """Of a week's hours that are meant: it counts as if those that are missing were as the others."""
 LEAST_PEERS = 3
+NIGHT_HOURS = 5
+"""From local midnight, in which standby power is looked for."""
+LEAST_NIGHT_MINUTES = 60
+STANDBY_QUANTILE = 0.05
+"""The median of the lowest tenth is the twentieth from below."""
 
 
 class Appliance(NamedTuple):

@@ -258,8 +258,16 @@ def _parse_leniently(payload: bytes) -> dict[str, Any]:
 
 def _typed(value: Any, types: tuple[type, ...], key: str, wanted: str) -> Any:
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        raise _Refused("wrong_type", f"{key!r} must be {wanted}, found {json.dumps(value)[:80]}", key)
+        raise _Refused("wrong_type", f"{key!r} must be {wanted}, found {shown(value)}", key)
     return value
+
+
+def shown(value: Any) -> str:
+    """What was read as JSON, for people."""
+    try:
+        return json.dumps(value)[:80]
+    except RecursionError:  # more can be read than written
+        return "what nests too deep"
 
 
 def _optional_text(value: Any, key: str) -> str | None:

@@ -14,6 +14,7 @@ from fleet.spec import DeviceType
 from fleet.units import UNITS
 
 COUNTED_BY = "1m"
+LATE_SPAN = "1h"
 FOLDERS = {"hour": "INTERVAL '1 hour'", "day": "INTERVAL '1 day'", "month": "INTERVAL '31 days'"}
 """How long before the range a partition may begin that reaches into it."""
 ESTIMATES_APART = 3 * 60_000
@@ -39,6 +40,18 @@ def metric_rows(types: Iterable[DeviceType]) -> str:
     return sql.values(rows)
 
 
+def lateness_rows(types: Iterable[DeviceType]) -> str:
+    """(type, its first metric, its lateness), for sql.LATE."""
+    return sql.values(
+        [
+            sql.literal(spec.type),
+            sql.literal(next(iter(spec.metrics))),
+            f"INTERVAL '{spec.lateness.total_seconds():g} seconds'",
+        ]
+        for spec in types
+    )
+
+
 def area_now(system: System, types: str) -> Section:
     """Of some types of a system alone: `types` is as of sql.of_types."""
     return Section("Now", [active_counts(system, types), heard(system)], per_row=2)
@@ -47,7 +60,7 @@ def area_now(system: System, types: str) -> Section:
 def active_counts(system: System, only: str = "") -> Panel:
     return panel.stat(
         "Active alerts, by severity",
-        "Alerts that have not resolved at the end of the range, by severity.",
+        "Alerts that have not resolved, of those that began by the end of the range, by severity.",
         sql.ACTIVE_COUNTS.format(system=system.name, only=only),
         overrides=severity_numbers(),
     )
@@ -154,6 +167,16 @@ def model(of: Model) -> Section:
 
 
 def quality(system: System) -> Section:
+    """Of Weir itself what is late has a panel already: its metric `late`, of all systems."""
+    late = panel.bars_over_time(
+        "Late readings",
+        "Of the last hour of this range, at the time they were measured: readings that came after others of the same"
+        " device which were measured later, by more than their type's lateness. Rules pass over them, the rollups have"
+        " them. Counted by the first metric of each type.",
+        sql.LATE.format(metrics=lateness_rows(system.types), span=LATE_SPAN),
+        interval=COUNTED_BY,
+        span=LATE_SPAN,
+    )
     return Section(
         "Quality of the data",
         [
@@ -164,6 +187,7 @@ def quality(system: System) -> Section:
                 sql.BAD_DATA_BY_REASON.format(**_of_system(system)),
                 interval=COUNTED_BY,
             ),
+            *([] if is_own(system) else [late]),
             panel.bars_over_time(
                 f"Anomalies, by kind{', all systems' if is_own(system) else ''}",
                 "Values that the batch job flagged, at the time they were measured: docs/data-model.md says as what.",

@@ -219,7 +219,7 @@ def after(
     """How the alert stands when the decisions, those of the steps of escalation among them, have been taken."""
     alert, now = so_far.alert, given.now
     standings = dict(so_far.standings)
-    told_somebody = worse = False
+    counts = worse = False
     plans: Mapping[str, Plan] = plans_of(given.policy, alert)
     escalating = {
         name: plan_of(given.policy, route, name)
@@ -232,11 +232,12 @@ def after(
         plan = plans.get(decision.receiver) or escalating.get(decision.receiver)
         repeat = plan.repeat.total_seconds() if plan and plan.repeat else None if plan else before.repeat_seconds
         unheard = isinstance(decision, Hold) and decision.cause in ("stale", "capped")
+        off = isinstance(decision, Hold) and decision.cause == "switched_off"
+        counts = counts or (alert.active and (off or isinstance(decision, Tell)))
         changes: dict[str, object] = {"repeat_seconds": repeat, "away": before.away and unheard}
         if plan:
             changes["send_resolved"] = plan.send_resolved
         if isinstance(decision, Tell):
-            told_somebody = told_somebody or alert.active
             worse = worse or decision.kind == "escalated"
             changes["held"] = None
             if alert.active and decision.kind != "acknowledged":
@@ -258,6 +259,6 @@ def after(
     return msgspec.structs.replace(
         so_far,
         standings=standings,
-        first_told_at=now if worse or (told_somebody and so_far.first_told_at is None) else so_far.first_told_at,
+        first_told_at=now if worse or (counts and so_far.first_told_at is None) else so_far.first_told_at,
         steps_taken=(*so_far.steps_taken, *(step.key for step in steps)),
     )

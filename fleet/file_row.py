@@ -66,6 +66,12 @@ class FileForm:
     def read(self, row: Mapping[str, Any], now_us: int, sites: Mapping[tuple[str, str], str]) -> Reading | Reject:
         """`row` by the file's names; cells of CSV are text, and empty ones are not there. A device that is registered
         stands where the registry says, unless the row says otherwise."""
+        try:
+            return self._read(row, now_us, sites)
+        except RecursionError:  # of a line of JSON: more can be read than written
+            return self._reject("malformed_json", "it nests too deep")
+
+    def _read(self, row: Mapping[str, Any], now_us: int, sites: Mapping[tuple[str, str], str]) -> Reading | Reject:
         message: dict[str, Any] = {}
         for name, cell in row.items():
             meaning = self.meanings.get(name, name)
@@ -83,14 +89,17 @@ class FileForm:
         if meaning == "event_time":
             return self._time(cell)
         if meaning == "seq":
-            return int(cell) if isinstance(cell, str) and cell.lstrip("-").isdecimal() else cell
+            return _whole(cell) if isinstance(cell, str) else cell
         if meaning not in self.spec.metrics:
             return cell
         number = _number(cell) if isinstance(cell, str) else cell
         scale = self._files.scale.get(meaning)
         if scale is None or isinstance(number, bool) or not isinstance(number, int | float):
             return number
-        return number * scale.factor + scale.offset
+        try:
+            return number * scale.factor + scale.offset
+        except OverflowError:  # too large for a float: the contract takes it for unknown
+            return number
 
     def _time(self, cell: Any) -> Any:
         """Epoch milliseconds; what is no time stays as it is, and the contract says so."""
@@ -109,6 +118,14 @@ class FileForm:
 
     def _reject(self, reason: str, detail: str) -> Reject:
         return Reject(reason, detail, self.spec.system, self.spec.type, self.spec.version)
+
+
+def _whole(text: str) -> int | str:
+    """A whole number, or the text as it was."""
+    try:
+        return int(text) if text.removeprefix("-").isdecimal() else text
+    except ValueError:  # Python reads none of thousands of digits
+        return text
 
 
 def _number(text: str) -> Any:

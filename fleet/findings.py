@@ -113,6 +113,15 @@ def _energy(of: Figures) -> Iterator[str]:
     if more:
         named = ", ".join(f"{hog.appliance.device} at {hog.appliance.site} ({hog.verdict})" for hog in more[:NAMED])
         yield f"Much more than in the weeks before was used by {named}{and_more(more)}."
+    above = [hog for hog in energy.hogs if hog.is_above_peers and not hog.is_unusual]  # else it was said
+    if above:
+        named = ", ".join(f"{hog.appliance.device} at {hog.appliance.site} ({hog.verdict})" for hog in above[:NAMED])
+        yield f"Far above others of their kind: {named}{and_more(above)}."
+    idle = {hog.appliance: hog.standby_watts for hog in energy.hogs if hog.standby_watts and hog.standby_watts >= 0.1}
+    if idle:
+        most = sorted(idle.items(), key=lambda item: (-item[1], item[0]))
+        named = ", ".join(f"{one.device} at {one.site} ({watts:,.1f} W)" for one, watts in most[:NAMED])
+        yield f"Most power was drawn in standby by {named}{and_more(most)}."
     lost = {reason: found for reason, found in energy.unattributed.items() if reason != IMPLAUSIBLE}
     if lost:
         whole = sum(watt_hours for _, watt_hours in lost.values())

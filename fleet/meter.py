@@ -30,11 +30,16 @@ def power_of(spec: RuledType) -> str | None:
     return next((name for name, metric in spec.metrics.items() if metric.unit == "watt"), None)
 
 
+def appliances_of(defaults: Mapping[str, float]) -> list[str]:
+    """Params that are 0 unless a device says that it measures such an appliance. `defaults`: as of kind_of."""
+    return sorted(name for name, value in defaults.items() if value == 0)
+
+
 def kind_of(defaults: Mapping[str, float], params: Mapping[str, float]) -> str | None:
-    """Which appliance it measures: the params that are 0 unless the device says otherwise, such as `fridge: 1`.
-    `defaults`: those of its type (fleet.registry.params_of). Empty: its type makes no difference; None: not known."""
-    appliances = [name for name, value in defaults.items() if value == 0]
-    return ", ".join(sorted(name for name in appliances if params.get(name))) or (None if appliances else "")
+    """Which appliance it measures, by its params, such as `fridge: 1`. `defaults`: those of its type
+    (fleet.registry.params_of). Empty: its type makes no difference; None: not known."""
+    appliances = appliances_of(defaults)
+    return ", ".join(name for name in appliances if params.get(name)) or (None if appliances else "")
 
 
 def phase_us(zone: LocalTime, at_us: int) -> int:

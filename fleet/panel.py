@@ -101,10 +101,11 @@ def timeseries(title: str, description: str, sql: str, *, overrides: Iterable[Js
                  options, interval, height, span)  # fmt: skip
 
 
-def bars_over_time(title: str, description: str, sql: str, *, interval: str, overrides: Iterable[Json] = ()) -> Panel:
+def bars_over_time(title: str, description: str, sql: str, *, interval: str, span: str = "",
+                   overrides: Iterable[Json] = ()) -> Panel:  # fmt: skip
     """Counts by kind, stacked."""
     return timeseries(
-        title, description, sql, interval=interval, unit="short", min=0, decimals=0,
+        title, description, sql, interval=interval, span=span, unit="short", min=0, decimals=0,
         noValue="none in this range", overrides=overrides,
         custom__drawStyle="bars", custom__fillOpacity=80, custom__lineWidth=0,
         custom__stacking={"mode": "normal", "group": "A"},

@@ -1,6 +1,7 @@
 """The queries of the dashboards but for metrics over time (fleet.metric_sql). `$__…` is a macro of Grafana's, `$site`
-and `$device` are variables of the dashboard, `{…}` is filled in here from the specs. Each has a bound in time. `{only}`
-is empty, or a condition on `type` (of_types).
+and `$device` are variables of the dashboard, `{…}` is filled in here from the specs. Each has a bound in time, but
+those of a state: alerts that are active, the registry, how far landing is. `{only}` is empty, or a condition on `type`
+(of_types).
 """
 
 from collections.abc import Iterable
@@ -79,6 +80,23 @@ SELECT count(*) FILTER (WHERE what = 'value') AS "bad values", count(*) FILTER (
 BAD_DATA_BY_REASON = """\
 SELECT $__timeGroupAlias(at, $__interval, 0), replace(reason, '_', ' ') AS metric, count(*) AS count
   FROM quarantine WHERE {of_system} AND what <> 'reading' AND $__timeFilter(at) GROUP BY 1, 2 ORDER BY 1, 2"""
+# A reading is late that came, in the order of the log, after one of the same device that was measured more than the
+# type's lateness later: rules pass over it. What only came again is not. {metrics}: type, metric, lateness. One metric
+# says it of a type, and readings of {span} at most are gone through.
+LATE = """\
+SELECT $__timeGroupAlias(event_time, $__interval, 0), count(*) FILTER (WHERE is_late) AS late
+  FROM devices d
+  JOIN (VALUES {metrics}) AS known (type, metric, lateness) USING (type)
+ CROSS JOIN LATERAL (
+         SELECT event_time, min(kafka_offset) > min(min(kafka_offset)) OVER newer AS is_late
+           FROM readings
+          WHERE type = d.type AND metric = known.metric AND device_id = d.device_id AND $__timeFilter(event_time)
+            AND event_time >= $__timeTo()::timestamptz - INTERVAL '{span}'
+          GROUP BY kafka_topic, kafka_partition, event_time
+         WINDOW newer AS (PARTITION BY kafka_topic, kafka_partition ORDER BY event_time DESC
+                          RANGE BETWEEN UNBOUNDED PRECEDING AND known.lateness PRECEDING)) reading
+ WHERE d.retired_at IS NULL AND d.site IN ($site)
+ GROUP BY 1 ORDER BY 1"""
 ANOMALIES = """\
 SELECT $__timeGroupAlias(event_time, $__interval, 0), kind AS metric, count(*) AS anomalies
   FROM anomalies WHERE {of_system} AND $__timeFilter(event_time) GROUP BY 1, 2 ORDER BY 1, 2"""

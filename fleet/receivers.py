@@ -43,6 +43,8 @@ class ReceiverOptions(Strict):
     """How often it is told that Weir lives, if it watches for that to stop (a dead man's switch)."""
     give_up: Duration = timedelta(days=3)
     """After so long without success a message becomes a dead letter: kept, listed, and sent again by hand."""
+    only_with: str = Field(default="", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """A NAME, as of `${NAME}`: without a value of it the file is read as if this receiver stood nowhere in it."""
 
     @property
     def timeout_seconds(self) -> float:

@@ -2,7 +2,7 @@
 file: `${NAME}` is filled in from what the caller knows, and never shown."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import SecretStr
@@ -14,6 +14,8 @@ from fleet.spec_file import Path_, line_of, parse_yaml, validated
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRETS_FILE = "var/env/dispatcher.env"
+NAMING = ("routes", "default", "escalate", "to")
+"""Keys under which names of receivers stand."""
 
 
 def _secret_options() -> dict[str, set[str]]:
@@ -36,7 +38,7 @@ def load_receivers(text: str, file: str, known: Mapping[str, str]) -> ReceiversF
     if not isinstance(written, dict):
         raise SpecError(f"{file}:1: expected `receivers:` and `routes:`, found {type(written).__name__}")
     problems = [(line_of(path, lines), f"{'.'.join(map(str, path))}: {said}") for path, said in _plain_secrets(written)]
-    data = _filled_in(written, (), known, lines, problems)
+    data = _filled_in(_present(written, known), (), known, lines, problems)
     if problems:
         raise SpecError("\n".join(f"{file}:{line}: {said}" for line, said in sorted(problems)))
     return validated(ReceiversFile, data, lines, file, written=written)
@@ -56,6 +58,27 @@ def _plain_secrets(written: dict[str, Any]) -> list[tuple[Path_, str]]:
                      f"a secret does not stand in this file; write ${{NAME}} here and NAME=… into {SECRETS_FILE}")
                 )  # fmt: skip
     return found
+
+
+def _present(written: dict[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
+    """What is written, but for receivers without a value of what their `only_with` names."""
+    receivers = written.get("receivers")
+    if not isinstance(receivers, dict):
+        return written
+    needs = {name: str(o["only_with"]) for name, o in receivers.items() if isinstance(o, dict) and "only_with" in o}
+    absent = [name for name, needed in needs.items() if NAME.fullmatch(needed) and not known.get(needed)]
+    if not absent:
+        return written
+    return {**_unnamed(written, absent), "receivers": {n: o for n, o in receivers.items() if n not in absent}}
+
+
+def _unnamed(value: Any, absent: Sequence[str]) -> Any:
+    """Routes, steps or names, without those."""
+    if isinstance(value, dict):
+        return {key: _unnamed(part, absent) if key in NAMING else part for key, part in value.items()}
+    if isinstance(value, list):
+        return [_unnamed(part, absent) for part in value if part not in absent]
+    return [] if value in absent else value
 
 
 def _filled_in(

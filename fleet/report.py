@@ -147,7 +147,11 @@ class Figures:
     """Reason → values that are quarantined."""
     rejected: dict[str, int] = field(default_factory=dict)
     """Reason → messages that are no readings."""
+    shares: dict[str, Series] = field(default_factory=dict)
+    """What was not loaded → how much of it, in percent of such values or messages."""
     validation: Validation = Validation()
+    validated: dict[str, Series] = field(default_factory=dict)
+    """`passed`, `failed` → validations."""
     parity: Parity = Parity()
 
     @property

@@ -8,7 +8,7 @@ to be the metric's own, as in our JSON.
 import json
 from typing import Any
 
-from fleet.contract import Reject
+from fleet.contract import Reject, shown
 from fleet.nearest import nearest
 from fleet.spec import DeviceType
 
@@ -107,7 +107,7 @@ def _check_fields(place: int, record: dict[str, Any]) -> None:
             continue
         if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
             said = f"record {place}: {key!r} must be {' or '.join(t.__name__ for t in wanted)}"
-            raise _Refused("wrong_type", f"{said}, found {json.dumps(value)[:80]}", f"[{place}].{key}")
+            raise _Refused("wrong_type", f"{said}, found {shown(value)}", f"[{place}].{key}")
     if record.get("bver", MAX_VERSION) > MAX_VERSION:
         raise _Refused("wrong_type", f"record {place}: bver above {MAX_VERSION} is not understood", f"[{place}].bver")
 

@@ -97,6 +97,7 @@ class Settings(BaseModel):
     inbox_webhook_secret: SecretStr = SecretStr("")
     """… with what secret it wants bodies signed (`whsec_…`), …"""
     inbox_port: int = 0
+    inbox_smtp_host: str = ""
     inbox_smtp_port: int = 0
     """… and where its mail server does, for user `weir`."""
     inbox_smtp_password: SecretStr = SecretStr("")

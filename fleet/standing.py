@@ -79,7 +79,7 @@ class AlertSoFar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The severity at which somebody took it on."""
     acknowledgements: int = 0
     first_told_at: datetime | None = None
-    """At this severity: from then escalation counts."""
+    """At this severity, or then held back from a receiver that is switched off: from then escalation counts."""
     steps_taken: tuple[Step, ...] = ()
     """Of escalation, at this severity."""
     standings: dict[str, Standing] = {}

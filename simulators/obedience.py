@@ -76,7 +76,7 @@ class Obedience:
         address = parse_data_topic(topic.replace("cmd/", "dt/", 1))
         try:
             told = _decode(payload)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         if address is None:
             return None

@@ -55,6 +55,8 @@ class Tally:
     """Messages touched, by kind."""
     first_us: int | None = None
     last_us: int | None = None
+    late_seconds: float = 0.0
+    """After it was due, at most, a message went out; 0 where none is waited for."""
     error: str = ""
 
 
@@ -110,6 +112,8 @@ class Run:
             self._wait(min(ahead, NAP_SECONDS))
             if self._stopping():
                 return False
+        if self._timeline.speed:
+            self.tally.late_seconds = max(self.tally.late_seconds, -ahead)
         return True
 
     def _send(self, message: Message) -> None:
@@ -171,6 +175,7 @@ class Run:
             },
             "wall_seconds": round(wall_seconds, 3),
             "messages_per_second": round(tally.published / wall_seconds, 1) if wall_seconds > 0 else None,
+            "late_seconds": round(tally.late_seconds, 3),
             "expected": self.books.as_dict(),
             **({"error": tally.error} if tally.error else {}),
         }

@@ -26,6 +26,9 @@ from simulators.run import Run, Wires
 from simulators.timeline import Timeline
 from simulators.truth import Truth
 
+LATE_SECONDS = 1.0
+"""A run that was late by less is told of as one that kept its speed."""
+
 log = logging.getLogger("weir.simulate")
 
 
@@ -168,6 +171,11 @@ def figures(summary: dict[str, Any]) -> str:
     ]
     if summary["unconfirmed"]:
         lines.append(f"unconfirmed {summary['unconfirmed']:,}: they may or may not have arrived")
+    if summary["late_seconds"] >= LATE_SECONDS:
+        lines.append(
+            f"up to {summary['late_seconds']:,.1f} s behind its speed: so many messages did not get through as fast;"
+            " none was left out for it"
+        )
     if summary.get("incidents"):
         lines.append("incidents " + ", ".join(f"{kind} {count:,}" for kind, count in summary["incidents"].items()))
     if summary["faults"]:

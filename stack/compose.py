@@ -149,7 +149,7 @@ def files(
 
 def _environments(layout: Layout, ports: Ports, secrets: Mapping[str, str]) -> dict[str, dict[str, str]]:
     java = {"WEIR_JAVA_HOME": str(OURS.java_home), "WEIR_SPARK_JARS": ",".join(str(path) for path in OURS.spark_jars)}
-    return environments(layout, ports, secrets, java, {}, COMPOSE)
+    return environments(layout, ports, secrets, java, {}, COMPOSE, has_grafana=True)
 
 
 def _official(name: str, ports: Ports, secrets: Mapping[str, str]) -> dict[str, str]:

@@ -123,9 +123,10 @@ def admin_url(known: Mapping[str, str], ports: Ports, places: Places = HERE) -> 
 
 def role_settings(
     role: str, layout: Layout, ports: Ports, known: Mapping[str, str], java: Mapping[str, str], kept: Mapping[str, str],
-    places: Places = HERE,
+    places: Places = HERE, has_grafana: bool = False,
 ) -> dict[str, str]:  # fmt: skip
-    """What one role's env file says. `java`: its home and jars; `kept`: what else all roles share."""
+    """What one role's env file says. `java`: its home and jars; `kept`: what else all roles share; `has_grafana`:
+    whether the dispatcher has one to write annotations into, as its admin: a new Grafana has no other user."""
     values = {"WEIR_HOME": str(layout.home), "WEIR_ROLE": role, **kept}
     values |= {
         "WEIR_KAFKA_BOOTSTRAP": f"{places.kafka}:{ports.kafka}",
@@ -166,13 +167,16 @@ def role_settings(
         values["WEIR_SPARK_REMOTE"] = f"sc://localhost:{ports.spark}/;token={known['SPARK_TOKEN']}"
     if role in ("batch", "stream"):
         values |= java
+    if role == "operator" or (role == "dispatcher" and has_grafana):
+        values |= {
+            "WEIR_GRAFANA_URL": f"http://{places.grafana}:{ports.grafana}",
+            "WEIR_GRAFANA_PASSWORD": known["GRAFANA_ADMIN"],
+        }
     if role == "operator":
         values |= {
             "WEIR_AIRFLOW_URL": f"http://{places.airflow}:{ports.airflow}",
             "WEIR_AIRFLOW_USER": "admin",
             "WEIR_AIRFLOW_PASSWORD": known["AIRFLOW_ADMIN"],
-            "WEIR_GRAFANA_URL": f"http://{places.grafana}:{ports.grafana}",
-            "WEIR_GRAFANA_PASSWORD": known["GRAFANA_ADMIN"],
         }
         values |= {f"WEIR_PORT_{name.upper()}": str(getattr(ports, name)) for name in ports.__dataclass_fields__}
     return values
@@ -184,6 +188,7 @@ def inbox_settings(layout: Layout, ports: Ports, known: Mapping[str, str], place
         "WEIR_INBOX_URL": f"http://{places.inbox}:{ports.inbox}/hook",
         "WEIR_INBOX_WEBHOOK_SECRET": known["INBOX_WEBHOOK"],
         "WEIR_INBOX_PORT": str(ports.inbox),
+        "WEIR_INBOX_SMTP_HOST": places.inbox,
         "WEIR_INBOX_SMTP_PORT": str(ports.inbox_smtp),
         "WEIR_INBOX_SMTP_PASSWORD": known["INBOX_SMTP"],
         "WEIR_INBOX_CERTIFICATE": str(layout.config / "inbox.pem"),
@@ -192,10 +197,10 @@ def inbox_settings(layout: Layout, ports: Ports, known: Mapping[str, str], place
 
 def environments(
     layout: Layout, ports: Ports, known: Mapping[str, str], java: Mapping[str, str], kept: Mapping[str, str],
-    places: Places = HERE,
+    places: Places = HERE, has_grafana: bool = False,
 ) -> dict[str, dict[str, str]]:  # fmt: skip
     """Role → what its env file says; the inbox has one without being a role."""
-    of_role = {role: role_settings(role, layout, ports, known, java, kept, places) for role in ROLES}
+    of_role = {role: role_settings(role, layout, ports, known, java, kept, places, has_grafana) for role in ROLES}
     of_role["inbox"] = {
         "WEIR_HOME": str(layout.home), "WEIR_ROLE": "inbox", **inbox_settings(layout, ports, known, places),
         "WEIR_INBOX_KEY": str(layout.config / "inbox.key"),
@@ -210,9 +215,10 @@ def env_file(values: Mapping[str, str]) -> str:
 
 
 def write_env_files(
-    layout: Layout, ports: Ports, known: Mapping[str, str], java: Mapping[str, str], kept: Mapping[str, str]
-) -> None:
-    for role, values in environments(layout, ports, known, java, kept).items():
+    layout: Layout, ports: Ports, known: Mapping[str, str], java: Mapping[str, str], kept: Mapping[str, str],
+    has_grafana: bool = False,
+) -> None:  # fmt: skip
+    for role, values in environments(layout, ports, known, java, kept, has_grafana=has_grafana).items():
         path = layout.env_file(role)
         if role == "dispatcher" and path.is_file():  # secrets of receivers, which a person wrote into it
             values |= {key: value for key, value in read_env_file(path).items() if not key.startswith(PREFIX)}

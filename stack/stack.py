@@ -75,7 +75,9 @@ class Stack:
             "WEIR_JAVA_HOME": str(self.prefix.java_home),
             "WEIR_SPARK_JARS": ",".join(str(path) for path in self.prefix.spark_jars),
         }
-        write_env_files(self.layout, self.ports, self.secrets, java, kept)
+        # One that runs already goes on, though nothing names it this time.
+        has_grafana = "grafana" in (self.supervisor.programs() if running else self.services)
+        write_env_files(self.layout, self.ports, self.secrets, java, kept, has_grafana)
         self.drop = postgres.drop_root(self.prefix) if "postgres" in self.services else ()
         if running:
             return

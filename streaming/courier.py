@@ -23,6 +23,8 @@ BATCH_SECONDS = 2.0
 """What was read from the outbox longer ago is read again: while this process was frozen another may have sent it."""
 PROBE_LONGEST = timedelta(seconds=30)
 """A receiver that fails is tried at least so often."""
+UNWELL = timedelta(seconds=1)
+"""Between two looks at whether a heartbeat would be true by now: a dispatcher that begins is not well for a moment."""
 
 log = logging.getLogger("weir.courier")
 
@@ -182,9 +184,9 @@ class Courier:
             self._heartbeat_at = self.outbox.heartbeat_at(self.name) or datetime.min.replace(tzinfo=UTC)
         if now - self._heartbeat_at < self.options.heartbeat:
             return self._heartbeat_at + self.options.heartbeat
-        self._heartbeat_at = now
         if not self._is_well():
-            return now + self.options.heartbeat
+            return now + UNWELL
+        self._heartbeat_at = now
         number = f"heartbeat-{int(now.timestamp())}@{self.name}"
         match self._sent(
             Notification(

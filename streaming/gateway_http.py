@@ -7,6 +7,7 @@ connection whose request does not.
 import asyncio
 import logging
 import socket
+from collections import Counter as Tally
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fleet import problem, senml
@@ -22,7 +24,7 @@ from fleet.problem import Refused
 from fleet.reading import encode_reading
 from fleet.settings import Settings
 from streaming import gateway_page
-from streaming.gateway import MAX_BODY_BYTES, Gate
+from streaming.gateway import MAX_BODY_BYTES, RETRY_SECONDS, Gate
 
 MAX_CONNECTIONS = 2000
 DRAIN_SECONDS = 5
@@ -69,15 +71,7 @@ def create_app(gate: Gate, routers: Iterable[APIRouter] = ()) -> FastAPI:
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
-        gate.tallies.refused["http", error.reason] += 1
-        headers = {}
-        if error.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        if error.retry_after is not None:
-            headers["Retry-After"] = str(max(1, round(error.retry_after + 0.5)))
-        if error.reason in ("too_slow", "body_too_large", "broken_off"):
-            headers["Connection"] = "close"  # the rest of the body is not waited for
-        return problem_response(error.problem(), headers)
+        return refusal(gate, error)
 
     @app.exception_handler(HTTPException)
     async def not_served(request: Request, error: HTTPException) -> Response:
@@ -121,14 +115,30 @@ async def body_of(request: Request, seconds: float, most: int = MAX_BODY_BYTES) 
     return b"".join(parts)
 
 
+def refusal(gate: Gate, error: Refused) -> Response:
+    """What is said of a request that is not taken. It is counted."""
+    gate.tallies.refused["http", error.reason] += 1
+    headers = {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after + 0.5)))
+    if error.reason in ("too_slow", "body_too_large", "broken_off", "too_many_connections"):
+        headers["Connection"] = "close"  # the rest of the body is not waited for
+    return problem_response(error.problem(), headers)
+
+
 def problem_response(said: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
     return JSONResponse(said, said["status"], headers, problem.MEDIA_TYPE)
 
 
 class Impatient(H11Protocol):
-    """Ends a connection whose next request's head has not come whole in time: uvicorn waits for it for good."""
+    """Ends a connection whose next request's head has not come whole in time: uvicorn waits for it for good. Counts
+    what is answered, or ended, before there is a request."""
 
     head_seconds = 10.0
+    refused: Tally[tuple[str, str]]
+    """As streaming.gateway.Tallies has it."""
     _due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -143,22 +153,35 @@ class Impatient(H11Protocol):
         elif self._due is None and (before is None or before.response_complete):
             self._wait()
 
+    def send_400_response(self, msg: str) -> None:
+        if self._is_between_requests():  # else the request's own end is counted
+            self.refused["http", "not_http"] += 1
+        super().send_400_response(msg)
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle is None or self.cycle.response_complete:
+        if self._is_between_requests():
             self._stop_waiting()  # from here on uvicorn's own time for an idle connection runs
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
 
+    def _is_between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
     def _wait(self) -> None:
-        self._due = self.loop.call_later(self.head_seconds, self.transport.abort)
+        self._due = self.loop.call_later(self.head_seconds, self._end)
 
     def _stop_waiting(self) -> None:
         if self._due is not None:
             self._due.cancel()
             self._due = None
+
+    def _end(self) -> None:
+        if not self.transport.is_closing():
+            self.refused["http", "head_too_slow"] += 1
+        self.transport.abort()
 
 
 def listener(settings: Settings) -> socket.socket:
@@ -172,11 +195,23 @@ def listener(settings: Settings) -> socket.socket:
 
 def server(app: FastAPI, settings: Settings) -> uvicorn.Server:
     """Its `serve(sockets)` runs until `should_exit` is set, then answers what it has taken."""
-    protocol = type("Protocol", (Impatient,), {"head_seconds": settings.gateway_body_seconds})
-    return uvicorn.Server(
+    gate: Gate = app.state.gate
+
+    async def unless_crowded(scope: Scope, receive: Receive, send: Send) -> None:
+        """uvicorn's own limit says nothing that a program can act on, and nobody could count it."""
+        serving = made.server_state
+        if max(len(serving.connections), len(serving.tasks)) <= MAX_CONNECTIONS:
+            await app(scope, receive, send)
+        else:
+            crowded = Refused("too_many_connections", f"{MAX_CONNECTIONS:,} at once", RETRY_SECONDS)
+            await refusal(gate, crowded)(scope, receive, send)
+
+    own = {"head_seconds": settings.gateway_body_seconds, "refused": gate.tallies.refused}
+    made = uvicorn.Server(
         uvicorn.Config(
-            app, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
-            proxy_headers=False, timeout_keep_alive=30, limit_concurrency=MAX_CONNECTIONS,
+            unless_crowded, http=type("Protocol", (Impatient,), own), ws="none", lifespan="off", log_config=None,
+            access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=30,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
     )  # fmt: skip
+    return made

@@ -57,7 +57,7 @@ _ERRORS = {
     415: "the body is of another kind",
     422: "readings that break the type's contract",
     429: "the device sends more than it may; Retry-After says when",
-    503: "Kafka, or the registry, is away: nothing was acknowledged",
+    503: "Kafka, or the registry, is away, or too many are connected: nothing was acknowledged",
 }
 
 

@@ -1,6 +1,7 @@
 """Every type: what a simulated device sends is read back by the contract as what was meant."""
 
 import json
+import sys
 
 import pytest
 from hypothesis import given
@@ -8,11 +9,13 @@ from hypothesis import strategies as st
 
 from fleet.catalog import build_catalog, load_catalog
 from fleet.channels import routes_of
-from fleet.contract import EARLIEST_US, Intake
-from fleet.reading import Reading
+from fleet.contract import EARLIEST_US, REASONS, Intake, Reject
+from fleet.dead_letter import dead_letter_of_message, decode_dead_letter, encode_dead_letter
+from fleet.reading import Reading, decode_reading, encode_reading
 from fleet.settings import CHECKOUT
 from fleet.spec_file import load_spec
 from simulators.wire import Wire
+from tests.mangled import mangled
 from weir.types import TEMPLATE
 
 SHIPPED = list(load_catalog(CHECKOUT / "fleet" / "types"))
@@ -81,3 +84,41 @@ def test_room_messages_go_through_the_edge_node():
     reading = Reading("s1", spec.type, "room-1", 1_513_939_781_000_000, {"temperature": 24.94})
     assert Wire(spec).topic(reading) == "dt/occupancy/room-1/room_node/edge/temperature"
     assert Wire(spec).payload(reading) == b'{"device_id":"s1","value":24.94,"event_time":1513939781000}'
+
+
+def is_reading_or_reason(found):
+    if isinstance(found, Reading):
+        assert decode_reading(encode_reading(found)) == found
+    else:
+        assert found.reason in REASONS and found.reason not in ("contract_error", "unreadable"), found
+        assert decode_dead_letter(encode_dead_letter(dead_letter_of_message(found, "dt/a", b"", NOW_US))).detail
+
+
+@pytest.mark.parametrize("spec", TYPES, ids=lambda spec: spec.type)
+@given(data=st.data())
+def test_a_message_that_a_bad_line_has_changed_is_a_reading_or_has_a_reason(spec, data):
+    wire = Wire(spec)
+    part = next(iter(wire.split(data.draw(readings(spec)))))
+    is_reading_or_reason(INTAKE.read_message(wire.topic(part), data.draw(mangled(wire.payload(part))), NOW_US))
+
+
+@pytest.mark.parametrize("spec", TYPES, ids=lambda spec: spec.type)
+@given(data=st.data())
+def test_any_bytes_on_any_topic_are_a_reading_or_have_a_reason(spec, data):
+    part = next(iter(Wire(spec).split(data.draw(readings(spec)))))
+    own = Wire(spec).topic(part)
+    topic = data.draw(st.just(own) | mangled(own.encode()).map(lambda made: made.decode(errors="replace")))
+    is_reading_or_reason(INTAKE.read_message(topic, data.draw(st.binary(max_size=60)), NOW_US))
+
+
+@pytest.mark.parametrize("spec", TYPES, ids=lambda spec: spec.type)
+def test_however_deep_a_message_nests_it_has_a_reason(spec):
+    wire = Wire(spec)
+    part = next(iter(wire.split(Reading("1", spec.type, "site-1", NOW_US, dict.fromkeys(spec.metrics, 1.0)))))
+    topic, whole = wire.topic(part), json.loads(wire.payload(part))
+    for key in (*whole, "another"):
+        for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit(), 3):
+            deep = json.dumps({**whole, key: "deep"}).replace('"deep"', "[" * depth + "]" * depth)
+            found = INTAKE.read_message(topic, deep.encode(), NOW_US)
+            assert isinstance(found, Reject)
+            is_reading_or_reason(found)

@@ -1,8 +1,10 @@
-"""DAGs that the clock runs, triggered on purpose in real Airflow after a home's readings came in: what each writes."""
+"""DAGs that the clock runs, triggered on purpose in real Airflow after what they take came in: what each writes."""
 
 import json
+import os
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -112,3 +114,62 @@ def test_energy_security_and_a_report_of_both(
     assert file.parent == whole_stack.layout.home / "reports"
     assert "opened" in pages[1] and " were used" in pages[1]
     assert "energy meter" in pages[2] and "door sensor" in pages[2]
+
+
+def test_files_in_the_inbox(operator: Settings) -> None:
+    """One is taken, but for a row that is none. The other is refused: that fails the task, which is not tried again, as
+    there is nothing left to fail it. The clock may be first, so whose run it was is asked of inbox_files."""
+    type_name, device = "weather_station", "dropped-7"
+    begin = datetime.now(UTC).replace(minute=30, second=0, microsecond=0) - timedelta(hours=26)
+    good = [f"{device},{(begin + timedelta(seconds=2 * n)).isoformat()},{20 + n}" for n in range(3)]
+    files = {
+        "dropped.csv": ["device_id,event_time,temperature", *good, f"{device},{begin.isoformat()},warm"],
+        "refused.csv": ["device_id,event_time,temprature", *good],
+    }
+    folder = operator.inbox_folder / type_name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, lines in files.items():
+        part = folder / f"{name}.part"
+        part.write_text("\n".join(lines))
+        os.utime(part, (time.time() - 60,) * 2)  # nobody has written to it for a while
+    for name in files:
+        (folder / f"{name}.part").rename(folder / name)
+
+    warehouse = Warehouse.of(operator)
+    try:
+        with Airflow.of(operator) as airflow:
+            for dag in ("file_inbox", "sensor_etl"):
+                wait_for(lambda dag=dag: _is_known(airflow, dag), 60, f"Airflow has not read {dag}", every=1)  # type: ignore[misc]
+            airflow.wait("file_inbox", airflow.trigger("file_inbox"), 300)
+            became = warehouse.rows(
+                "SELECT name, outcome, readings, rejected, run_id FROM inbox_files WHERE name = ANY(:names) ORDER BY 1",
+                names=[*files],
+            )
+            (run_id,) = {row.pop("run_id") for row in became}
+            assert [tuple(row.values()) for row in became] == [
+                ("dropped.csv", "taken", 3, 1), ("refused.csv", "unknown_column", 0, 0),
+            ]  # fmt: skip
+            assert airflow.wait("file_inbox", run_id, 300) == "failed"
+            (task,) = airflow.tasks("file_inbox", run_id)
+            assert (task.task_id, task.state, task.try_number) == ("take", "failed", 1)
+            assert f"{type_name}/refused.csv: unknown_column" in airflow.log_tail("file_inbox", run_id, task)
+            assert airflow.result("file_inbox", etl(operator, "file_inbox"), "take") == {}
+
+        def rolled() -> list[tuple[int, float]]:
+            rows = warehouse.rows("SELECT count, mean FROM rollups WHERE device_id = :d AND grain = '1h'", d=device)
+            return [(row["count"], row["mean"]) for row in rows]
+
+        def held() -> list[tuple[str, str, str]]:
+            sql = "SELECT type, reason, source FROM quarantine WHERE source LIKE :place"
+            rows = warehouse.rows(sql, place="file/%")
+            return [(row["type"], row["reason"], row["source"]) for row in rows]
+
+        def loaded() -> bool:
+            etl(operator, system="weather")
+            return bool(rolled() and held())
+
+        wait_for(loaded, 60, lambda: f"{rolled()} in rollups, {held()} in quarantine", every=2)
+        assert rolled() == [(3, 21.0)]
+        assert held() == [(type_name, "wrong_type", f"file/{type_name}/dropped.csv:5")]
+    finally:
+        warehouse.close()

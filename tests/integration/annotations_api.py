@@ -18,13 +18,15 @@ class AnnotationsApi:
     user: str = "admin"
     password: str = "secret"
     prefix: str = ""
+    port: int = 0
+    """0: any that is free."""
     answer: tuple[int, dict[str, str], bytes] | None = None
     """What it answers to everything, instead."""
     annotations: dict[int, dict[str, Any]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
 
     def __enter__(self) -> "AnnotationsApi":
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), _handler(self))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}{self.prefix}"
         return self
@@ -73,6 +75,9 @@ def _handler(api: AnnotationsApi) -> type[BaseHTTPRequestHandler]:
             api.requests.append(f"{self.command} {self.path}")
             if api.answer:
                 self._say(*api.answer)
+                return
+            if self.path == f"{api.prefix}/api/health":  # anybody may ask that
+                self._json(200, {"database": "ok", "version": "9.4.7"})
                 return
             if not api.lets_in(self.headers.get("Authorization", "")):
                 self._json(401, {"message": "Invalid username or password"})

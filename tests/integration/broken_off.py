@@ -22,6 +22,7 @@ class Point(NamedTuple):
 POINTS = {
     "before it began": Point("before", "etl.run:Job.begin"),
     "begun": Point("after", "etl.run:Job.begin"),
+    "late alerts written": Point("after", "etl.late_alerts:write_late_alerts"),
     "validated, unwritten": Point("after", "etl.run:validate"),
     "validated": Point("after", "etl.run:Job.validate"),
     "before Spark": Point("before", "etl.derive:_tables"),

@@ -19,10 +19,10 @@ LOADED = END - timedelta(minutes=15)
 GONE = "gone"
 """A rule that had alerts, of a type that has no rule any more."""
 
-# Energy and commands have no migration yet.
 # Values go from 0 to 40, but for a meter's energy, which grows by one a second: d1's begins anew after an hour. d2 is
-# away for ten minutes, and all fall silent two minutes before the end. What the stream job says of minutes that the
-# batch job has loaded is far off: nobody is to ask it.
+# away for ten minutes, and all fall silent two minutes before the end. What d3 measured in the first of those ten came
+# ten minutes late, what d4 did came twice. What the stream job says of minutes that the batch job has loaded is far
+# off: nobody is to ask it.
 OF_TYPE = """
 INSERT INTO sites VALUES ('{system}', 'here') ON CONFLICT DO NOTHING;
 
@@ -34,7 +34,9 @@ SELECT at, '{system}', '{type}', 'here', 'd' || n, metric,
        CASE WHEN metric <> 'energy' THEN mod(extract(epoch FROM at)::bigint * n, 41)
             WHEN n = 1 AND at >= '{reset}' THEN extract(epoch FROM at - '{reset}')
             ELSE extract(epoch FROM at - '{start}') END,
-       NULL, 't', 0, 0
+       NULL, 't', 0,
+       10 * extract(epoch FROM at - '{start}')::bigint
+         + CASE WHEN n = 3 AND at >= '{away}' AND at < '{away}'::timestamptz + INTERVAL '1 minute' THEN 6000 ELSE 0 END
   FROM generate_series('{start}'::timestamptz, '{end}'::timestamptz - INTERVAL '2 minutes', '{cadence} s') at,
        generate_series(1, {devices}) n, unnest(ARRAY{metrics}) metric
  WHERE n <> 2 OR at NOT BETWEEN '{away}' AND '{away}'::timestamptz + INTERVAL '10 minutes';
@@ -50,6 +52,12 @@ SELECT bucket, system, type, site, device_id, metric, count, mean + wrong, min, 
   FROM rollups, LATERAL (SELECT CASE WHEN bucket < '{loaded}' THEN 1e6 ELSE 0 END) AS of (wrong)
  WHERE type = '{type}' AND grain = '1m' AND bucket >= '{loaded}'::timestamptz - INTERVAL '15 minutes';
 DELETE FROM rollups WHERE type = '{type}' AND grain = '1m' AND bucket >= '{loaded}';
+
+INSERT INTO readings
+SELECT event_time, system, type, site, device_id, metric, value, seq, kafka_topic, kafka_partition, kafka_offset + 6000
+  FROM readings
+ WHERE type = '{type}' AND device_id = 'd4' AND event_time >= '{away}'
+   AND event_time < '{away}'::timestamptz + INTERVAL '1 minute';
 
 INSERT INTO ledger (partition, system, type, starts_at, ends_at, status, landed, valid, quarantined, duplicate, run_id,
                     processed_at)
@@ -113,6 +121,18 @@ SELECT site, type, device, hour, watt_hours, watt_hours * 0.0003, 'EUR'
           FROM generate_series(1, {others}) n
         UNION ALL VALUES ('here', 'energy_meter', 'd1', 1200), ('there', 'smart_plug', 'd1', 50)) measured,
        generate_series('{end}'::timestamptz - INTERVAL '28 days', '{end}', '1 hour') hour;
+-- d3 uses ten times as much on Mondays, which the last day is not; d4 did so for one week. Each drew 100 W from two to
+-- four in the night, and 10 n W in the first quarter of each hour. All are fridges.
+UPDATE energy_hours SET watt_hours = 10 * watt_hours
+ WHERE (device_type, device_id, site) = ('smart_plug', 'd3', 'here') AND extract(isodow FROM hour) = 1
+    OR (device_type, device_id, site) = ('smart_plug', 'd4', 'here')
+       AND hour BETWEEN '{end}'::timestamptz - INTERVAL '16 days' AND '{end}'::timestamptz - INTERVAL '9 days';
+UPDATE devices SET params = '{{"fridge": 1}}' WHERE type = 'smart_plug';
+INSERT INTO rollups
+SELECT at, '1m', 'home', 'smart_plug', 'here', 'd' || n, 'power', 12,
+       CASE WHEN extract(minute FROM at) < 15 THEN 10 * n ELSE 100 END, 0, 100, 0, 100, 0, 1
+  FROM generate_series('{end}'::timestamptz - INTERVAL '10 hours', '{end}'::timestamptz - INTERVAL '8 hours 1 minute',
+                       '1 minute') at, generate_series(1, {others}) n;
 INSERT INTO energy_unattributed (site, device_type, device_id, starts_at, ends_at, watt_hours, reason)
 VALUES ('here', 'smart_plug', 'd2', '{away}', '{away}'::timestamptz + INTERVAL '10 minutes', 600, 'gap'),
        ('here', 'energy_meter', 'd1', '{away}', '{away}'::timestamptz + INTERVAL '10 minutes', 900, 'gap'),

@@ -1,6 +1,7 @@
 """Annotations, against a server that does as Grafana's documentation says. It has not met a real Grafana."""
 
 import socket
+import time
 
 import pytest
 
@@ -10,9 +11,10 @@ from fleet.notification import Delivered, Refused, Retry
 from fleet.receivers import GrafanaOptions
 from tests.alerts_told import ALERT_ID, START, alert, empty, notification, resolved
 from tests.integration.annotations_api import AnnotationsApi
-from tests.integration.hostile_http import HostileServer, hang, raw
+from tests.integration.hostile_http import HostileServer, answer, drip, hang, raw
 
 BEGIN_MS = int(START.timestamp() * 1000)
+FIND = f"/api/annotations?tags=alert%3A{ALERT_ID}&limit=10"
 
 
 def grafana(url, **options):
@@ -135,8 +137,52 @@ def test_what_an_answer_means(answer, outcome, says):
     ids=["hangs", "says nothing", "stops"],
 )
 def test_one_that_is_ill(act):
-    with HostileServer({"/api/annotations?tags=alert%3A" + ALERT_ID + "&limit=10": act}) as server:
+    with HostileServer({FIND: act}) as server:
         assert isinstance(grafana(server.url("/")).send(notification()), Retry)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "seconds"),
+    [
+        (429, {"Retry-After": "120"}, 120),
+        (503, {"Retry-After": "Mon, 04 May 2026 12:02:30 GMT"}, 150),
+        (503, {"Retry-After": "soon"}, None),
+        (500, {}, None),
+    ],
+    ids=["seconds", "a date", "neither", "nothing"],
+)
+def test_it_says_when_to_come_again(status, headers, seconds):
+    with AnnotationsApi(answer=(status, headers, b"{}")) as api:
+        told = Grafana(GrafanaOptions(kind="grafana", url=api.url, token="token"), clock=lambda: START)
+        got = told.send(notification())
+    assert isinstance(got, Retry)
+    assert got.after_seconds == seconds
+
+
+def late(act):
+    """After most of the time that there is."""
+
+    def waits(connection, server):
+        if not server.stopped.wait(0.7):
+            act(connection, server)
+
+    return waits
+
+
+IN_PIECES = {
+    "a byte at a time": {FIND: drip(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n[")},
+    "two answers, each within it": {
+        FIND: late(answer("200 OK", body=b"[]")), "/api/annotations": late(answer("200 OK", body=b'{"id": 1}'))
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("acts", IN_PIECES.values(), ids=IN_PIECES)
+def test_the_timeout_is_for_the_whole(acts):
+    began = time.monotonic()
+    with HostileServer(acts) as server:
+        assert isinstance(grafana(server.url("/")).send(notification()), Retry)
+        assert time.monotonic() - began < 5
 
 
 def test_nobody_listens():

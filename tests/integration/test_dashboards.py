@@ -125,6 +125,15 @@ def test_a_counter_shows_what_was_added(reader: Connection, catalog: Catalog, ho
     assert min(of["d1"]) >= 0
 
 
+@pytest.mark.parametrize(("system", "late"), [("weather", 30), ("grid", 6)])
+def test_late_is_what_came_behind_newer_readings(reader: Connection, catalog: Catalog, system: str, late: int) -> None:
+    """d3's of a minute did; d4's of it came in time, and again. All other minutes have a clear zero."""
+    (query,) = (q for q in queries(system, dashboards(catalog)[system]) if q.where == f"{system}: Late readings")
+    found = answer(reader, query, Range(END - timedelta(hours=1), END), {"site": ["here"], "device": "d1"})
+    assert {at: count for at, count in found.rows if count} == {END - timedelta(minutes=45): late}
+    assert len(found.rows) == 59
+
+
 def test_a_minute_shows_what_was_estimated_last(reader: Connection, catalog: Catalog) -> None:
     """Both champions estimated it: the newer one counts. What each was not trained on tells how good it is."""
     of = {q.where: q for q in queries("occupancy", dashboards(catalog)["occupancy"])}
@@ -171,15 +180,19 @@ def test_the_power_of_each_adds_up(reader: Connection, catalog: Catalog) -> None
 
 
 def test_hogs_are_ranked_beside_their_home_and_their_past(reader: Connection, catalog: Catalog) -> None:
-    """Plug n uses 100 n Wh in each hour, in those before, too; the meter before them counts 1,200 Wh, and is none."""
+    """Plug n uses 100 n Wh in an hour, and did on such days before; the meter before them counts 1,200 Wh, but is none.
+    The other plugs at its site are its peers; of the one at another the registry knows nothing."""
     of = {q.where: q for q in queries("home-energy", dashboards(catalog)["home-energy"])}
     shown, chosen = Range(END - timedelta(hours=24), END), {"site": ["here", "there"], "device": "d1"}
     found = answer(reader, of["home-energy: Energy hogs"], shown, chosen)
     rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-    assert [(r["device"], r["site"], r["share of its home"], r["times its mean before"]) for r in rows] == [
-        *((f"d{n}", "here", pytest.approx(n / 12), pytest.approx(1)) for n in (4, 3, 2, 1)),
-        ("d1", "there", 1, pytest.approx(1)),
-    ]
+    told = ("device", "site", "share of its home", "times its usual", "times its peers", "standby")
+    peers = {4: 200, 3: 200, 2: 300, 1: 300}
+    assert [tuple(row[name] for name in told) for row in rows] == [
+        *((f"d{n}", "here", pytest.approx(n / 12), pytest.approx(1), pytest.approx(100 * n / of), pytest.approx(10 * n))
+          for n, of in peers.items()),
+        ("d1", "there", 1, pytest.approx(1), None, None),
+    ]  # fmt: skip
     drawn = answer(reader, of["home-energy: Energy of appliances"], shown, chosen)
     assert {watt_hours for _, name, watt_hours in drawn.rows if name == "d4"} == {400}
 

@@ -335,6 +335,29 @@ def test_who_leaves_the_file_and_returns_is_told_of_what_waited_for_it(ground: G
     assert ground.boss.ids() == ["b0-1@boss", "b0-2@boss"]
 
 
+def test_a_heartbeat_reaches_who_wants_one_and_comes_no_sooner_over_a_restart(ground: Ground) -> None:
+    def beats() -> list[str]:
+        return [each for each in ground.ops.asked if each.startswith("heartbeat-")]
+
+    def written_down() -> bool:
+        query = "SELECT 1 FROM dispatch_receivers WHERE name = 'ops' AND heartbeat_at IS NOT NULL"
+        return bool(ground.reader.rows(query))
+
+    ground.rules("", ops=", heartbeat: 1h")
+    ground.process.start().ready()
+    wait_for(written_down, 20, ground.log)
+    (beat,) = ground.ops.arrived
+    assert (beat.id, beat.body["alerts"]) == (beats()[0], [])
+    ground.process.kill()
+    ground.process.start().ready()
+    ground.say("e0", 1, "firing")  # a courier looks at its heartbeat before it looks at what is to be sent
+    wait_for(lambda: "e0-1@ops" in ground.ops.ids() and "e0-1@boss" in ground.boss.ids(), 20, ground.log)
+    assert len(beats()) == 1
+    ground.rules("", ops=", heartbeat: 1s")
+    wait_for(lambda: len(beats()) >= 3, 20, ground.log)
+    assert not any(each.startswith("heartbeat-") for each in ground.boss.asked)
+
+
 def test_a_receiver_that_hangs_and_is_changed_holds_up_nobody(ground: Ground) -> None:
     ground.rules("", ops=", heartbeat: 1h")
     ground.file.write_text(ground.file.read_text().replace("timeout: 2s, heartbeat", "timeout: 60s, heartbeat"))

@@ -141,6 +141,11 @@ def test_who_is_slow_or_breaks_off_holds_up_nobody(weir: Weir, settings_for: Set
     assert b" 408 " in answers["half a body"].splitlines()[0]
     assert b'"reason":"too_slow"' in answers["half a body"]
     assert (answers["half a head"], answers["nothing"]) == (b"", b"")
+    with socket.create_connection(("127.0.0.1", gateway.http), timeout=60) as other:
+        other.sendall(b"\x16\x03\x01\x02\x00\x01\x00")  # TLS
+        assert b" 400 " in other.recv(1000)
+    for reason, times in {"too_slow": 1, "broken_off": 1, "head_too_slow": 2, "not_http": 1}.items():
+        assert gateway.metric(f'weir_gateway_refused_total{{protocol="http",reason="{reason}"}}') == times, reason
     assert seqs(operator, "slow-1") == {1: 1}
     assert letters_of(operator, "slow-1") == []
 

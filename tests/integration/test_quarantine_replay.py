@@ -4,6 +4,7 @@ import base64
 import json
 import random
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,6 @@ from sqlalchemy import text
 
 from connections import kafka
 from connections.lake import Lake
-from etl import replay as module
 from etl.late_alerts import write_late_alerts
 from etl.quarantine import Filter, at_place, rows, stats
 from etl.replay import Replay, has_landed, replay
@@ -28,6 +28,7 @@ from fleet.reading import decode_reading
 from fleet.settings import CHECKOUT, Settings
 from stack.stack import Stack
 from tests.command import command
+from tests.integration.broken_off import Commands, Point
 from tests.integration.logs import readings
 from tests.integration.processes import Process, wait_for
 from tests.integration.small_lake import SmallLake
@@ -173,15 +174,19 @@ def test_a_row_of_a_file_with_several_metrics_comes_back_whole(ground: Ground) -
     assert found.ends == {f"{topic}/{sent[0].partition}": sent[-1].offset + 1}
 
 
-def test_a_kill_between_kafka_and_the_table_gives_it_twice_at_most(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_between_kafka_and_the_table_gives_it_twice_at_most(ground: Ground) -> None:
     mended(ground)
     start = ground.end()
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_row", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            replay(ground.job, Filter(), "killed")
+    settings = ground.settings
+    environment = {
+        "WEIR_ENV_FILE": str(settings.env_file), "WEIR_HOME": str(settings.home), "WEIR_LAKE_URI": settings.lake,
+        "WEIR_TYPES_DIR": str(ground.types),
+    }  # fmt: skip
+    commands = Commands(environment, settings.home)
+    code, said = commands.run("quarantine", "replay", point=Point("before", "etl.replay:_row"))
+    commands.close()
+    assert code == -signal.SIGKILL, said
+    assert len(ground.written(start)) == 1
     whole = replay(ground.job, Filter(), "whole")
     again = replay(ground.job, Filter(), "whole")
     assert (again.letters, again.partitions, again.ends) == ({}, whole.partitions, whole.ends), "a task tried again"

@@ -27,8 +27,9 @@ MINUTES = round((END - START) / timedelta(minutes=1))
 
 # Beside what the dashboards' data has: an alert that lasted five minutes, was known a second after it happened and told
 # three seconds after it; a door that was opened while nobody was at home; an alert on a sensor's silence that is under
-# way (those of the dashboards' data are all of one id, and over); of the occupancy an alert that came a day late, and a
-# last hour that was processed after twenty minutes of it.
+# way (those of the dashboards' data are all of one id, and over); of the occupancy an alert that came a day late, a
+# last hour that was processed after twenty minutes of it, a first one whose books are off by two, and a message that
+# was no reading.
 MORE = f"""
 INSERT INTO alert_transitions
 SELECT 'x' || n, 'x', n, 'home', 'smoke_alarm', 'burning', 'd1', 'here',
@@ -52,6 +53,12 @@ SELECT id, id, 1, system, type, rule, device, 'here', state, 'warning', NULL, at
 INSERT INTO notifications
 SELECT '{START}'::timestamptz + INTERVAL '1 day', 'sent', '', '', 'ops', 'resolved', 'm', 'late', 'late', 'occupancy',
        'room_node', 'high_co2', 'd1', 'here', 'warning', 'CO2', 1;
+INSERT INTO ledger_metrics SELECT partition, 'co2', 200, 190, 188, 10 FROM ledger
+ WHERE system = 'occupancy' AND starts_at < '{START}';
+INSERT INTO quarantine (at, partition, what, reason, detail, system, type, spec_version, kafka_topic, kafka_partition,
+                        kafka_offset, payload, payload_bytes, payload_sha256)
+VALUES ('{END - timedelta(minutes=30)}', 'p', 'dead_letter', 'not_json', '', 'occupancy', 'room_node', 1, 't', 0, 0,
+        'x', 1, sha256('x'));
 UPDATE ledger SET processed_at = '{END}'::timestamptz + INTERVAL '20 minutes'
  WHERE system = 'occupancy' AND starts_at = '{END}';
 """
@@ -134,8 +141,20 @@ def test_books_and_what_was_refused(found: dict[str, Figures]) -> None:
     assert (weather.books.partitions, weather.books.landed, weather.books.off_by) == (2, 10, 0)
     assert weather.bad_values == {"out_of_range": MINUTES}
     assert weather.validation.pieces == weather.validation.passed == MINUTES // 15
+    assert sum(n for _, n in weather.validated["passed"]) == MINUTES // 15
+    assert "failed" not in weather.validated
     assert set(weather.anomalies.values()) == {MINUTES}
     assert weather.oddest[0] == (Device("weather_station", "d1", "here"), "m", MINUTES * len(weather.anomalies))
+
+
+def test_what_was_not_loaded_is_a_share_of_each_hour(found: dict[str, Figures]) -> None:
+    """Of the second hour the books know five readings, and of no value."""
+    first, second = END - timedelta(hours=2), END - timedelta(hours=1)
+    assert found["occupancy"].shares == {
+        "values quarantined": [(first, 5)],
+        "values off the books": [(first, 1)],
+        "messages rejected": [(first, 0), (second, pytest.approx(100 / 6))],
+    }
 
 
 def test_energy(found: dict[str, Figures]) -> None:

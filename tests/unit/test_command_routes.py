@@ -7,12 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fleet.errors import CommandConflict, CommandError, Unavailable
 from fleet.problem import MEDIA_TYPE, REFUSALS
 from fleet.settings import Settings
 from streaming import command_routes
 from streaming.gateway_http import create_app
+from tests.mangled import mangled
 from tests.unit import gateway
 
 GOOD = {"device": "lamp-1", "command": "on", "id": "c1"}
@@ -150,3 +153,34 @@ def test_a_body_of_another_kind_too_large_or_too_slow(asked: Asked) -> None:
     is_told(*ask(b"{}", **{"Content-Type": "text/plain"}), 415, "unsupported_media_type", "application/json")
     is_told(*ask(b" " * 20_000), 413, "body_too_large", "16,384 bytes")
     is_told(*ask(slowly()), 408, "too_slow")
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+json_values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+new_commands = st.fixed_dictionaries(
+    {},
+    optional={
+        "device": st.sampled_from(["lamp-1", ""]) | json_values,
+        "command": st.just("on") | json_values,
+        "args": st.dictionaries(st.text(max_size=3), scalars, max_size=3) | json_values,
+        **dict.fromkeys(("type", "id", "by", "why", "x"), json_values),
+    },
+)
+new_bodies = (st.just(GOOD) | new_commands | json_values).map(lambda body: json.dumps(body).encode())
+
+
+@given(new_bodies | new_bodies.flatmap(mangled) | st.binary(max_size=60))
+def test_any_body_is_a_command_or_told_why_it_is_none(body: bytes) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        made = Asked()
+        patch.setattr(command_routes, "request", made.request)
+        patch.setattr(command_routes, "found", made.found)
+        answer, counted = ask(body)
+    if made.commands:
+        assert (answer.status_code, made.commands, counted) == (202, [json.loads(body)["command"]], {})
+    else:
+        is_told(answer, counted, 422, "not_a_command")

@@ -6,12 +6,14 @@ import re
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
 import yaml
 
 from fleet.default_ports import DEFAULT_PORTS
+from fleet.receivers_file import load_receivers
 from fleet.settings import SERVICES, Settings, read_env_file
 from stack import compose, pins, postgres, programs
 from stack.cache import CHECKOUT
@@ -233,7 +235,11 @@ OWN_SECRETS = {
     "stream": {"KAFKA_STREAM", "DB_WEIR_STREAM"},
     "bridge": {"KAFKA_BRIDGE", "MQTT_BRIDGE", "DB_WEIR_REGISTRY"},
     "gateway": {"KAFKA_GATEWAY", "DB_WEIR_REGISTRY", "CREDENTIALS", "OPERATOR_TOKEN"},
-}
+    "dispatcher": {
+        "KAFKA_DISPATCHER", "MQTT_DISPATCHER", "DB_WEIR_DISPATCHER", "ALERTMANAGER", "INBOX_WEBHOOK", "INBOX_SMTP",
+        "GRAFANA_ADMIN",
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OWN_SECRETS)
@@ -290,6 +296,14 @@ def test_the_rendered_files_name_the_services(made):
     airflow = (root / "airflow/airflow-scheduler.sh").read_text()
     assert "EXECUTION_API_SERVER_URL=http://airflow-api-server:28080/execution/" in airflow
     assert "export AIRFLOW__API__BASE_URL=http://127.0.0.1:28080\n" in airflow
+
+
+def test_whom_the_dispatcher_tells_is_where_its_service_is(made):
+    known = read_env_file(made[0] / "config/dispatcher/dispatcher.env")
+    told = load_receivers((CHECKOUT / "fleet/receivers.yaml").read_text(), "receivers.yaml", known).receivers
+    hosts = {name: urlsplit(told[name].url).hostname for name in ("webhook", "alertmanager", "grafana")}
+    assert hosts == {"webhook": COMPOSE.inbox, "alertmanager": COMPOSE.alertmanager, "grafana": COMPOSE.grafana}
+    assert told["mail"].host == COMPOSE.inbox
 
 
 def test_postgres_is_made_as_natively():

@@ -485,6 +485,40 @@ def test_escalation_of_what_nobody_was_told_waits() -> None:
     assert told.tick(10 * MINUTE) == ["boss firing a-1@boss"]
 
 
+@pytest.mark.parametrize("restart", [False, True], ids=["", "over a restart"])
+def test_escalation_counts_though_the_first_receiver_is_switched_off(restart: bool) -> None:
+    told = Told("default: {to: [ops], escalate: {after: 10m, to: boss}}")
+    told.off = frozenset({"ops"})
+    assert told.take() == ["ops firing switched_off"]
+    if restart:
+        told.board = restarted(told.board)
+    assert told.tick(9 * MINUTE) == []
+    assert told.tick(MINUTE) == ["boss firing a-1@boss"]
+    told.off = frozenset()
+    assert told.tick() == ["ops firing a-1@ops"]
+    assert told.tick(HOUR) == []
+
+
+def test_escalation_counts_though_the_first_receiver_was_switched_off_in_a_silence() -> None:
+    told = Told("default: {to: [ops], escalate: {after: 10m, to: boss}}")
+    told.silences = [silence(HOUR, site="roof")]
+    told.off = frozenset({"ops"})
+    told.take()
+    assert told.tick(30 * MINUTE) == ["boss firing silenced"]
+    assert told.tick(30 * MINUTE) == ["boss firing a-1@boss"]
+
+
+def test_what_rises_above_what_was_taken_on_is_escalated_though_the_first_receiver_is_switched_off() -> None:
+    told = Told("default: {to: [ops], escalate: {after: 10m, to: boss}}")
+    told.take()
+    told.acknowledge()
+    told.off = frozenset({"ops"})
+    told.now += HOUR
+    assert told.take("a", 2, "escalated", severity="critical") == ["ops escalated switched_off"]
+    assert told.tick(9 * MINUTE) == []
+    assert told.tick(MINUTE) == ["boss firing a-2@boss"]
+
+
 def test_flapping_is_one_notice_then_quiet_then_settled() -> None:
     told = Told()
     told.take("a1")

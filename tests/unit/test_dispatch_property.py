@@ -177,6 +177,10 @@ def test_nothing_is_dropped_without_a_cause(steps: list[tuple[Any, ...]]) -> Non
         run(fleet, step)
         if step[0] not in ("tick", "file"):
             assert all({*so_far.steps_taken} <= {*taken.get(i, ())} for i, so_far in told.board.alerts.items())
+        for i, so_far in told.board.alerts.items():
+            off = any(standing.held == "switched_off" for standing in so_far.standings.values())
+            if off and so_far.alert.active and i not in fleet.marked:
+                assert so_far.first_told_at is not None, "a receiver that is switched off keeps it from all others"
     for (rule, device), flaps in sorted(fleet.flapping.items()):
         if flaps:
             fleet.transition(rule, device, "settled", "warning", False, False)

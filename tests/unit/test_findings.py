@@ -37,10 +37,10 @@ def energy(**of: object) -> Figures:
     return replace(SENT, energy=Energy(**{**common, **of}))  # type: ignore[arg-type]
 
 
-def hog(number: int, watt_hours: float, share: float, usual: float | None = None, score: float | None = None) -> Hog:
-    return Hog(
-        Appliance(f"home-{number}", "smart_plug", f"plug-{number}"), watt_hours, share, usual, score, None, None, None
-    )
+def hog(number: int, watt_hours: float, share: float, usual: float | None = None, score: float | None = None,
+        peers: float | None = None, peers_score: float | None = None, standby: float | None = None) -> Hog:  # fmt: skip
+    appliance = Appliance(f"home-{number}", "smart_plug", f"plug-{number}")
+    return Hog(appliance, watt_hours, share, usual, score, peers, peers_score, standby)
 
 
 SAID = [
@@ -78,6 +78,12 @@ SAID = [
      " kWh)."),
     ("more than usual", energy(hogs=[hog(1, 6000, 0.6, 5500, 9), hog(2, 4000, 0.9, 1000, 9), hog(3, 1, 0.1)]),
      "Much more than in the weeks before was used by plug-2 at home-2 (4.0 times its usual)."),
+    ("more than peers", energy(hogs=[hog(1, 6000, 0.6, None, None, 5500, 9), hog(2, 4000, 0.9, None, None, 1000, 9)]),
+     "Far above others of their kind: plug-2 at home-2 (4.0 times its peers)."),
+    ("more than usual and than peers", energy(hogs=[hog(2, 4000, 0.9, 2000, 9, 1000, 9)]),
+     "Much more than in the weeks before was used by plug-2 at home-2 (2.0 times its usual, 4.0 times its peers)."),
+    ("standby", energy(hogs=[hog(1, 9, 1, standby=3.21), hog(2, 8, 1, standby=40), hog(3, 7, 1, standby=0)]),
+     "Most power was drawn in standby by plug-2 at home-2 (40.0 W), plug-1 at home-1 (3.2 W)."),
     ("unattributed", energy(unattributed={"gap": (2, 4200.0), "crossing": (1, 50.0), "implausible": (1, 0.0)}),
      "4.2 kWh belong to no hour, as counters rose unheard: 1 time crossing, 2 times gap."),
     ("implausible", energy(unattributed={"implausible": (2, 0.0)}),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming import gateway_coap
-from streaming.gateway import MAX_BODIES, MAX_BODY_BYTES
+from streaming.gateway import MAX_BODIES, MAX_BODY_BYTES, MAX_READINGS
 from streaming.gateway_coap import MAX_ANSWERS, MAX_OBSERVERS, Bodies, Readings
 from tests.unit import gateway
 
@@ -81,6 +81,21 @@ def test_without_kafka_nothing_is_acknowledged():
     answer = post(gate)
     assert (answer.code.dotted, json.loads(answer.payload)["reason"]) == ("5.03", "kafka_unavailable")
     assert answer.opt.max_age >= 5
+
+
+def test_who_sends_too_much_is_told_when_to_go_on():
+    clock = [0.0]
+    gate = gateway.gate(gateway.SETTINGS.model_copy(update={"gateway_readings_per_second": 10.0}), lambda: clock[0])
+    assert post(gate, body=[READING | {"seq": n} for n in range(MAX_READINGS)]).code == Code.CHANGED
+    answer = post(gate)
+    said = json.loads(answer.payload)
+    assert (answer.code.dotted, said["status"], said["reason"], answer.opt.max_age) == ("4.29", 429, "rate_limited", 1)
+    lamp = {"device_id": "lamp-1", "event_time": NOW, "values": {"on": 1}}
+    assert post(gate, body=lamp, token="token_lamp").code == Code.CHANGED
+    clock[0] = 0.2
+    assert post(gate).code == Code.CHANGED
+    assert gate.tallies.refused == {("coap", "rate_limited"): 1}
+    assert gate.tallies.accepted == {"coap": MAX_READINGS + 2}
 
 
 class Pipe:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 
 import httpx
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from fleet.contract import MAX_PAYLOAD_BYTES, REASONS
 from fleet.problem import MEDIA_TYPE, REFUSALS
 from fleet.reading import encode_reading
+from streaming import gateway_http
 from streaming.gateway import MAX_BODIES, MAX_BODY_BYTES, MAX_READINGS
 from streaming.gateway_http import create_app
 from tests.unit import gateway
@@ -308,6 +310,105 @@ def test_routers_of_other_parts_are_served_and_their_defects_told():
     assert ask(gate, method="GET", path="/v1/other", routers=[router]).json() == {"is": 1}
     answer = ask(gate, method="GET", path="/v1/broken", routers=[router])
     assert (answer.status_code, answer.json()["reason"]) == (500, "defect")
+
+
+HEAD = (
+    b"POST /v1/readings HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+    b"Authorization: Bearer token_room_climate\r\n"
+)
+GOOD = json.dumps(climate()).encode()
+
+
+def served(scenario, seconds):
+    """`scenario(gate, connect)` beside the server itself, which waits so long for heads and bodies."""
+
+    async def run():
+        settings = gateway.SETTINGS.model_copy(update={"gateway_body_seconds": seconds})
+        made = gateway.gate(settings)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+            server = gateway_http.server(create_app(made), settings)
+            serving = asyncio.create_task(server.serve([listening]))
+            try:
+                connect = lambda: asyncio.open_connection("127.0.0.1", port)  # noqa: E731
+                return await asyncio.wait_for(scenario(made, connect), 60)
+            finally:
+                server.should_exit = True
+                await serving
+
+    return asyncio.run(run())
+
+
+async def until(happened):
+    while not happened():
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "reason"),
+    [
+        (b"", b"", "head_too_slow"),
+        (HEAD, b"", "head_too_slow"),
+        (HEAD + b"Content-Length: 99\r\n\r\n{", b"HTTP/1.1 408 ", "too_slow"),
+        (b"\x16\x03\x01\x02\x00\x01\x00", b"HTTP/1.1 400 ", "not_http"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nzz\r\n", b"HTTP/1.1 400 ", "broken_off"),
+    ],
+    ids=["nothing", "half a head", "half a body", "TLS", "a body in chunks that are none"],
+)
+def test_who_is_slow_or_speaks_something_else_is_ended_and_counted_once(said, answer, reason):
+    async def scenario(made, connect):
+        reader, writer = await connect()
+        writer.write(said)
+        heard = await reader.read()
+        writer.close()
+        await until(lambda: made.tallies.refused)
+        reader, writer = await connect()
+        writer.write(HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(GOOD) + GOOD)
+        after = await reader.read()
+        writer.close()
+        return heard, after, dict(made.tallies.refused)
+
+    heard, after, counted = served(scenario, 0.3)
+    assert (heard.startswith(answer), bool(heard)) == (True, bool(answer))
+    assert after.startswith(b"HTTP/1.1 202 ")
+    assert counted == {("http", reason): 1}
+
+
+def test_a_body_that_breaks_off_is_counted():
+    async def scenario(made, connect):
+        _, writer = await connect()
+        writer.write(HEAD + b"Content-Length: 99\r\n\r\n{")
+        await writer.drain()
+        writer.close()
+        await until(lambda: made.tallies.refused)
+        return dict(made.tallies.refused), made.deposit.records
+
+    assert served(scenario, 30) == ({("http", "broken_off"): 1}, [])
+
+
+def test_one_connection_too_many_is_told_to_come_again(monkeypatch):
+    monkeypatch.setattr(gateway_http, "MAX_CONNECTIONS", 2)
+
+    async def scenario(made, connect):
+        async def post():
+            reader, writer = await connect()
+            writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD)
+            head, body = (await reader.readuntil(b"\r\n\r\n")), await reader.read(1000)
+            writer.close()
+            return head, json.loads(body)
+
+        (_, first), (_, second) = await connect(), await connect()
+        refused = await post()
+        first.close()
+        while (after := await post())[1] != {"accepted": 1}:
+            pass
+        second.close()
+        return refused, after[0], made.tallies.refused["http", "too_many_connections"]
+
+    (head, said), after, counted = served(scenario, 30)
+    assert head.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: 6\r\n" in head and b"\r\nconnection: close" in head
+    assert (said["reason"], said["status"], counted >= 1) == ("too_many_connections", 503, True)
+    assert after.startswith(b"HTTP/1.1 202 ")
 
 
 json_values = st.recursive(

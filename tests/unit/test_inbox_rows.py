@@ -1,19 +1,25 @@
 """Files of CSV and JSON lines: what is a row, what is none, and what is no file to take at all."""
 
 import io
+import json
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from etl.inbox_rows import MAX_LINE_BYTES, Row, rows
 from fleet.catalog import Catalog, load_catalog
-from fleet.contract import Reject
+from fleet.contract import REASONS, Reject
+from fleet.dead_letter import dead_letter_of_row, decode_dead_letter, encode_dead_letter
 from fleet.file_row import FileForm, Refusal
 from fleet.file_spec import Files, Scale
 from fleet.reading import Reading, to_epoch_us
 from fleet.requalify import Requalifier
 from fleet.settings import CHECKOUT
+from tests.mangled import mangled
 
 NOW_US = to_epoch_us(datetime(2026, 11, 22, 12, tzinfo=UTC))
 AT = "2026-11-22T03:00:00Z"
@@ -30,6 +36,11 @@ def catalog() -> Catalog:
 @pytest.fixture(scope="module")
 def form(catalog: Catalog) -> FileForm:
     return FileForm(catalog.type("weather_station"))
+
+
+@pytest.fixture(scope="module")
+def judge(catalog: Catalog) -> Requalifier:
+    return Requalifier(catalog, {}, {})
 
 
 def read(form: FileForm, content: bytes, name: str = "a.csv") -> list[Row] | Refusal:
@@ -206,3 +217,108 @@ def test_new_devices_are_let_in_up_to_their_types_number(catalog: Catalog) -> No
     assert [one.reason if isinstance(one, Reject) else "" for one in said] == [
         "", "", "", "unknown_device", "retired_device",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seq", ["--5", "9" * 5000, "1.5", "five"])
+def test_a_seq_that_is_none(form: FileForm, seq: str) -> None:
+    found = form.read({"device_id": "7", "event_time": AT, "temperature": "1", "seq": seq}, NOW_US, {})
+    assert isinstance(found, Reject) and (found.reason, "'seq'" in found.detail) == ("wrong_type", True)
+
+
+def test_a_number_too_large_to_be_scaled_is_unknown(catalog: Catalog) -> None:
+    form = FileForm(catalog.type("weather_station").model_copy(update={"files": MAPPED}))
+    found = form.read({"Gerät": "7", "Zeit": "22.11.2026 04:00", "Temp (F)": 10**400, "humidity": 5}, NOW_US, {})
+    assert isinstance(found, Reading) and found.values == {"temperature": None, "humidity": 5.0}
+
+
+@pytest.mark.parametrize("end", [b"\r\r", b"\r\r\r", b"\r\rx"])
+def test_a_line_that_is_cut_within_its_end_is_one(form: FileForm, end: bytes) -> None:
+    found = read(form, HEAD + LONG[1:] + end + LINE + LINE)
+    assert isinstance(found, list)
+    assert [(row.line, row.reason) for row in found] == [(2, "oversized"), (3, "")]
+
+
+@pytest.mark.parametrize("key", ["device_id", "event_time", "temperature", "seq", "site", "another"])
+def test_however_deep_a_line_nests_it_is_a_dead_letter(form: FileForm, judge: Requalifier, key: str) -> None:
+    message = {"device_id": "7", "event_time": AT, "temperature": 1, key: 0}
+    for depth in range(sys.getrecursionlimit() - 250, sys.getrecursionlimit()):
+        line = json.dumps(message).replace(f'"{key}": 0', f'"{key}": {"[" * depth}{"]" * depth}').encode()
+        (row,) = read(form, line, "a.jsonl")
+        assert isinstance(row, Row)
+        reason = judged(judge, row)
+        assert (reason in REASONS, reason == "contract_error") == (True, False)
+
+
+def judged(judge: Requalifier, row: Row) -> str:
+    """Why it is no reading, or nothing."""
+    found: Any = row if row.cells is None else judge.row("weather_station", row.cells, NOW_US)
+    if isinstance(found, list):
+        return ""
+    reject = found if isinstance(found, Reject) else Reject(row.reason, row.detail)
+    letter = decode_dead_letter(encode_dead_letter(dead_letter_of_row(reject, "file/a:1", row.payload, NOW_US)))
+    assert letter.payload == row.payload
+    return reject.reason
+
+
+NAMES = ["device_id", "event_time", "temperature", "seq", "site"]
+cells = st.sampled_from(["7", "8", AT, "21.5", "", '"', '"a""b"', "true", "nan", "-5", " 3 "]) | st.text(max_size=5)
+csv_rows = st.lists(st.lists(cells, min_size=2, max_size=6).map(",".join), max_size=4)
+json_cells = st.recursive(
+    st.sampled_from(["7", AT, 21.5, True, None, 10**400]) | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+json_rows = st.lists(
+    st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=3), json_cells).map(json.dumps), max_size=4
+)
+
+
+@st.composite
+def files(draw: st.DrawFn) -> tuple[str, bytes]:
+    """(name, content)"""
+    name = draw(st.sampled_from(["a.csv", "a.jsonl"]))
+    rows_of = csv_rows if name == "a.csv" else json_rows
+    good = (
+        LINE.rstrip().decode() if name == "a.csv" else json.dumps({"device_id": "7", "event_time": AT, "humidity": 4})
+    )
+    body = "\n".join(draw(st.permutations([*draw(rows_of), good]))).encode("utf-8", "surrogatepass")
+    head = draw(st.sampled_from([HEAD, (",".join(NAMES) + "\n").encode()])) if name == "a.csv" else b""
+    kind = draw(st.sampled_from(["whole", "bad rows", "bad anywhere", "no file of ours"]))
+    if kind == "no file of ours":
+        return name, draw(st.binary(max_size=200))
+    if kind == "bad anywhere":
+        return name, draw(mangled(head + body))
+    return name, head + (body if kind == "whole" else draw(mangled(body)))
+
+
+def lines_of(content: bytes) -> dict[int, bytes]:
+    """Number → what stands there, of those that are not blank."""
+    found = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    return {number: line.rstrip(b"\r") for number, line in enumerate(found, start=1) if line.strip()}
+
+
+@given(files(), st.sampled_from([40, MAX_LINE_BYTES]))
+def test_of_any_file_each_line_is_a_row_or_a_dead_letter_once(
+    form: FileForm, judge: Requalifier, file: tuple[str, bytes], most: int
+) -> None:
+    name, content = file
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("etl.inbox_rows.MAX_LINE_BYTES", most)
+        found = read(form, content, name)
+    if isinstance(found, Refusal):
+        assert found.outcome in {
+            "empty", "header_only", "not_utf8", "line_too_long", "unknown_column", "missing_column",
+        }  # fmt: skip
+        return
+    lines = lines_of(content)
+    numbers = sorted(lines)[1 if name == "a.csv" else 0 :]
+    # One of nothing but blanks may be too long as well.
+    assert [row.line for row in found if row.raw.strip()] == numbers
+    for row in found:
+        line = lines.get(row.line, row.raw)
+        if row.reason == "oversized":
+            assert line.startswith(row.raw)
+        else:
+            assert (row.raw, len(line) <= most) == (line, True)
+        reason = judged(judge, row)
+        assert reason in ("", *REASONS) and reason != "contract_error", row

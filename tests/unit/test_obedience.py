@@ -1,12 +1,16 @@
 """What simulated devices make of commands."""
 
 import json
+import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fleet.reading import Reading
 from simulators.message import Fault, Message
 from simulators.obedience import SLOWEST_US, Obedience, obeying
+from tests.mangled import mangled
 
 NOW = 1_767_571_200_000_000
 LATER = NOW + SLOWEST_US
@@ -136,3 +140,43 @@ def test_a_stream_of_messages_is_as_commanded_from_when_it_was_heard() -> None:
     assert [message.reading.values["on"] for message in found] == [0, 1, 1, 0]
     assert found[3].raw == b"{"
     assert answers == [(f"{topic()}/answer", b'{"id":"c1","state":"delivered"}')]
+
+
+words = st.sampled_from(["lamp", "thermostat", "smart_plug", "on", "dim", "set", "l1", "", "+", "answer"]) | st.text(
+    max_size=4
+)
+topics = st.lists(words, max_size=6).map(lambda levels: "/".join(["cmd", "home", *levels])) | st.sampled_from(
+    [topic(), topic("thermostat")]
+)
+fields = st.fixed_dictionaries(
+    {"id": st.text(max_size=5), "command": st.sampled_from(["on", "dim", "set"]) | st.text(max_size=5)},
+    optional={
+        "args": st.dictionaries(
+            st.sampled_from(["level", "celsius"]) | st.text(max_size=3), st.floats() | st.integers()
+        ),
+        "expires": st.floats() | st.none() | st.text(max_size=3),
+        "more": st.lists(st.text(max_size=3), max_size=2),
+    },
+)
+commands = fields.map(lambda said: json.dumps(said).encode())
+
+
+@given(topics, commands | commands.flatmap(mangled) | st.binary(max_size=60))
+def test_any_bytes_are_answered_once_or_nobody_understands_them(where: str, payload: bytes) -> None:
+    obedience = Obedience(refuses=0)
+    answer = obedience.command(where, payload, NOW)
+    assert sum(obedience.counts.values()) == (answer is not None)
+    assert obedience.command(where, payload, LATER) == answer
+    if answer is not None:
+        said = json.loads(answer.payload)
+        assert (answer.topic, said["id"]) == (f"{where}/answer", json.loads(payload)["id"])
+        assert (said["state"], "reason" in said) in [("delivered", False), ("refused", True)]
+    for device in (LAMP_OFF, reading("thermostat", "l1", temperature=20, setpoint=17, heating=0)):
+        assert set(obedience.applied(device, LATER + SLOWEST_US).values) == set(device.values)
+
+
+def test_however_deep_a_command_nests_it_holds_up_no_other() -> None:
+    obedience = Obedience(refuses=0)
+    for depth in range(sys.getrecursionlimit() - 200, 2 * sys.getrecursionlimit(), 10):
+        assert obedience.command(topic(), told("on", more="deep").replace(b'"deep"', b"[" * depth), NOW) is None
+    assert answered(obedience, topic(), told("on"))["state"] == "delivered"

@@ -67,6 +67,10 @@ WRONG = [
      "r.yaml:2: receivers.am: expire must be at least twice refresh"),
     ("two ways into Grafana", "receivers:\n  g: {kind: grafana, url: 'http://x', token: '${SECRET}', user: weir}",
      "r.yaml:2: receivers.g: a Grafana receiver has either token, or user and password"),
+    ("only with a name that is none", "receivers:\n  g: {kind: mqtt, only_with: 'a b'}",
+     "r.yaml:2: receivers.g.only_with: must match"),
+    ("a route to who is not always there", OPS + "  g: {kind: mqtt, only_with: PANEL}\nroutes:\n  - {to: g}",
+     "r.yaml:5: routes.0.to: "),
 ]  # fmt: skip
 
 
@@ -116,14 +120,42 @@ def test_what_the_readme_shows_is_good() -> None:
     assert len(load_receivers(text, "README.md", {"OPS_SECRET": SECRET, "MAIL": "x"}).routes) == 1
 
 
-def test_the_file_that_comes_with_weir_tells_the_inbox() -> None:
-    names = ("INBOX_URL", "INBOX_SMTP_PORT", "INBOX_SMTP_PASSWORD", "INBOX_CERTIFICATE", "ALERTMANAGER_URL",
-             "ALERTMANAGER_USER", "ALERTMANAGER_PASSWORD")  # fmt: skip
+GRAFANA = """
+receivers:
+  ops: {kind: webhook, url: 'http://ops'}
+  g: {kind: grafana, only_with: GRAFANA, url: '${GRAFANA}', user: admin, password: '${PASSWORD}'}
+routes:
+  - {match: {site: roof}, to: [g, ops], escalate: [{after: 1m, to: [g, ops]}]}
+  - {to: ops, escalate: {after: 1m, to: [ops, g]}}
+default: [g, ops]
+"""
+
+
+@pytest.mark.parametrize(
+    ("grafana", "there"),
+    [({"GRAFANA": "http://g"}, {"ops", "g"}), ({}, {"ops"}), ({"GRAFANA": ""}, {"ops"})],
+    ids=["set", "not set", "empty"],
+)
+def test_who_is_there_only_with_a_name_that_is_set(grafana: dict[str, str], there: set[str]) -> None:
+    file = load_receivers(GRAFANA, "r.yaml", {**KNOWN, **grafana})
+    assert file.default is not None
+    assert set(file.receivers) == set(file.default.to) == set(file.routes[0].to) == there
+    assert [set(step.to) for route in file.routes for step in route.escalate] == [there, there]
+
+
+@pytest.mark.parametrize(
+    "grafana", [{}, {"WEIR_GRAFANA_URL": "http://g", "WEIR_GRAFANA_PASSWORD": "x"}], ids=["", "with Grafana"]
+)
+def test_the_file_that_comes_with_weir_tells_the_inbox(grafana: dict[str, str]) -> None:
+    """And Grafana, where there is one."""
+    names = ("INBOX_URL", "INBOX_SMTP_HOST", "INBOX_SMTP_PORT", "INBOX_SMTP_PASSWORD", "INBOX_CERTIFICATE",
+             "ALERTMANAGER_URL", "ALERTMANAGER_USER", "ALERTMANAGER_PASSWORD")  # fmt: skip
     known = {f"WEIR_{name}": "http://x" if name.endswith("URL") else "25" for name in names}
     text = (CHECKOUT / "fleet" / "receivers.yaml").read_text()
-    file = load_receivers(text, "receivers.yaml", {**known, "WEIR_INBOX_WEBHOOK_SECRET": SECRET})
+    file = load_receivers(text, "receivers.yaml", {**known, **grafana, "WEIR_INBOX_WEBHOOK_SECRET": SECRET})
     assert file.default is not None
-    assert set(file.default.to) == set(file.receivers) == {"webhook", "mail", "alertmanager", "mqtt"}
+    there = {"webhook", "mail", "alertmanager", "mqtt"} | ({"grafana"} if grafana else set())
+    assert set(file.default.to) == set(file.receivers) == there
 
 
 NIGHTS = {"cron": "0 2 * * *", "duration": "2h"}

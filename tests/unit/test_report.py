@@ -121,6 +121,8 @@ FULL = replace(
     oddest=[(LAMP, "brightness", 4)],
     anomalies={"rate": 4},
     energy=Energy(9000.0, {"EUR": 3.0}, [HOG], {}, {"lamp_$1, home-1": POINTS}),
+    shares={"values quarantined": POINTS, "messages rejected": [(START, 0.5)]},
+    validated={"failed": [(START, 1.0)], "passed": POINTS},
     detection=Latency(3, tuple(n / 10 for n in range(101))),
 )
 
@@ -140,6 +142,8 @@ def test_a_report_reads_back_and_is_the_same_again(tmp_path: Path) -> None:
     assert "lamp_$1 (lamp) home-1 4 brightness" in found
     assert "rule 39 (plug): 50" in found and "rule 39 (lamp): 39" in found
     assert "lamp 3 60 100 60.0 %" in performed
+    assert "Share that was not loaded" in performed and "values quarantined messages rejected" in performed
+    assert "Validations an hour" in performed and "failed passed" in performed
     assert re.search(r"rule 39 lamp critical 39 0 - .*… and \d+ more", performed)
     assert "No device is registered." in none_found
     assert "no data in this span" in none_performed

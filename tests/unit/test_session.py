@@ -115,6 +115,27 @@ def test_each_message_goes_when_it_is_due(tmp_path):
     assert clock.us - START == pytest.approx(66_000_000, abs=50_000)
 
 
+@pytest.mark.parametrize(
+    ("speed", "each_seconds", "late", "says"),
+    [(10, 0.005, 9.0, "up to 9.0 s behind its speed"), (10, 0.001, 0.0, ""), (0, 0.005, 0.0, "")],
+    ids=["slower than asked", "fast enough", "no speed asked"],
+)
+def test_a_run_that_cannot_keep_its_speed_leaves_nothing_out_and_says_so(tmp_path, speed, each_seconds, late, says):
+    """A minute of 3,000 messages, each of which takes its time to go out."""
+    clock = Clock()
+    parts = plan_parts(simulated_types(CATALOG, "weather"))
+    timeline = Timeline.ending(60_000_000, START, speed)
+    outlet = FileOutlet(tmp_path / "f", CATALOG)
+    run = Run(CATALOG, outlet, timeline, lambda line: None, wait=clock.wait, now_us=lambda: clock.us)
+    send = outlet.send
+    outlet.send = lambda *message: (clock.wait(each_seconds), send(*message))
+    run.go(run._wires.messages(simulated_readings(parts, first_us=timeline.first_us, end_us=timeline.end_us, seed=1)))
+    summary = run.summary({}, 1.0)
+    assert (summary["sent"], summary["published"], summary["unconfirmed"]) == (3000, 3000, 0)
+    assert summary["late_seconds"] == pytest.approx(late, abs=0.1)
+    assert ("behind its speed" in figures(summary)) == bool(says) and says in figures(summary)
+
+
 def test_verdicts_that_hang_on_the_ingest_clock_are_counted(tmp_path):
     """Six minutes ahead is refused now, and let in by an ingest that reads it two minutes later."""
     ahead = Order("file", tmp_path / "f", faults=("clock_skew=1,by=6m",))

@@ -101,6 +101,19 @@ def test_the_inbox_and_who_sends_to_it_know_the_same_and_no_more(layout):
         assert (secrets["ALERTMANAGER"] in layout.env_file(role).read_text()) is asks
 
 
+@pytest.mark.parametrize("has_grafana", [False, True], ids=["without it", "with it"])
+def test_the_dispatcher_knows_the_way_into_grafana_where_there_is_one(layout, has_grafana):
+    secrets = ensure_secrets(layout)
+    layout.env_file("dispatcher").write_text("OPS_SECRET=x\nWEIR_GRAFANA_URL=http://of.before\n")
+    write_env_files(layout, PORTS, secrets, {}, {}, has_grafana)
+    files = {role: read_env_file(layout.env_file(role)) for role in (*ROLES, "inbox")}
+    assert {role for role, known in files.items() if secrets["GRAFANA_ADMIN"] in known.values()} == (
+        {"operator", "dispatcher"} if has_grafana else {"operator"}
+    )
+    url = f"http://127.0.0.1:{PORTS.grafana}" if has_grafana else None
+    assert (files["dispatcher"].get("WEIR_GRAFANA_URL"), files["dispatcher"]["OPS_SECRET"]) == (url, "x")
+
+
 def test_a_cluster_id_is_no_option():
     made = iter([uuid.UUID(int=0xF8 << 120), uuid.UUID(int=0xFB << 120), uuid.UUID(int=1)])
     assert cluster_id(lambda: next(made)) == "AAAAAAAAAAAAAAAAAAAAAQ"
