@@ -26,6 +26,8 @@ SESSION_SECONDS = 7 * 86_400
 RECEIVE_MAXIMUM = 65_535
 CHUNK_BYTES = 256 * 1024
 DROPPED = "$SYS/broker/publish/messages/dropped"
+NOTICES = "$SYS/broker/log/N"
+"""Lines of its log: who connected, and who was cut off and why."""
 
 
 def session_id(settings: Settings, name: str) -> str:

@@ -7,7 +7,7 @@ from fleet.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Timeline:
-    """Times are epoch µs. Within the span no event time lies ahead of the wall clock: at wall time `started + s/speed`
+    """Times are epoch µs. Within the span no event time is due before its wall time: at wall time `started + s/speed`
     the event `first + s` is due, and both clocks meet at the span's end. Speed 0 does not wait at all."""
 
     first_us: int

@@ -12,6 +12,7 @@ from fleet.settings import Settings
 from streaming.admission import Admission
 from streaming.announcer import Announcer
 from streaming.bridge import DRAIN_SECONDS, check, workers_of
+from streaming.broker_watch import BrokerWatch
 from streaming.heartbeat import Heartbeats
 from streaming.registrar import Registrar
 from streaming.reporter import Figures, Reporter
@@ -32,7 +33,8 @@ class Bridge:
         self.registrar = Registrar(settings, self.catalog, self.admission)
         self.announcer = Announcer(settings)
         self.workers = workers_of(settings, self.catalog, self.admission, only)
-        self.heartbeats = Heartbeats(settings, self.catalog)
+        self.broker = BrokerWatch(settings)
+        self.heartbeats = Heartbeats(settings, self.catalog, self.broker)
         self.reporter = Reporter(settings, "bridge", self.catalog, self.figures)
         self._threads: dict[str, Supervised] = {}
         self._aside: list[Supervised] = []
@@ -49,7 +51,7 @@ class Bridge:
         self._aside = [
             self._supervise("registry", self.registrar.run, stop),
             self._supervise("specs", self.announcer.run, stop),
-            self._supervise("$SYS", self.heartbeats.watch_broker, stop),
+            self._supervise("$SYS", self.broker.run, stop),
         ]
         self.reporter.start(stop)
         log.info("started workers=%d topics=%s", len(self.workers), ",".join(self.heartbeats.topics))
@@ -92,7 +94,7 @@ class Bridge:
             f"received={sum(t.received for t in tallies)} bridged={sum(t.bridged for t in tallies)}"
             f" rejected={sum(t.rejected.total() for t in tallies)} in_flight={sum(t.in_flight for t in tallies)}"
             f" newcomers={len(self.admission.newcomers())} heartbeats={self.heartbeats.sent}"
-            f" mqtt_dropped={self.heartbeats.dropped}"
+            f" mqtt_dropped={self.broker.dropped} mqtt_refused={self.broker.refused.total()}"
         )
 
     def collect(self) -> Iterator[Metric]:
@@ -132,7 +134,11 @@ class Bridge:
         yield GaugeMetricFamily(
             "weir_bridge_spec_errors", "Wrong lines in the specs' files", value=len(self.announcer.problems)
         )
-        if self.heartbeats.dropped is not None:
+        refused = CounterMetricFamily("weir_mqtt_refused", "Connections that Mosquitto ended", labels=["reason"])
+        for reason, count in list(self.broker.refused.items()):
+            refused.add_metric([reason], count)
+        yield refused
+        if self.broker.dropped is not None:
             yield GaugeMetricFamily(
-                "weir_mqtt_dropped_messages", "Dropped by Mosquitto since its start", value=self.heartbeats.dropped
+                "weir_mqtt_dropped_messages", "Dropped by Mosquitto since its start", value=self.broker.dropped
             )

@@ -9,10 +9,11 @@ from typing import Any
 
 from kafka.errors import KafkaError
 
-from connections import kafka, mqtt
+from connections import kafka
 from fleet.catalog import Catalog
 from fleet.channels import HEARTBEAT, MARK_HEADER
 from fleet.settings import Settings
+from streaming.broker_watch import BrokerWatch
 
 CONFIRM_SECONDS = 20
 
@@ -45,12 +46,10 @@ class Heartbeats:
     """A record in every partition of every readings topic, each `bridge_heartbeat_seconds`, so that a log without
     readings is told from a log without ingest. By a producer of its own: no worker can hold it up."""
 
-    def __init__(self, settings: Settings, catalog: Catalog):
-        self.settings = settings
+    def __init__(self, settings: Settings, catalog: Catalog, broker: BrokerWatch):
+        self.settings, self.broker = settings, broker
         self.topics = [system.topic for system in catalog.systems.values()]
         self.sent = 0
-        self.dropped: int | None = None
-        """Messages that Mosquitto says it dropped since its start; None before it said."""
 
     def run(self, stop: threading.Event, under_way: Callable[[], None] = lambda: None) -> None:
         producer = kafka.producer(
@@ -59,7 +58,7 @@ class Heartbeats:
         try:
             due = time.monotonic()
             while not stop.is_set():
-                self.sent += beat(producer, self.topics, self.dropped)
+                self.sent += beat(producer, self.topics, self.broker.dropped)
                 under_way()
                 due = max(due + self.settings.bridge_heartbeat_seconds, time.monotonic())
                 stop.wait(due - time.monotonic())
@@ -67,17 +66,3 @@ class Heartbeats:
             raise kafka.unavailable(self.settings, error) from error
         finally:
             kafka.close(producer)
-
-    def watch_broker(self, stop: threading.Event, under_way: Callable[[], None] = lambda: None) -> None:
-        """Mosquitto's own count of what it dropped (a full queue), told every few seconds on $SYS."""
-        subscriber = mqtt.Subscriber(self.settings, "", [mqtt.DROPPED], clean=True, qos=0)
-        try:
-            under_way()
-            while not stop.is_set():
-                for delivery in subscriber.poll(0.5):
-                    dropped = int(delivery.payload)
-                    if dropped > (self.dropped or 0):
-                        log.error("mosquitto dropped %d messages since its start: a queue is full", dropped)
-                    self.dropped = dropped
-        finally:
-            subscriber.close()

@@ -1,6 +1,8 @@
 """MQTT → Kafka on the real brokers: what is readable arrives, the rest is rejected by name, kills lose nothing."""
 
 import json
+import socket
+import struct
 import threading
 import time
 from collections import Counter
@@ -115,6 +117,38 @@ def test_heartbeats_go_into_every_partition(settings_for: SettingsFor, bridge: P
     assert set(beats) == {("sensor", n) for n in range(4)} | {("readings.occupancy", n) for n in range(2)}
     assert min(beats.values()) >= 2
     wait_for(lambda: "weir_mqtt_dropped_messages 0.0" in bridge._get("/metrics"), 15, "Mosquitto's drops are not shown")
+
+
+def test_whom_mosquitto_refuses_is_counted(settings_for: SettingsFor, bridge: Process) -> None:
+    """What it cuts off never reaches the bridge, which learns of it by Mosquitto's log."""
+    settings = settings_for("operator")
+
+    def count(reason: str) -> float:
+        return bridge.metric(f'weir_mqtt_refused_total{{reason="{reason}"}}') or 0
+
+    def said(*packets: bytes) -> bytes:
+        """All that Mosquitto answers until it closes."""
+        with socket.create_connection((settings.mqtt_host, settings.mqtt_port), 5) as connection:
+            for packet in packets:
+                connection.sendall(packet)
+            answer = b""
+            while chunk := connection.recv(1024):
+                answer += chunk
+            return answer
+
+    def connect(user: str, password: str) -> bytes:
+        fields = b"".join(struct.pack(">H", len(text)) + text for text in (b"guest", user.encode(), password.encode()))
+        head = b"\x00\x04MQTT\x04\xc2\x00\x3c"
+        return bytes((0x10, len(head + fields))) + head + fields
+
+    assert said(connect("bridge", "wrong")) == b"\x20\x02\x00\x05"  # CONNACK: not authorised
+    mine = connect(settings.mqtt_user, settings.mqtt_password.get_secret_value())
+    accepted = b"\x20\x02\x00\x00"
+    assert said(mine, b"\x30\xff\xff\xff\x7f") == accepted  # a message of 256 MiB, of which this is the head
+    assert said(mine, b"\x30\x01\x00") == accepted  # a topic's length that is cut off
+    assert said(mine, b"\xf0\x00") == accepted  # no packet of MQTT 3.1.1
+    reasons = ("not_authorised", "oversized", "malformed", "protocol_error")
+    wait_for(lambda: all(count(r) for r in reasons), 15, lambda: str({r: count(r) for r in reasons}))
 
 
 class Stream:
