@@ -78,9 +78,10 @@ def rows(file: BinaryIO, name: str, form: FileForm) -> Iterator[Row] | Refusal:
 def _lines(file: BinaryIO) -> Iterator[_Line]:
     """Those that are not blank, without their ends."""
     number = 0
-    while line := file.readline(MAX_LINE_BYTES + 2):
+    enough = len(BOM) + MAX_LINE_BYTES + len(b"\r\n")
+    while line := file.readline(enough):
         number += 1
-        is_cut = len(line) == MAX_LINE_BYTES + 2 and not line.endswith(b"\n")
+        is_cut = len(line) == enough and not line.endswith(b"\n")
         if number == 1:
             line = line.removeprefix(BOM)
         body = line.rstrip(b"\r\n")

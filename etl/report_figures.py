@@ -141,11 +141,11 @@ SHARES = """\
 SELECT at, name, (100 * sum(part) / sum(whole))::double precision AS value
   FROM (SELECT time_bucket(:step, greatest(l.starts_at, CAST(:start AS timestamptz))) AS at, of.name, of.part, of.whole
           FROM ledger l
-          JOIN ledger_balance b USING (partition)
-          LEFT JOIN (SELECT partition, sum(known) AS known, sum(quarantined) AS quarantined
+          LEFT JOIN (SELECT partition, sum(known) AS known, sum(quarantined) AS quarantined,
+                            sum(greatest(known - quarantined - least(rolled_1m, rolled_1h), 0)) AS missing
                        FROM ledger_metrics GROUP BY 1) m USING (partition)
          CROSS JOIN LATERAL (VALUES ('values quarantined', m.quarantined, m.known),
-                                    ('values off the books', b.values_off_by, m.known),
+                                    ('values not in the rollups', m.missing, m.known),
                                     ('messages rejected', 0, l.landed)) AS of (name, part, whole)
          WHERE l.system = :system AND l.starts_at < :end AND l.ends_at > :start
          UNION ALL

@@ -171,8 +171,9 @@ def quality(system: System) -> Section:
     late = panel.bars_over_time(
         "Late readings",
         "Of the last hour of this range, at the time they were measured: readings that came after others of the same"
-        " device which were measured later, by more than their type's lateness. Rules pass over them, the rollups have"
-        " them. Counted by the first metric of each type.",
+        " device which were measured later, by more than their type's lateness. Rules pass over them, and over those"
+        " that are late beside other devices of the same partition; the rollups have them. Counted by the first metric"
+        " of each type.",
         sql.LATE.format(metrics=lateness_rows(system.types), span=LATE_SPAN),
         interval=COUNTED_BY,
         span=LATE_SPAN,

@@ -234,11 +234,11 @@ def after(
         unheard = isinstance(decision, Hold) and decision.cause in ("stale", "capped")
         off = isinstance(decision, Hold) and decision.cause == "switched_off"
         counts = counts or (alert.active and (off or isinstance(decision, Tell)))
+        worse = worse or (decision.kind == "escalated" and (off or isinstance(decision, Tell)))
         changes: dict[str, object] = {"repeat_seconds": repeat, "away": before.away and unheard}
         if plan:
             changes["send_resolved"] = plan.send_resolved
         if isinstance(decision, Tell):
-            worse = worse or decision.kind == "escalated"
             changes["held"] = None
             if alert.active and decision.kind != "acknowledged":
                 changes["told"] = alert.severity

@@ -71,16 +71,16 @@ def is_before(time: datetime, given: Circumstances) -> bool:
 def hindrance(so_far: AlertSoFar, kind: Kind, receiver: str, given: Circumstances) -> tuple[Cause, str] | None:
     """What keeps an alert, as it is now, from being told to a receiver, and a word on which. Of a rule that is not
     inhibitable that is an explicit silence alone, and what nobody can help: a receiver that takes nothing any more."""
-    alert = so_far.alert
-    if receiver in given.switched_off:
-        return "switched_off", ""
-    quiet = given.quiet(alert)
+    alert, quiet = so_far.alert, given.quiet(so_far.alert)
+    off: tuple[Cause, str] | None = ("switched_off", "") if receiver in given.switched_off else None
     if not so_far.inhibitable:
-        return quiet if quiet and quiet[0] == "silenced" else None
+        return quiet if quiet and quiet[0] == "silenced" else off
     if quiet:
         return quiet
     if not so_far.quality and (rule := given.inhibiting(alert.type, alert.device)):
         return "inhibited", rule
+    if off:
+        return off  # after what is for all: escalation counts from here, and nothing is escalated in a silence
     if so_far.acknowledged is not None and kind != "acknowledged" and not _is_unseen(so_far, receiver, given):
         return "acknowledged", alert.acknowledged_by or ""
     if alert.flapping and kind != "flapping":

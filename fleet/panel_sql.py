@@ -81,7 +81,8 @@ BAD_DATA_BY_REASON = """\
 SELECT $__timeGroupAlias(at, $__interval, 0), replace(reason, '_', ' ') AS metric, count(*) AS count
   FROM quarantine WHERE {of_system} AND what <> 'reading' AND $__timeFilter(at) GROUP BY 1, 2 ORDER BY 1, 2"""
 # A reading is late that came, in the order of the log, after one of the same device that was measured more than the
-# type's lateness later: rules pass over it. What only came again is not. {metrics}: type, metric, lateness. One metric
+# type's lateness later: rules pass over it, and over some more, as what came of other devices of its partition counts
+# there too. What only came again is not late. {metrics}: type, metric, lateness. One metric
 # says it of a type, and readings of {span} at most are gone through.
 LATE = """\
 SELECT $__timeGroupAlias(event_time, $__interval, 0), count(*) FILTER (WHERE is_late) AS late
@@ -94,7 +95,8 @@ SELECT $__timeGroupAlias(event_time, $__interval, 0), count(*) FILTER (WHERE is_
             AND event_time >= $__timeTo()::timestamptz - INTERVAL '{span}'
           GROUP BY kafka_topic, kafka_partition, event_time
          WINDOW newer AS (PARTITION BY kafka_topic, kafka_partition ORDER BY event_time DESC
-                          RANGE BETWEEN UNBOUNDED PRECEDING AND known.lateness PRECEDING)) reading
+                          RANGE BETWEEN UNBOUNDED PRECEDING
+                                    AND known.lateness + INTERVAL '1 microsecond' PRECEDING)) reading
  WHERE d.retired_at IS NULL AND d.site IN ($site)
  GROUP BY 1 ORDER BY 1"""
 ANOMALIES = """\

@@ -11,6 +11,7 @@ from collections import Counter as Tally
 from collections.abc import Iterable
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -140,20 +141,25 @@ class Impatient(H11Protocol):
     refused: Tally[tuple[str, str]]
     """As streaming.gateway.Tallies has it."""
     _due: asyncio.TimerHandle | None = None
+    _in_body = False
+    """Whether what came last began within a request's body."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait()
 
     def data_received(self, data: bytes) -> None:
-        before = self.cycle
+        before, self._in_body = self.cycle, self.conn.their_state is h11.SEND_BODY
         super().data_received(data)
         if self.cycle is not before:
             self._stop_waiting()
-        elif self._due is None and (before is None or before.response_complete):
+        elif self._due is None and self._is_between_requests() and self._has_begun_a_head():
             self._wait()
 
     def send_400_response(self, msg: str) -> None:
+        if self._in_body and self._is_between_requests():
+            self.transport.close()  # of a request that was answered before its body came: no other answer can follow
+            return
         if self._is_between_requests():  # else the request's own end is counted
             self.refused["http", "not_http"] += 1
         super().send_400_response(msg)
@@ -169,6 +175,9 @@ class Impatient(H11Protocol):
 
     def _is_between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
+
+    def _has_begun_a_head(self) -> bool:
+        return self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
 
     def _wait(self) -> None:
         self._due = self.loop.call_later(self.head_seconds, self._end)

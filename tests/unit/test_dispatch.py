@@ -459,6 +459,16 @@ def test_what_gets_worse_is_escalated_anew() -> None:
     assert told.tick(HOUR) == []
 
 
+def test_what_gets_worse_is_escalated_anew_though_the_first_receiver_is_switched_off() -> None:
+    told = Told(OWN_STEP)
+    told.off = frozenset({"ops"})
+    told.take()
+    told.now += 20 * MINUTE
+    assert told.take("a", 2, "escalated", severity="critical") == ["ops escalated switched_off"]
+    assert told.tick(14 * MINUTE) == []
+    assert told.tick(MINUTE) == ["boss firing a-2@boss"]
+
+
 def test_what_got_worse_too_late_is_escalated_from_the_first_telling() -> None:
     told = Told(ONE_ROUTE)
     told.take()
@@ -504,8 +514,21 @@ def test_escalation_counts_though_the_first_receiver_was_switched_off_in_a_silen
     told.silences = [silence(HOUR, site="roof")]
     told.off = frozenset({"ops"})
     told.take()
-    assert told.tick(30 * MINUTE) == ["boss firing silenced"]
-    assert told.tick(30 * MINUTE) == ["boss firing a-1@boss"]
+    assert told.tick(30 * MINUTE) == []
+    assert told.tick(30 * MINUTE) == ["ops firing switched_off"]
+    assert told.tick(9 * MINUTE) == []
+    assert told.tick(MINUTE) == ["boss firing a-1@boss"]
+
+
+def test_one_of_two_receivers_that_is_switched_off_lets_nothing_be_escalated_in_a_silence() -> None:
+    told = Told("default: {to: [ops, boss], escalate: {after: 10m, to: panel}}")
+    told.silences = [silence(HOUR, site="roof")]
+    told.off = frozenset({"ops"})
+    told.take()
+    assert told.tick(30 * MINUTE) == []
+    assert sorted(told.tick(30 * MINUTE)) == ["boss firing a-1@boss", "ops firing switched_off"]
+    assert told.tick(9 * MINUTE) == []
+    assert told.tick(MINUTE) == ["panel firing a-1@panel"]
 
 
 def test_what_rises_above_what_was_taken_on_is_escalated_though_the_first_receiver_is_switched_off() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import time
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -368,10 +369,27 @@ def test_who_is_slow_or_speaks_something_else_is_ended_and_counted_once(said, an
         writer.close()
         return heard, after, dict(made.tallies.refused)
 
-    heard, after, counted = served(scenario, 0.3)
+    heard, after, counted = served(scenario, 1)
     assert (heard.startswith(answer), bool(heard)) == (True, bool(answer))
     assert after.startswith(b"HTTP/1.1 202 ")
     assert counted == {("http", reason): 1}
+
+
+@pytest.mark.parametrize("body", [b"2\r\n{}\r\n0\r\n\r\n", b"zz\r\n"], ids=["good", "in chunks that are none"])
+def test_who_is_refused_before_the_body_came_is_counted_once(body):
+    async def scenario(made, connect):
+        reader, writer = await connect()
+        writer.write(HEAD.replace(b"Bearer ", b"Bearer no") + b"Transfer-Encoding: chunked\r\n\r\n")
+        heard = await reader.readuntil(b"\r\n\r\n")
+        writer.write(body)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(reader.read(), 1.5)
+        writer.close()
+        return heard, dict(made.tallies.refused)
+
+    heard, counted = served(scenario, 0.5)
+    assert heard.startswith(b"HTTP/1.1 401 ")
+    assert counted == {("http", "wrong_token"): 1}
 
 
 def test_a_body_that_breaks_off_is_counted():

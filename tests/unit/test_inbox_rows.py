@@ -297,6 +297,17 @@ def lines_of(content: bytes) -> dict[int, bytes]:
     return {number: line.rstrip(b"\r") for number, line in enumerate(found, start=1) if line.strip()}
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_a_first_line_of_the_very_limit_may_have_a_bom(
+    form: FileForm, monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    line = f'{{"device_id": "7", "event_time": "{AT}", "temperature": 21.5}}'.encode()
+    for most, reason in ((len(line), ""), (len(line) - 1, "oversized")):
+        monkeypatch.setattr("etl.inbox_rows.MAX_LINE_BYTES", most)
+        (row,) = read(form, b"\xef\xbb\xbf" + line + end, "a.jsonl")
+        assert isinstance(row, Row) and row.reason == reason
+
+
 @given(files(), st.sampled_from([40, MAX_LINE_BYTES]))
 def test_of_any_file_each_line_is_a_row_or_a_dead_letter_once(
     form: FileForm, judge: Requalifier, file: tuple[str, bytes], most: int
