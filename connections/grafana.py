@@ -94,7 +94,7 @@ class Grafana:
         except GrafanaException as error:
             told = f"{where}: {error.message}"[:300]
             if error.status_code in TRY_AGAIN or error.status_code >= 500:
-                return Retry(told, retry_after(self._adapter.headers.get("retry-after", ""), self._clock()))
+                return Retry(told, self._retry_after())
             return Refused(told)
         except requests.TooManyRedirects as error:
             place = error.response.headers.get("location", "nowhere") if error.response is not None else "nowhere"
@@ -104,7 +104,8 @@ class Grafana:
         except (ValueError, TypeError, KeyError) as error:
             # JSON that is none, or none of Grafana's: a login page or a proxy in front of it, which may go away.
             return Retry(
-                f"{where} gave no answer of Grafana's ({type(error).__name__}); is it Grafana that listens there?"
+                f"{where} gave no answer of Grafana's ({type(error).__name__}); is it Grafana that listens there?",
+                self._retry_after(),
             )
         except Unavailable as error:
             return Retry(f"{where}: {error}"[:300])
@@ -112,6 +113,9 @@ class Grafana:
 
     def close(self) -> None:
         self._face.api.s.close()
+
+    def _retry_after(self) -> float | None:
+        return retry_after(self._adapter.headers.get("retry-after", ""), self._clock())
 
     def _begin(self) -> None:
         """The timeout is for all that is asked about one alert."""

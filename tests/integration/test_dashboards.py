@@ -6,6 +6,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, create_engine
 
+from connections.warehouse import Warehouse
+from etl.consumption import Span, hogs_of, measured_types
 from fleet.catalog import Catalog, build_catalog, load_catalog
 from fleet.dashboard import dashboards
 from fleet.settings import CHECKOUT
@@ -195,6 +197,38 @@ def test_hogs_are_ranked_beside_their_home_and_their_past(reader: Connection, ca
     ]  # fmt: skip
     drawn = answer(reader, of["home-energy: Energy of appliances"], shown, chosen)
     assert {watt_hours for _, name, watt_hours in drawn.rows if name == "d4"} == {400}
+
+
+def test_hogs_are_those_of_the_command(reader: Connection, catalog: Catalog) -> None:
+    """For whole hours, all sites and a week at most: the panel's own query, and what `weir energy hogs` computes."""
+    of = {q.where: q for q in queries("home-energy", dashboards(catalog)["home-energy"])}
+    begin = END - timedelta(hours=24)
+    shown = answer(
+        reader, of["home-energy: Energy hogs"], Range(begin, END), {"site": ["here", "there"], "device": "d1"}
+    )
+    types = measured_types(catalog, "home")
+    warehouse = Warehouse(reader.engine.url.render_as_string(hide_password=False))
+    told = hogs_of(warehouse, Span(begin, END, tuple(spec.type for spec in types)), types)
+    warehouse.close()
+
+    def beside(value: float, other: float | None) -> float | None:
+        return value / other if other else None
+
+    names = ("device", "site", "energy", "share of its home", "times its usual", "times its peers", "standby")
+    rows = [dict(zip(shown.columns, row, strict=True)) for row in shown.rows]
+    approximately = [
+        tuple(pytest.approx(value) if isinstance(value, float) else value for value in of_one)
+        for of_one in (
+            (hog.appliance.device, hog.appliance.site, hog.watt_hours, hog.share,
+             beside(hog.watt_hours, hog.usual_watt_hours), beside(hog.watt_hours, hog.peers_watt_hours),
+             hog.standby_watts)
+            for hog in told
+        )
+    ]  # fmt: skip
+    assert len(told) == 5
+    assert sorted((tuple(row[name] for name in names) for row in rows), key=lambda row: row[:2]) == sorted(
+        approximately, key=lambda row: row[:2]
+    )
 
 
 def test_of_what_cannot_be_the_energy_is_not_told(reader: Connection, catalog: Catalog) -> None:
