@@ -34,6 +34,7 @@ from stack.stack import Stack
 from streaming.admission import Admission
 from streaming.bridge import Worker, workers_of
 from streaming.registrar import Registrar
+from streaming.rejections import Rejections
 
 ROUTE = "weather_station"
 SUBSCRIPTION = "dt/weather/+/weather_station/+"
@@ -115,7 +116,7 @@ def bridge(settings: Settings, count: int, client_id: str) -> None:
     """One worker of the bridge: contract, registry, Kafka (acks=all, idempotent), acknowledgement after that."""
     catalog = load_catalog(settings.types_dir)
     admission = Admission(catalog)
-    (worker,) = workers_of(settings, catalog, admission, [ROUTE])
+    (worker,) = workers_of(settings, catalog, admission, Rejections(settings), [ROUTE])
     stop = threading.Event()
     registrar = threading.Thread(target=Registrar(settings, catalog, admission).run, args=(stop,))
     registrar.start()

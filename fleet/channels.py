@@ -70,6 +70,11 @@ def answer_topic(address: Address) -> str:
     return f"{command_topic(address)}/answer"
 
 
+def rejection_topic(address: Address) -> str:
+    """Where the device hears why a message of its own was rejected."""
+    return "/".join(("rejected", *address[:4]))
+
+
 @lru_cache(maxsize=65_536)
 def parse_data_topic(topic: str) -> Address | None:
     """None where the topic is not one of ours."""

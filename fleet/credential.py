@@ -10,7 +10,7 @@ from datetime import datetime
 
 import msgspec
 
-from fleet.channels import Address, answer_topic, command_topic, data_topic
+from fleet.channels import Address, answer_topic, command_topic, data_topic, rejection_topic
 from fleet.spec import DeviceType
 
 PREFIX = "weir_"
@@ -72,4 +72,5 @@ def acl_of(spec: DeviceType, credential: Credential, site: str) -> str:
         f"topic write {own}\n"
         f"topic read {command_topic(address)}\n"
         f"topic write {answer_topic(address)}\n"
+        f"topic read {rejection_topic(address)}\n"
     )

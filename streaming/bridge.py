@@ -34,6 +34,7 @@ from fleet.reading import Reading, encode_reading
 from fleet.settings import Settings
 from streaming.admission import Admission
 from streaming.entrance import MAX_REQUEST_BYTES, letter_of, read_safely
+from streaming.rejections import Rejections
 
 POLL_SECONDS = 0.25
 CONFIRM_SECONDS = 0.004
@@ -70,9 +71,11 @@ class Worker:
     """One route. `route` None is the worker for messages that no route takes."""
 
     def __init__(
-        self, settings: Settings, catalog: Catalog, intake: Intake, admission: Admission, route: Route | None
+        self, settings: Settings, catalog: Catalog, intake: Intake, admission: Admission, rejections: Rejections,
+        route: Route | None,
     ):  # fmt: skip
         self.settings, self.intake, self.admission, self.route = settings, intake, admission, route
+        self.rejections = rejections
         self.name = route.name if route else UNROUTED
         self.subscription = route.subscription if route else unrouted_subscription()
         self.tallies = Tallies()
@@ -253,6 +256,7 @@ class Passage:
 
     def reject(self, reject: Reject, delivery: Delivery, now_us: int) -> Any:
         self.worker.tallies.rejected[reject.reason, reject.device_type] += 1
+        self.worker.rejections.note(reject, delivery.topic)
         return self.producer.send(REJECTED, letter_of(reject, delivery.topic, delivery.payload, now_us))
 
     def confirm(self) -> None:
@@ -307,11 +311,11 @@ def check(settings: Settings, workers: list[Worker], catalog: Catalog) -> None:
 
 
 def workers_of(
-    settings: Settings, catalog: Catalog, admission: Admission, only: list[str] | None = None
-) -> list[Worker]:  # fmt: skip
+    settings: Settings, catalog: Catalog, admission: Admission, rejections: Rejections, only: list[str] | None = None
+) -> list[Worker]:
     """A worker for each route, and one for what no route takes. `only` names some of them."""
     intake = Intake(catalog)
-    workers = [Worker(settings, catalog, intake, admission, route) for route in (*routes(catalog), None)]
+    workers = [Worker(settings, catalog, intake, admission, rejections, route) for route in (*routes(catalog), None)]
     if only:
         unknown = sorted(set(only) - {w.name for w in workers})
         if unknown:

@@ -15,6 +15,7 @@ from streaming.bridge import DRAIN_SECONDS, check, workers_of
 from streaming.broker_watch import BrokerWatch
 from streaming.heartbeat import Heartbeats
 from streaming.registrar import Registrar
+from streaming.rejections import Rejections
 from streaming.reporter import Figures, Reporter
 from streaming.service import Health, Supervised
 
@@ -32,7 +33,8 @@ class Bridge:
         self.admission = Admission(self.catalog)
         self.registrar = Registrar(settings, self.catalog, self.admission)
         self.announcer = Announcer(settings)
-        self.workers = workers_of(settings, self.catalog, self.admission, only)
+        self.rejections = Rejections(settings)
+        self.workers = workers_of(settings, self.catalog, self.admission, self.rejections, only)
         self.broker = BrokerWatch(settings)
         self.heartbeats = Heartbeats(settings, self.catalog, self.broker)
         self.reporter = Reporter(settings, "bridge", self.catalog, self.figures)
@@ -51,6 +53,7 @@ class Bridge:
         self._aside = [
             self._supervise("registry", self.registrar.run, stop),
             self._supervise("specs", self.announcer.run, stop),
+            self._supervise("rejections", self.rejections.run, stop),
             self._supervise("$SYS", self.broker.run, stop),
         ]
         self.reporter.start(stop)
@@ -133,6 +136,9 @@ class Bridge:
         yield CounterMetricFamily("weir_bridge_specs", "Specs announced to the log", value=self.announcer.announced)
         yield GaugeMetricFamily(
             "weir_bridge_spec_errors", "Wrong lines in the specs' files", value=len(self.announcer.problems)
+        )
+        yield CounterMetricFamily(
+            "weir_bridge_rejections_told", "Notices to devices of what was rejected", value=self.rejections.told
         )
         refused = CounterMetricFamily("weir_mqtt_refused", "Connections that Mosquitto ended", labels=["reason"])
         for reason, count in list(self.broker.refused.items()):

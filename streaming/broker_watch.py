@@ -14,6 +14,7 @@ ENDS = {
     b" disconnected due to malformed packet.": "malformed",
     b" disconnected due to oversize packet.": "oversized",
     b" disconnected due to protocol error.": "protocol_error",
+    b": Quota exceeded": "forbidden_topic",  # so ends who publishes what is not its own: docs/decisions/0042
     b" has exceeded timeout, disconnecting.": "timed_out",
 }
 """How lines of Mosquitto's log end → why it ended a connection. Before it stands the client's id, which is anything."""

@@ -147,7 +147,8 @@ def test_whom_mosquitto_refuses_is_counted(settings_for: SettingsFor, bridge: Pr
     assert said(mine, b"\x30\xff\xff\xff\x7f") == accepted  # a message of 256 MiB, of which this is the head
     assert said(mine, b"\x30\x01\x00") == accepted  # a topic's length that is cut off
     assert said(mine, b"\xf0\x00") == accepted  # no packet of MQTT 3.1.1
-    reasons = ("not_authorised", "oversized", "malformed", "protocol_error")
+    assert said(mine, b"\x32\x06\x00\x01t\x00\x01x") == accepted + b"\x40\x02\x00\x01"  # topic `t`, not the operator's
+    reasons = ("not_authorised", "oversized", "malformed", "protocol_error", "forbidden_topic")
     wait_for(lambda: all(count(r) for r in reasons), 15, lambda: str({r: count(r) for r in reasons}))
 
 

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -14,7 +15,7 @@ from fleet.settings import Settings
 from stack.stack import Stack
 from tests.command import Weir
 from tests.integration.gateway_clients import Gateway, issued
-from tests.integration.processes import wait_for
+from tests.integration.processes import Process, wait_for
 
 pytestmark = pytest.mark.stack
 
@@ -117,6 +118,35 @@ def test_commands_reach_their_own_device_alone(weir: Weir, settings_for: Setting
         assert first.may_publish("dt/access/hall/badge/cmd-1")
         assert second.may_publish("dt/access/hall/badge/cmd-2")  # behind the others' messages in the broker's order
         assert heard == []
+
+
+def test_a_device_hears_why_its_message_was_rejected(
+    weir: Weir, settings_for: SettingsFor, gateway: Gateway, tmp_path: Path
+) -> None:
+    """It alone does, on its own topic; of more within the pause it hears nothing."""
+    operator, one, two = settings_for("operator"), issued(weir, "rej-1"), issued(weir, "rej-2")
+    gateway.start().ready()
+    with (
+        Process("bridge", settings_for("bridge"), tmp_path / "bridge.log") as bridge,
+        device(operator, one) as first,
+        device(operator, two) as second,
+    ):
+        bridge.start().ready()
+        heard: list[tuple[str, str, dict[str, Any]]] = []
+        for name, client in (("first", first), ("second", second)):
+            client.client.on_message = lambda _c, _d, m, name=name: heard.append((name, m.topic, json.loads(m.payload)))
+            client.may_subscribe("rejected/#")
+        for _ in range(3):
+            assert first.may_publish("dt/access/hall/badge/rej-1")
+        wait_for(lambda: heard, 15, "no notice")
+        wait_for(lambda: bridge.metric("weir_bridge_rejections_told_total") >= 1, 15, "not counted")
+        (found,) = heard
+        assert found[:2] == ("first", "rejected/access/hall/badge/rej-1")
+        assert found[2]["reason"] == "missing_field" and "event_time" in found[2]["detail"]
+        assert (found[2]["topic"], found[2]["rejected"]) == ("dt/access/hall/badge/rej-1", 1)
+        assert second.may_publish("dt/access/hall/badge/rej-2")
+        wait_for(lambda: len(heard) == 2, 15, "no notice to the second")
+        assert heard[1][:2] == ("second", "rejected/access/hall/badge/rej-2")
 
 
 def test_a_login_ends_with_its_credential_and_outlives_the_broker(

@@ -18,6 +18,7 @@ from fleet.registry import Entry, new_entry
 from fleet.settings import CHECKOUT
 from streaming.admission import Admission
 from streaming.bridge import Passage, Worker
+from streaming.rejections import Rejections
 from tests.unit.test_bridge import GOOD, SETTINGS, Producer, Subscriber
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -108,7 +109,7 @@ def test_entries_of_types_that_are_gone_are_passed_over() -> None:
 
 def worker(catalog: Catalog, admission: Admission, name: str = "weather_station") -> Worker:
     (route,) = (route for route in routes(catalog) if route.name == name)
-    return Worker(SETTINGS, catalog, Intake(catalog), admission, route)
+    return Worker(SETTINGS, catalog, Intake(catalog), admission, Rejections(SETTINGS), route)
 
 
 def test_a_device_that_is_not_let_in_is_a_dead_letter_with_its_bytes() -> None:

@@ -15,6 +15,7 @@ from fleet.dead_letter import decode_dead_letter
 from fleet.settings import Settings
 from streaming.admission import Admission
 from streaming.bridge import BUSY_IN_FLIGHT, BUSY_SECONDS, FEW, UNROUTED_SECONDS, Passage, Worker
+from streaming.rejections import Rejections
 from streaming.service import Supervised
 from tests.unit.test_landing import INTAKE
 
@@ -54,7 +55,14 @@ class Subscriber:
 
 def passage(route: Any, **settings: Any) -> Passage:
     return Passage(
-        Worker(SETTINGS.model_copy(update=settings), INTAKE.catalog, INTAKE, Admission(INTAKE.catalog), route),
+        Worker(
+            SETTINGS.model_copy(update=settings),
+            INTAKE.catalog,
+            INTAKE,
+            Admission(INTAKE.catalog),
+            Rejections(SETTINGS),
+            route,
+        ),
         Subscriber(),
         Producer(),
     )  # type: ignore[arg-type]

@@ -66,6 +66,7 @@ def test_a_user_has_no_colon_and_no_two_are_alike():
                 "topic write dt/home/attic/lamp/lamp-1",
                 "topic read cmd/home/attic/lamp/lamp-1",
                 "topic write cmd/home/attic/lamp/lamp-1/answer",
+                "topic read rejected/home/attic/lamp/lamp-1",
             ],
         ),
         (
@@ -75,6 +76,7 @@ def test_a_user_has_no_colon_and_no_two_are_alike():
                 "topic write dt/occupancy/attic/room_node/lamp-1/+",
                 "topic read cmd/occupancy/attic/room_node/lamp-1",
                 "topic write cmd/occupancy/attic/room_node/lamp-1/answer",
+                "topic read rejected/occupancy/attic/room_node/lamp-1",
             ],
         ),
     ],
