@@ -217,7 +217,7 @@ def test_a_backfill_computes_what_its_days_touch_and_nothing_else(
     at_once("ledger")
 
 
-def _until_the_bridge_knows(stack: Stack, operator: Settings, seconds: float = 30) -> None:
+def until_the_bridge_knows(stack: Stack, operator: Settings, seconds: float = 30) -> None:
     """Of the registry's last change."""
     warehouse = Warehouse.of(operator)
     (row,) = warehouse.rows("SELECT revision FROM registry")
@@ -249,7 +249,7 @@ def test_what_was_refused_comes_back_through_its_dag(
     device = "taken-back"
     at_once("devices", "add", "weather_station", device, "--site", "field")
     at_once("devices", "retire", "weather_station", device)
-    _until_the_bridge_knows(whole_stack, operator)
+    until_the_bridge_knows(whole_stack, operator)
     publisher = BulkPublisher(whole_stack.settings("simulator"))
     reading = {"sensor_id": device, "timestamp": time.time(), "temperature": 41.5}
     publisher.publish(f"dt/weather/field/weather_station/{device}", json.dumps(reading).encode())

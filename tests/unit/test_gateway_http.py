@@ -392,6 +392,43 @@ def test_who_is_refused_before_the_body_came_is_counted_once(body):
     assert counted == {("http", "wrong_token"): 1}
 
 
+@pytest.mark.parametrize("size", [MAX_BODY_BYTES + 1, 8 * MAX_BODY_BYTES])
+def test_who_sends_too_much_before_it_listens_hears_so(size):
+    async def scenario(made, connect):
+        reader, writer = await connect()
+        writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % size)
+        for part in (b"x" * (size // 2), b"x" * (size - size // 2)):
+            await asyncio.sleep(0.2)  # an answer by now would be followed by a reset
+            writer.write(part)
+            await writer.drain()
+        heard = await reader.read()
+        writer.close()
+        return heard, dict(made.tallies.refused)
+
+    heard, counted = served(scenario, 30)
+    assert heard.startswith(b"HTTP/1.1 413 ")
+    assert counted == {("http", "body_too_large"): 1}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % (2 * MAX_BODY_BYTES),
+        b"Content-Length: %d\r\n\r\n" % 10**12,
+    ],
+    ids=["who asks before", "far too much"],
+)
+def test_what_is_too_large_is_refused_by_its_head(head):
+    async def scenario(made, connect):
+        reader, writer = await connect()
+        writer.write(HEAD + head)
+        heard = await reader.read()
+        writer.close()
+        return heard
+
+    assert served(scenario, 30).startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_body_that_breaks_off_is_counted():
     async def scenario(made, connect):
         _, writer = await connect()
