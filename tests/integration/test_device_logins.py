@@ -121,13 +121,13 @@ def test_commands_reach_their_own_device_alone(weir: Weir, settings_for: Setting
 
 
 def test_a_device_hears_why_its_message_was_rejected(
-    weir: Weir, settings_for: SettingsFor, gateway: Gateway, tmp_path: Path
+    weir: Weir, settings_for: SettingsFor, gateway: Gateway, own_types: Path, tmp_path: Path
 ) -> None:
     """It alone does, on its own topic; of more within the pause it hears nothing."""
     operator, one, two = settings_for("operator"), issued(weir, "rej-1"), issued(weir, "rej-2")
     gateway.start().ready()
     with (
-        Process("bridge", settings_for("bridge"), tmp_path / "bridge.log") as bridge,
+        Process("bridge", settings_for("bridge"), tmp_path / "bridge.log", WEIR_TYPES_DIR=own_types) as bridge,
         device(operator, one) as first,
         device(operator, two) as second,
     ):
@@ -142,7 +142,7 @@ def test_a_device_hears_why_its_message_was_rejected(
         wait_for(lambda: bridge.metric("weir_bridge_rejections_told_total") >= 1, 15, "not counted")
         (found,) = heard
         assert found[:2] == ("first", "rejected/access/hall/badge/rej-1")
-        assert found[2]["reason"] == "missing_field" and "event_time" in found[2]["detail"]
+        assert found[2]["reason"] == "missing_field" and "device_id" in found[2]["detail"]
         assert (found[2]["topic"], found[2]["rejected"]) == ("dt/access/hall/badge/rej-1", 1)
         assert second.may_publish("dt/access/hall/badge/rej-2")
         wait_for(lambda: len(heard) == 2, 15, "no notice to the second")
