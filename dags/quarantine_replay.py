@@ -20,6 +20,7 @@ EVERY = {"type": ["null", "string"]}
         "metric": Param(None, **EVERY, description="Values of one metric alone"),
         "from": Param(None, **EVERY, description=f"Only what is from then on: {RANGE}"),
         "to": Param(None, **EVERY, description=f"Only what is before then: {RANGE}"),
+        "dry_run": Param(False, type="boolean", description="Say in the log of `replay` what would come back, no more"),
     },
     **ONE_AT_A_TIME,
 )

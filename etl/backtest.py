@@ -23,13 +23,14 @@ from etl.lake_index import by_partition
 from etl.landed_files import LandedFiles
 from etl.landed_log import LandedLog, arrivals_of
 from etl.window import Window, micros
-from fleet.backtest import Arrival, Coverage, Episode, episodes, transitions
+from fleet.backtest import Arrival, Change, Coverage, Episode, episodes, transitions
 from fleet.catalog import Catalog
 from fleet.control import Control, Device, Retire, key_of
 from fleet.manifest import Manifest
 from fleet.registry import milliseconds
 from fleet.ruleset import RuleSet
 from fleet.spec import DeviceType
+from fleet.transition import Transition
 
 PARALLEL_ROWS = 1_000_000
 """Beyond so many readings each Kafka partition has a process; fewer are through before those have started."""
@@ -43,6 +44,8 @@ class History:
     episodes: tuple[Episode, ...]
     readings: int
     coverage: dict[str, float]
+    changes: tuple[Change, ...] = ()
+    """Of alerts within the window, in order; only where they were asked for."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,9 @@ class Span:
     end: int
 
 
-def backtest(past: Past, rules: DeviceType, window: Window, warm_up: timedelta) -> History:
-    """Rules see what arrived from `warm_up` before the window up to its end. Raises DataError."""
+def backtest(past: Past, rules: DeviceType, window: Window, warm_up: timedelta, with_changes: bool = False) -> History:
+    """Rules see what arrived from `warm_up` before the window up to its end. Each alert is held in memory, and each of
+    its changes where `with_changes`. Raises DataError."""
     assert window.start is not None
     assert window.end is not None
     begin = micros(window.start)
@@ -92,7 +96,7 @@ def backtest(past: Past, rules: DeviceType, window: Window, warm_up: timedelta) 
         for landed_topic, number in past.lake.landed_partitions()
         if landed_topic == topic
     }
-    work = [(past.of_partition(number), rules, number, found, span) for number, found in manifests.items()]
+    work = [(past.of_partition(n), rules, n, found, span, with_changes) for n, found in manifests.items()]
     if sum(m.rows for found in manifests.values() for m in found) < PARALLEL_ROWS:
         parts = list(starmap(_of_partition, work))
     else:
@@ -106,6 +110,7 @@ def backtest(past: Past, rules: DeviceType, window: Window, warm_up: timedelta) 
     return History(
         tuple(sorted((e for part in parts for e in part.episodes), key=lambda e: e.fired_us)),
         sum(part.readings for part in parts), coverage,
+        tuple(sorted((c for part in parts for c in part.changes), key=lambda c: c.at_us)),
     )  # fmt: skip
 
 
@@ -131,7 +136,9 @@ def _manifests(lake: Lake, topic: str, kafka_partition: int, span: Span) -> Iter
             yield manifest
 
 
-def _of_partition(past: Past, rules: DeviceType, kafka_partition: int, found: list[Manifest], span: Span) -> History:
+def _of_partition(
+    past: Past, rules: DeviceType, kafka_partition: int, found: list[Manifest], span: Span, with_changes: bool
+) -> History:
     spec, *others = past.types
     allowed = rules.silent_after or timedelta(0)
     coverage = Coverage(span.begin, span.end, allowed // timedelta(microseconds=1))
@@ -146,9 +153,16 @@ def _of_partition(past: Past, rules: DeviceType, kafka_partition: int, found: li
             yield arrival
 
     registry = past.registry.get(kafka_partition, ())
-    said = episodes(transitions(kafka_partition, [rules, *others], registry, seen(), span.end))
-    inside = tuple(e for e in said if span.begin <= e.fired_us < span.end)
-    return History(inside, count, coverage.shares())
+    changes: list[Change] = []
+
+    def said() -> Iterator[Transition]:
+        for t in transitions(kafka_partition, [rules, *others], registry, seen(), span.end):
+            if with_changes and span.begin <= t.event_time_us < span.end:
+                changes.append(Change(t.rule, t.device, t.site, t.to, t.severity, t.event_time_us))
+            yield t
+
+    inside = tuple(e for e in episodes(said()) if span.begin <= e.fired_us < span.end)
+    return History(inside, count, coverage.shares(), tuple(changes))
 
 
 def _arrivals(past: Past, manifests: Iterable[Manifest], span: Span) -> Iterator[Arrival]:

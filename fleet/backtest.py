@@ -81,6 +81,17 @@ class Episode:
         return self.fired_us <= end_us and (self.ends_us is None or self.ends_us >= begin_us)
 
 
+class Change(NamedTuple):
+    """A transition in short: an alert came to a state, at a severity."""
+
+    rule: str
+    device: str
+    site: str
+    to: str
+    severity: str
+    at_us: int
+
+
 def episodes(said: Iterable[Transition]) -> list[Episode]:
     """In the order in which they fired."""
     found: dict[str, Episode] = {}

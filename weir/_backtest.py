@@ -14,7 +14,7 @@ from connections.warehouse import Warehouse
 from etl.backtest import History, Past, backtest
 from etl.truths import read_truths
 from etl.window import parse_window
-from fleet.backtest import Difference, Episode, Score, difference, score
+from fleet.backtest import Change, Difference, Episode, Score, difference, score
 from fleet.catalog import Catalog, load_catalog, site_problems
 from fleet.duration import rounded_duration
 from fleet.errors import ConfigurationError, SpecError
@@ -40,7 +40,14 @@ class Outcome:
 
 
 def outcome(
-    rule: str, type_name: str | None, start: str, to: str, truth: Path | None, against_live: bool, warm_up: timedelta
+    rule: str,
+    type_name: str | None,
+    start: str,
+    to: str,
+    truth: Path | None,
+    against_live: bool,
+    warm_up: timedelta,
+    with_changes: bool,
 ) -> Outcome:
     """Raises ConfigurationError, SpecError, DataError."""
     settings, now = Settings.load(), datetime.now(UTC)
@@ -53,7 +60,7 @@ def outcome(
     warehouse = Warehouse.of(settings)
     past = Past.of(Lake.of(settings), warehouse, catalog, live, tried, live)
     warehouse.close()
-    found = _of_rules(backtest(past, tried, window, warm_up), ids)
+    found = _of_rules(backtest(past, tried, window, warm_up, with_changes), ids)
     compared = None
     if against_live:
         as_now = found if tried is live else backtest(past, live, window, warm_up)
@@ -64,7 +71,11 @@ def outcome(
 
 def _of_rules(found: History, ids: Collection[str]) -> History:
     """All rules of a type run together, as live: a timer of one moves the clock of its device for the others."""
-    return replace(found, episodes=tuple(e for e in found.episodes if e.rule in ids))
+    return replace(
+        found,
+        episodes=tuple(e for e in found.episodes if e.rule in ids),
+        changes=tuple(c for c in found.changes if c.rule in ids),
+    )
 
 
 def _chosen(catalog: Catalog, rule: str, type_name: str | None) -> tuple[DeviceType, DeviceType, tuple[str, ...]]:
@@ -90,10 +101,13 @@ def as_object(found: Outcome) -> dict[str, Any]:
     return {
         "type": found.spec.type, "rules": found.rules, "from": found.start.isoformat(), "to": found.end.isoformat(),
         "readings": found.history.readings, "devices": len(found.history.coverage),
-        "coverage": _coverage(found), "a_device_and_day": {rule: _rate(found, rule) for rule in found.rules},
+        "coverage": _coverage(found), "coverage_by_device": _coverage_by_device(found),
+        "a_device_and_day": {rule: _rate(found, rule) for rule in found.rules},
         "by_device": {rule: _by_device(found, rule) for rule in found.rules},
         "by_utc_day": {rule: _by_day(found, rule) for rule in found.rules},
+        "by_device_and_day": {rule: _by_device_and_day(found, rule) for rule in found.rules},
         "alerts": [_episode(e) for e in found.history.episodes],
+        "transitions": [_transition(c) for c in found.history.changes],
         "score": found.score and asdict(found.score),
         "against_live": found.live
         and {
@@ -111,7 +125,11 @@ def as_lines(found: Outcome) -> Iterator[str]:
         f" UTC over {history.readings:,} readings of {len(history.coverage):,} devices"
     )
     if (shares := _coverage(found)) is not None:
-        yield f"coverage     median device {shares['median']:.1%} of the time, least {shares['least']:.1%}"
+        scarcest = next(iter(_coverage_by_device(found)))
+        yield (
+            f"coverage     median device {shares['median']:.1%} of the time,"
+            f" least {shares['least']:.1%} (device {scarcest})"
+        )
     for rule in found.rules:
         of_rule = [e for e in history.episodes if e.rule == rule]
         if not of_rule:
@@ -154,6 +172,15 @@ def _by_day(found: Outcome, rule: str) -> dict[str, int]:
     return _counted(_moment(e.fired_us)[:10] for e in found.history.episodes if e.rule == rule)
 
 
+def _by_device_and_day(found: Outcome, rule: str) -> dict[str, dict[str, int]]:
+    """Device → its `_by_day`; of those that have any, by name."""
+    days: dict[str, list[str]] = {}
+    for e in found.history.episodes:
+        if e.rule == rule:
+            days.setdefault(e.device, []).append(_moment(e.fired_us)[:10])
+    return {device: _counted(days[device]) for device in sorted(days)}
+
+
 def _counted(some: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(some).items(), key=lambda one: (-one[1], one[0])))
 
@@ -182,10 +209,16 @@ def _length(micros: float) -> str:
 
 
 def _coverage(found: Outcome) -> dict[str, float] | None:
-    shares = found.history.coverage.values()
-    if found.spec.cadence == "event" or not shares:
+    if not (shares := _coverage_by_device(found).values()):
         return None
     return {"median": median(shares), "least": min(shares)}
+
+
+def _coverage_by_device(found: Outcome) -> dict[str, float]:
+    """Device → its share, the least first; empty where devices say something only when something happens."""
+    if found.spec.cadence == "event":
+        return {}
+    return dict(sorted(found.history.coverage.items(), key=lambda one: (one[1], one[0])))
 
 
 def _episode(e: Episode) -> dict[str, Any]:
@@ -193,6 +226,12 @@ def _episode(e: Episode) -> dict[str, Any]:
     return {
         "rule": e.rule, "device": e.device, "site": e.site, "severity": e.severity, "fired": _moment(e.fired_us),
         "resolved": ends,
+    }  # fmt: skip
+
+
+def _transition(c: Change) -> dict[str, Any]:
+    return {
+        "rule": c.rule, "device": c.device, "site": c.site, "to": c.to, "severity": c.severity, "at": _moment(c.at_us),
     }  # fmt: skip
 
 

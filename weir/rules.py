@@ -91,7 +91,7 @@ def backtest(
         before = parse_duration(warm_up)
     except ValueError as error:
         raise ConfigurationError(f"--warm-up: {error}") from None
-    found = outcome(rule, type_, start, to, truth, against == "live", before)
+    found = outcome(rule, type_, start, to, truth, against == "live", before, as_json)
     typer.echo(json.dumps(as_object(found)) if as_json else "\n".join(as_lines(found)))
 
 

@@ -265,6 +265,14 @@ def test_what_was_refused_comes_back_through_its_dag(
         assert time.monotonic() < deadline, "it was not refused"
         weir("etl", "run")
     at_once("devices", "add", "weather_station", device, "--site", "field")
+    with Airflow.of(operator) as airflow:
+        run_id = etl(operator, "quarantine_replay", reason="retired_device", dry_run=True)
+        tasks = airflow.tasks("quarantine_replay", run_id)
+        assert {task.task_id: task.state for task in tasks if task.state != "skipped"} == {"replay": "success"}
+        (of_replay,) = [task for task in tasks if task.task_id == "replay"]
+        said = airflow.log_tail("quarantine_replay", run_id, of_replay)
+    assert "readings: {'weather_station': 1}" in said
+    assert [(row["rows"], row["replayed"]) for row in held()] == [(1, 0)]
     lacking = _file_of_hours_ago(whole_stack.layout.home / "lake", operator)
     away = lacking.rename(lacking.with_suffix(".away"))
     for wrong in ({"late_alerts": "failed", "end": "upstream_failed"}, {}):

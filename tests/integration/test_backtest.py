@@ -88,6 +88,37 @@ def test_a_device_of_which_nothing_came_has_no_coverage(weir: Weir, lake: SmallL
         owner.close()
 
 
+def test_each_change_of_a_rule_with_two_levels(weir: Weir, tmp_path: Path) -> None:
+    """Over midnight: one device has two alerts, on two days, the first of which escalates; the other reports less."""
+    spec, begin = load_catalog(CHECKOUT / "fleet" / "types").type("weather_station"), T0.replace(hour=23, minute=59)
+    made = SmallLake(Lake(f"file://{tmp_path}/lake"))
+    said = [20, 36, 50, 43, 36, 20, 20, 36, 20]
+    rows = [
+        {"device_id": "busy", "event_time": begin + timedelta(seconds=10 * n), "temperature": float(t)}
+        for n, t in enumerate(said)
+    ]
+    made.land(spec, [{**rows[0], "device_id": "calm"}, *rows])
+    head, _, _ = WEATHER.read_text().partition("alerts:")
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(
+        f"{head}alerts:\n  - id: heat\n    levels:\n      warning: {{when: temperature > 35}}\n"
+        "      critical: {when: temperature > 45, clear: temperature < 42}\n"
+    )
+    times = {"from": "2026-11-22T23:59", "to": "2026-11-23T00:01"}
+    found = backtest(weir, changed, **times)
+    assert [(c["at"][11:-1], c["to"], c["severity"]) for c in found["transitions"]] == [
+        ("23:59:10", "firing", "warning"), ("23:59:20", "escalated", "critical"),
+        ("23:59:40", "deescalated", "warning"), ("23:59:50", "resolved", "warning"),
+        ("00:00:10", "firing", "warning"), ("00:00:20", "resolved", "warning"),
+    ]  # fmt: skip
+    assert {(c["rule"], c["device"], c["site"]) for c in found["transitions"]} == {("heat", "busy", "site-1")}
+    assert found["by_device_and_day"] == {"heat": {"busy": {"2026-11-22": 1, "2026-11-23": 1}}}
+    assert list(found["coverage_by_device"]) == ["calm", "busy"]
+    assert found["coverage"]["least"] == found["coverage_by_device"]["calm"]
+    late = backtest(weir, changed, **{**times, "from": "2026-11-22T23:59:30"})
+    assert [c["to"] for c in late["transitions"]] == ["deescalated", "resolved", "firing", "resolved"], "in the window"
+
+
 def test_only_what_fired_within_the_window(weir: Weir, lake: SmallLake) -> None:
     """The warm-up has the rule know that device 1 is in breach already."""
     found = backtest(weir, "high_temperature", **{"from": "2026-11-22T03:15"})
@@ -144,6 +175,7 @@ def test_for_people(weir: Weir, lake: SmallLake) -> None:
                 "2026-11-22T04:00", "--against", "live").stdout  # fmt: skip
     assert "1,080 readings of 3 devices" in said
     assert "2 alike, 0 only here, 0 only live" in said
+    assert " (device " in said
     assert "high_temperature  2026-11-22  2" in said
 
 

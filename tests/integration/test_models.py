@@ -8,17 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import SecretStr
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
 from sqlalchemy import text
 
 from connections.lake import Lake
 from connections.spark import session
 from connections.warehouse import Warehouse
-from etl import models
+from etl import artefact, models
 from etl.artefact import path_of
 from etl.features import Minutes, as_numpy, loaded, read_minutes
 from etl.lake_index import read_index
 from etl.retrain import compare_models, retrain, score_model
 from etl.run import Job, Request
+from etl.training import split
 from etl.window import OPEN, Window
 from fleet.errors import ConfigurationError, DataError, Unavailable
 from fleet.model import HEAD_COUNT
@@ -42,13 +45,17 @@ START = datetime(2026, 11, 1, tzinfo=UTC)
 TABLES = "predictions, models, ledger, ledger_metrics, rejects, rollups, anomalies, quarantine, validations, etl_runs"
 
 
+def empty(stack: Stack, tables: str = TABLES) -> None:
+    owner = Warehouse(owner_url(stack.secrets, stack.ports))
+    with owner.transaction() as c:
+        c.execute(text(f"TRUNCATE {tables}"))
+    owner.close()
+
+
 @pytest.fixture
 def job(stack: Stack, tmp_path: Path) -> Iterator[Job]:
     """The batch role on empty tables and an empty lake. Kafka is not asked: the lake's offsets are our own."""
-    owner = Warehouse(owner_url(stack.secrets, stack.ports))
-    with owner.transaction() as c:
-        c.execute(text(f"TRUNCATE {TABLES}"))
-    owner.close()
+    empty(stack)
     changes = {"home": tmp_path, "lake_uri": f"file://{tmp_path}/lake", "kafka_user": "", "spark_remote": SecretStr("")}
     made = Job(stack.settings("batch").model_copy(update=changes))
     yield made
@@ -229,6 +236,33 @@ def test_a_model_is_trained_promoted_used_and_rolled_back(job: Job, capfd: pytes
     assert models.champion(job.warehouse, NAME)["model_id"] == first.model_id
     commands(job, first.model_id, second.model_id)
     harm(job, row)
+
+
+def test_a_living_champion_makes_way_for_a_better_one_alone(job: Job, stack: Stack) -> None:
+    """The same challenger against one that always says the same, and one that knows the minutes which decide."""
+    now = START + timedelta(days=3)
+    land(job, until(simulated(job), ALL))
+    challenger = retrain(job, NAME, now).model_id
+    row = models.find(job.warehouse, challenger)
+    held_out = split(minutes_of(job)).holdout
+    columns = [HEAD_COUNT.features.index(name) for name in row["features"]]
+    for estimator, promoted in (
+        (DummyClassifier(strategy="most_frequent"), True),
+        (RandomForestClassifier(50, random_state=1), False),
+    ):
+        estimator.fit(held_out.values[:, columns], held_out.truth.astype(int))
+        sha256 = artefact.store(job.lake, NAME, estimator)
+        champion = sha256[: models.ID_LENGTH]
+        empty(stack, "predictions, models")  # the challenger's row: it would not be judged again
+        with job.warehouse.transaction() as c:
+            models.add(c, {**row, "model_id": champion, "sha256": sha256})
+        outcome = retrain(job, NAME, now)
+        assert (outcome.model_id, outcome.promoted) == (challenger, promoted), outcome.said
+        found = models.find(job.warehouse, challenger)
+        assert found["parent"] == champion
+        assert f"against the champion {champion}" in found["verdict"]
+        assert models.champion(job.warehouse, NAME)["model_id"] == (challenger if promoted else champion)
+        assert found["replaced"] == (champion if promoted else None)
 
 
 def commands(job: Job, first: str, second: str) -> None:

@@ -22,6 +22,7 @@ from etl.late_alerts import write_late_alerts
 from etl.quarantine import Filter, at_place, rows, stats
 from etl.replay import Replay, has_landed, replay
 from etl.run import Job, Request
+from etl.window import Window
 from fleet.channels import REJECTED, RETURNED, mark_of
 from fleet.dead_letter import DeadLetter, encode_dead_letter
 from fleet.reading import decode_reading
@@ -36,6 +37,7 @@ from tests.integration.small_lake import SmallLake
 pytestmark = pytest.mark.stack
 SettingsFor = Callable[[str], Settings]
 HOUR = datetime(2026, 11, 21, 7, tzinfo=UTC)
+HALF_PAST, SECOND = HOUR + timedelta(minutes=30), timedelta(seconds=1)
 TYPE = "weather_station"
 
 
@@ -105,9 +107,10 @@ def ground(settings_for: SettingsFor, tmp_path: Path) -> Iterator[Ground]:
 SUNSHINE = "  humidity:", "  sunshine: {unit: percent, range: [0, 100]}\n  humidity:"
 
 
-def mended(ground: Ground) -> None:
+def mended(ground: Ground, at: datetime = HOUR) -> None:
+    """They were appended at that time."""
     ground.lake.land_rejects(
-        [ground.message("d1", 1, sunshine=40), ground.message("d2", 2, moonshine=4), {"reason": "malformed_json"}], HOUR
+        [ground.message("d1", 1, sunshine=40), ground.message("d2", 2, moonshine=4), {"reason": "malformed_json"}], at
     )
     ground.mend(*SUNSHINE)
 
@@ -213,10 +216,16 @@ def test_two_at_once_give_it_once(ground: Ground) -> None:
         (Filter(device="d1"), 1),
         (Filter(device="d9"), 0),
         (Filter(metric="temperature"), 0),
+        (Filter(window=Window(None, HALF_PAST - SECOND)), 0),
+        (Filter(window=Window(HALF_PAST + SECOND, None)), 0),
+        (Filter(window=Window(HALF_PAST - SECOND, HALF_PAST + SECOND)), 1),
+        (Filter(window=Window(HALF_PAST, None)), 1),
+        (Filter(window=Window(HOUR, HALF_PAST)), 0),
     ],
 )
 def test_filters(ground: Ground, asked: Filter, count: int) -> None:
-    mended(ground)
+    """In the midst of a folder of the lake, all of which a window touches that touches it at all."""
+    mended(ground, HALF_PAST)
     assert sum(replay(ground.job, asked, "filter", dry_run=True).letters.values()) == count
 
 
@@ -227,7 +236,7 @@ def run(job: Job, run_id: str, found: Replay | None = None) -> None:
         job.load(run_id, batch)
 
 
-def test_values_in_range_now_are_valid_after_their_partitions_are_processed(ground: Ground) -> None:
+def test_values_in_range_now_are_valid_after_their_partitions_are_processed(ground: Ground, stack: Stack) -> None:
     spec = ground.job.catalog.type(TYPE)
     device = f"d{ground.first}"
     ground.lake.offsets[spec.topic, 0] = ground.first
@@ -238,6 +247,11 @@ def test_values_in_range_now_are_valid_after_their_partitions_are_processed(grou
     assert [row["value"] for row in rows(warehouse, asked, 10) if row["what"] == "value"] == [900.0, 70.0]
     (count,) = [row for row in stats(warehouse, asked) if row["what"] == "value"]
     assert (count["reason"], count["metric"], count["rows"]) == ("out_of_range", "temperature", 2)
+    weir, until = command(WEIR_HOME=stack.layout.home), (HOUR + timedelta(seconds=2)).isoformat()
+    of_first = "--device", device, "--from", HOUR.isoformat(), "--to", until, "--json"
+    listed, counted = (json.loads(weir("quarantine", name, *of_first).stdout) for name in ("list", "stats"))
+    assert [row["value"] for row in listed if row["what"] == "value"] == [70.0]
+    assert [row["rows"] for row in counted if row["what"] == "value"] == [1]
     ground.mend("range: [-40, 60]", "range: [-40, 80]")
     found = replay(ground.job, asked, f"values-{ground.first}")
     assert (found.values, found.still) == ({f"{TYPE}.temperature": 1}, {"out_of_range": 1})

@@ -36,6 +36,18 @@ def test_each_kind_tells_of_its_own_fault() -> None:
     assert found.recall["range"]["spike"] == 0.0  # the plain limit is blind to them
 
 
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [("room_climate", {"rate": "spike", "stuck": "stuck"}), ("outdoor_station", {"rate": "spike"})],
+)
+def test_limits_in_a_spec_tell_what_the_plain_one_does_not(name: str, own: dict[str, str]) -> None:
+    (found,) = _anomaly_faults.scored(name, 100_000, seed=0)
+    assert {kind: found.precision[kind] for kind in own} == dict.fromkeys(own, 1.0)
+    for kind, fault in own.items():
+        assert (found.recall[kind][fault] or 0) > 0.4, kind
+        assert (found.recall["range"][fault] or 0) < 0.1, kind
+
+
 def test_the_same_seed_gives_the_same_scores() -> None:
     said = [
         CliRunner().invoke(build(), ["anomalies", "score", "room_node", "--readings", "2000", "--json"]).stdout

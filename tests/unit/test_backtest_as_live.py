@@ -114,12 +114,13 @@ def test_a_warm_up_is_as_good_as_the_whole_log(tmp_path: Path) -> None:
 
 
 def test_in_processes_of_their_own_partitions_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    records = log(5)
-    window = Window(T0, T0 + timedelta(hours=1))
-    alone = backtested(records, tmp_path / "alone", window, timedelta(0))
+    past = Past(landed(log(5), tmp_path), (SPEC,), {})
+    asked = past, SPEC, Window(T0, T0 + timedelta(hours=1)), timedelta(0), True
+    alone = backtest(*asked)
     monkeypatch.setattr(module, "PARALLEL_ROWS", 0)
-    assert alone
-    assert backtested(records, tmp_path / "apart", window, timedelta(0)) == alone
+    assert len(alone.changes) > len(alone.episodes) > 0
+    assert backtest(*asked) == alone
+    assert backtest(*asked[:-1]).changes == ()
 
 
 def test_a_rule_that_looks_at_another_type_of_its_site(tmp_path: Path) -> None:

@@ -42,6 +42,22 @@ def test_by_device_and_day_most_first() -> None:
     }  # fmt: skip
 
 
+def test_each_device_on_each_day() -> None:
+    assert as_object(FEW)["by_device_and_day"] == {
+        "high_temperature": {"c": {"2026-11-23": 1}},
+        "low_humidity": {"a": {"2026-11-23": 2}, "b": {"2026-11-22": 1}, "c": {"2026-11-23": 1}},
+    }
+
+
+def test_the_device_of_which_least_is_known() -> None:
+    found = replace(FEW, history=replace(FEW.history, coverage={"a": 0.9, "c": 0.25, "b": 0.25}))
+    assert list(as_object(found)["coverage_by_device"].items()) == [("b", 0.25), ("c", 0.25), ("a", 0.9)]
+    assert list(as_lines(found))[1] == "coverage     median device 25.0% of the time, least 25.0% (device b)"
+    of_events = replace(found, spec=found.spec.model_copy(update={"cadence": "event"}))
+    assert (as_object(of_events)["coverage"], as_object(of_events)["coverage_by_device"]) == (None, {})
+    assert "coverage" not in "".join(as_lines(of_events))
+
+
 def test_as_tables() -> None:
     assert list(as_lines(FEW))[-11:] == [
         "",
