@@ -5,18 +5,16 @@ import smtplib
 import socket
 import ssl
 import threading
-from collections import OrderedDict
-from collections.abc import Mapping
 from email.utils import parseaddr
 
 from fleet.errors import ConfigurationError
 from fleet.mail import mail_of, one_line
-from fleet.notification import Delivered, Notification, Outcome, Refused, Retry
+from fleet.notification import Delivered, Notification, Outcome, Partly, Refused, Retry
 from fleet.receivers import EmailOptions
 
-HALF_DONE = 1000
-"""Mails of which it is kept who has them already; a restart forgets it, and some get one again, with the same id."""
-Refusals = Mapping[str, tuple[int, bytes]]
+CLOSING = 421
+"""The server ends the connection."""
+Refusals = dict[str, tuple[int, bytes]]
 
 
 class _NotEncrypted(Exception):
@@ -38,7 +36,7 @@ class Email:
         """Raises ConfigurationError for a CA file that is not there."""
         self._options = options
         self._sender = parseaddr(options.sender)[1]
-        self._have_it: OrderedDict[str, set[str]] = OrderedDict()
+        self._to = list(dict.fromkeys(parseaddr(address)[1] for address in options.to))
         try:
             self._tls = ssl.create_default_context(cafile=options.ca_file)
         except OSError as error:
@@ -47,30 +45,41 @@ class Email:
         self._own_name = name if "." in name else "[127.0.0.1]"
 
     def send(self, notification: Notification) -> Outcome:
-        options, key = self._options, notification.notification_id
+        """To all addresses, or to those of them that are left; to none to which an earlier mail is still to go."""
+        left = notification.only_to
+        wanted = [address for address in self._to if not left or address in left]
+        if not wanted:
+            return Refused(f"the file of receivers no longer has {', '.join(left)}")
+        behind = {address: why for address, why in notification.but_not_to.items() if address in wanted}
+        asked = [address for address in wanted if address not in behind]
+        if not asked:
+            return Partly(behind)
+        refused = self._offered(notification, asked)
+        return _outcome(asked, refused, behind, whole=not left) if isinstance(refused, dict) else refused
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _offered(self, notification: Notification, asked: list[str]) -> Refusals | Outcome:
+        """Who does not take it, or what went wrong for everybody."""
+        options = self._options
         mail = mail_of(notification, options.sender, options.to, options.external_url).as_bytes()
-        have_it = self._have_it.get(key, set())
-        waiting = [address for address in options.to if address not in have_it]
         session = self._session()
         deadline = _Deadline(session, options.timeout_seconds)
         try:
             self._let_in(session)
             deadline.check()
-            refused = session.sendmail(self._sender, [parseaddr(address)[1] for address in waiting], mail)
-            outcome = self._taken(key, waiting, refused)
+            return session.sendmail(self._sender, asked, mail)
         except smtplib.SMTPRecipientsRefused as error:
-            outcome = self._taken(key, waiting, error.recipients)
+            # At a 421 nobody else was asked, and nobody has it: neither is among the refused.
+            closing = [said for code, said in error.recipients.values() if code == CLOSING]
+            where = f"{options.host}:{options.port}"
+            return Retry(f"{where}: {_said(CLOSING, closing[0])}") if closing else error.recipients
         except Exception as error:
-            outcome = self._failed(error, deadline.passed)
+            return self._failed(error, deadline.passed)
         finally:
             deadline.cancel()
             _hang_up(session)
-        if not isinstance(outcome, Retry):
-            self._have_it.pop(key, None)
-        return outcome
-
-    def close(self) -> None:
-        """Nothing is kept open."""
 
     def _session(self) -> smtplib.SMTP:
         """Not connected yet: that, too, has to end in time."""
@@ -111,20 +120,6 @@ class Email:
                     "it offers no STARTTLS, and the password is not sent in the clear unless `starttls: never` says so"
                 )
             session.login(options.user, options.password.get_secret_value())
-
-    def _taken(self, key: str, asked: list[str], refused: Refusals) -> Outcome:
-        """Of some who are refused the mail is sent to the others; those with a 4xx are tried again, alone."""
-        by_address = {address: refused.get(parseaddr(address)[1]) for address in asked}
-        have_it = self._have_it.setdefault(key, set())
-        have_it |= {address for address, refusal in by_address.items() if refusal is None}
-        if len(self._have_it) > HALF_DONE:
-            self._have_it.popitem(last=False)
-        told = "; ".join(f"{address}: {_said(*refusal)}" for address, refusal in by_address.items() if refusal)
-        if any(refusal and refusal[0] < 500 for refusal in by_address.values()):
-            return Retry(told)
-        if not have_it:
-            return Refused(told)
-        return Delivered(f"but not to {told}" if told else "")
 
     def _failed(self, error: Exception, too_late: bool) -> Outcome:
         where = f"{self._options.host}:{self._options.port}"
@@ -185,3 +180,18 @@ def _hang_up(session: smtplib.SMTP) -> None:
 
 def _said(code: int, text: bytes | str) -> str:
     return f"{code} {one_line(text.decode('utf-8', 'replace') if isinstance(text, bytes) else str(text))}"[:300]
+
+
+def _outcome(asked: list[str], refused: Refusals, behind: dict[str, str], whole: bool) -> Outcome:
+    """`whole`: nobody had it before. Then as long as nobody takes it, it is tried again, or dead, for all of them."""
+    left = behind | {address: _said(*refused[address]) for address in asked if address in refused}
+    told = tuple(address for address in asked if address not in refused)
+    if not left:
+        return Delivered("")
+    for_now = any(code < 500 for code, _ in refused.values())
+    partly = Partly(left, told, never=not behind and not for_now)
+    if whole and not told and for_now:
+        return Retry(partly.why)
+    if whole and not told and partly.never:
+        return Refused(partly.why)
+    return partly

@@ -62,6 +62,10 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     """One line that says it all: `critical High Temperature at roof: s1 36.5`, `312 of 400 silent at site a`."""
     created_at: datetime
+    only_to: dict[str, str] = {}
+    """Of a mail that other addresses have: those that do not, and why. Empty: nobody has it."""
+    but_not_to: dict[str, str] = {}
+    """Addresses to which an earlier mail is still to go, and why it has not yet; known at each attempt, never kept."""
 
 
 # Made here: what msgspec makes of a type at its first use is seen half made by other threads, which ends the process.
@@ -72,6 +76,22 @@ decode_telling_alert = msgspec.json.Decoder(TellingAlert).decode
 @dataclass(frozen=True)
 class Delivered:
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Partly:
+    """A mail server is there, and not all addresses take the mail. The others are tried again alone, or are never."""
+
+    left: dict[str, str]
+    """Who does not have it, and why."""
+    told: tuple[str, ...] = ()
+    """Who has it by this attempt."""
+    never: bool = False
+    """None of `left` will ever take it."""
+
+    @property
+    def why(self) -> str:
+        return "; ".join(f"{address}: {why}" for address, why in self.left.items())
 
 
 @dataclass(frozen=True)
@@ -97,7 +117,7 @@ class Gone:
     why: str
 
 
-Outcome = Delivered | Retry | Refused | Gone
+Outcome = Delivered | Partly | Retry | Refused | Gone
 
 
 class Receiver(Protocol):

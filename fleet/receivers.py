@@ -96,6 +96,7 @@ class EmailOptions(ReceiverOptions):
     password: SecretStr = SecretStr("")
     sender: str = Field(pattern=r"[^@\s]+@[^@\s]+")
     to: Names
+    """Each address hears of an alert in order; one that does not take its mail keeps none from the others."""
     ca_file: FilePath | None = None
     external_url: str = ""
 

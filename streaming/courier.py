@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from fleet.errors import Unavailable
-from fleet.notification import Delivered, Gone, Notification, Outcome, Receiver, Refused, Retry, TellingAlert
-from fleet.receivers import AlertmanagerOptions, ReceiverOptions
+from fleet.notification import Delivered, Gone, Notification, Outcome, Partly, Receiver, Refused, Retry, TellingAlert
+from fleet.receivers import AlertmanagerOptions, EmailOptions, ReceiverOptions
 from streaming.backoff import pause
 from streaming.outbox import Outbox, Waiting
 
@@ -119,7 +121,7 @@ class Courier:
 
     def _deliver(self, message: Waiting) -> bool:
         """Whether the next message may follow at once."""
-        outcome, now = self._sent(message.notification), utc_now()
+        outcome, now = self._sent(self._to_whom(message)), utc_now()
         match outcome:
             case Delivered(note=said):
                 self.sent += 1
@@ -127,12 +129,14 @@ class Courier:
                 self._know(message.notification)
                 self.outbox.sent(message, said, now)
                 return True
+            case Partly():
+                return self._partly(message, outcome, now)
             case Retry(why=why, after_seconds=wish):
                 self._failed(why, wish)
                 wished = timedelta(seconds=wish or 0)
-                if now - message.tried_since >= self.options.give_up:
+                if self._is_given_up(message, now):
                     self.dead += 1
-                    self.outbox.dead(message, f"given up after {message.attempts + 1} attempts: {why}", now)
+                    self.outbox.dead(message, _given_up(message, why), now)
                     return True
                 later = max(wished, pause(message.attempts + 1, random.random()))  # noqa: S311
                 self.outbox.later(message, why, now + later, now)
@@ -146,6 +150,32 @@ class Courier:
             case Gone(why=why):
                 self._switch_off(why, now)
                 return False
+
+    def _to_whom(self, message: Waiting) -> Notification:
+        """Each address of a mail hears of an alert in order, and waits for no other."""
+        if not isinstance(self.options, EmailOptions):
+            return message.notification
+        return msgspec.structs.replace(message.notification, but_not_to=self.outbox.behind(message))
+
+    def _partly(self, message: Waiting, outcome: Partly, now: datetime) -> bool:
+        """The receiver is there: what follows is sent to those of its addresses that take it."""
+        number, before, why = message.notification.notification_id, self.problem, outcome.why
+        self._reached()
+        self.problem = why
+        self.sent += bool(outcome.told)
+        given_up = not outcome.never and self._is_given_up(message, now)
+        if outcome.never or given_up:
+            self.dead += 1
+            log.error("receiver=%s does not take %s everywhere: %s", self.name, number, why)
+            self.outbox.partly(message, outcome, _given_up(message, why) if given_up else why, None, now)
+            return True
+        if why != before:
+            log.warning("receiver=%s does not take %s everywhere yet: %s", self.name, number, why)
+        self.outbox.partly(message, outcome, why, now + pause(message.attempts + 1, random.random()), now)  # noqa: S311
+        return False
+
+    def _is_given_up(self, message: Waiting, now: datetime) -> bool:
+        return now - message.tried_since >= self.options.give_up
 
     def _sent(self, notification: Notification) -> Outcome:
         try:
@@ -197,6 +227,11 @@ class Courier:
             case Delivered():
                 self._reached()
                 self.outbox.beaten(self.name, now)
+            case Partly(why=why):
+                self._reached()
+                self.outbox.beaten(self.name, now)
+                self.problem = why
+                self.outbox.failing(self.name, why, now)
             case Gone(why=why):
                 self._switch_off(why, now)
             case Retry(why=why) | Refused(why=why):
@@ -236,6 +271,10 @@ class Courier:
             self._failed(outcome.why, None)
             self._refresh_at = self._paused_until or self._refresh_at
             self.outbox.failing(self.name, outcome.why, now)
+
+
+def _given_up(message: Waiting, why: str) -> str:
+    return f"given up after {message.attempts + 1} attempts: {why}"
 
 
 def _seconds(moments: list[datetime | None]) -> float:

@@ -27,8 +27,11 @@ def bury(connection: Connection, receiver: str, why: str, now: datetime) -> None
     note(connection, [row_of(n, "dead", why, attempts, now) for n, attempts in rows])
 
 
-def outdate(connection: Connection, number: int, sent: Notification, identities: Sequence[str]) -> None:
-    """Dead letters from before the row `number`, which was sent, tell the past of what it is about."""
+def outdate(
+    connection: Connection, number: int, sent: Notification, identities: Sequence[str], told: Sequence[str] = ()
+) -> None:
+    """Dead letters from before the row `number`, which was sent, tell the past of what it is about; those for other
+    addresses than `told`, unless it is empty, do not."""
     if not identities:
         return
     connection.execute(
@@ -37,13 +40,15 @@ def outdate(connection: Connection, number: int, sent: Notification, identities:
             " array_agg(alert->>'alert_id') AS ids FROM outbox d, jsonb_array_elements(d.notification->'alerts') alert"
             " WHERE d.dead_at IS NOT NULL AND d.receiver = :receiver AND d.id < :number"
             " AND d.identities && CAST(:identities AS text[]) AND alert->>'alert_id' <> ALL(d.later_told)"
+            " AND (CAST(:told AS text[]) = '{}' OR coalesce(d.notification->'only_to', '{}') = '{}'"
+            " OR d.notification->'only_to' ?| CAST(:told AS text[]))"
             " AND CASE WHEN :receiver IN (SELECT name FROM dispatch_receivers WHERE kind = ANY(:apart))"
             f" THEN alert->>'alert_id' = ANY(:ids) ELSE {IDENTITY} = ANY(:identities) END GROUP BY d.id) found"
             " WHERE o.id = found.id"
         ),
         {
             "number": number, "receiver": sent.receiver, "identities": list(identities), "apart": APART,
-            "ids": [alert.alert_id for alert in sent.alerts],
+            "ids": [alert.alert_id for alert in sent.alerts], "told": list(told),
         },
     )  # fmt: skip
 

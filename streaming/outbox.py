@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 from connections.warehouse import Warehouse
 from fleet.board import Board, Changes
 from fleet.errors import Unavailable
-from fleet.notification import Notification, TellingAlert, decode_notification, decode_telling_alert
+from fleet.notification import Notification, Partly, TellingAlert, decode_notification, decode_telling_alert
 from fleet.silence import Silence
 from streaming.board_rows import read_board, write_board
 from streaming.dead_letters import SUPERSEDED, bury, outdate
@@ -100,9 +100,9 @@ class Outbox:
     # Of one receiver, by its own thread.
 
     def due(self, receiver: str, now: datetime, limit: int) -> tuple[list[Waiting], datetime | None]:
-        """Messages to be sent now, none before an earlier one about the same rule and device; and when there are more,
-        once all of them were sent and were fewer than `limit`: what is due and not among them waits for an earlier one.
-        None where another dispatcher has taken over."""
+        """Messages to be sent now, none before an earlier one about the same rule and device (of a mail that some have,
+        only the other addresses wait); and when there are more, once all of them were sent and were fewer than `limit`:
+        what is due and not among them waits for an earlier one. None where another dispatcher has taken over."""
         rows = self.warehouse.rows(
             "SELECT later.at, m.* FROM (SELECT min(due_at) AS at FROM outbox"
             " WHERE receiver = :receiver AND dead_at IS NULL AND due_at > :now) later LEFT JOIN LATERAL ("
@@ -110,7 +110,9 @@ class Outbox:
             " WHERE :epoch = (SELECT epoch FROM dispatcher)"
             " AND receiver = :receiver AND dead_at IS NULL AND due_at <= :now AND NOT EXISTS (SELECT 1 FROM outbox e"
             " WHERE e.receiver = o.receiver AND e.dead_at IS NULL AND e.id < o.id AND e.due_at > :now"
-            " AND e.identities && o.identities) ORDER BY id LIMIT :limit) m ON true ORDER BY m.id",
+            " AND e.identities && o.identities AND (coalesce(e.notification->'only_to', '{}') = '{}'"
+            " OR o.notification->'only_to' ?| ARRAY(SELECT jsonb_object_keys(e.notification->'only_to'))))"
+            " ORDER BY id LIMIT :limit) m ON true ORDER BY m.id",
             receiver=receiver, now=now, limit=limit, epoch=self.epoch,
         )  # fmt: skip
         messages = [
@@ -119,6 +121,17 @@ class Outbox:
             if r["id"] is not None
         ]
         return messages, rows[0]["at"]
+
+    def behind(self, message: Waiting) -> dict[str, str]:
+        """Addresses to which an earlier mail about the same rule and device is still to go, and why it has not yet."""
+        rows = self.warehouse.rows(
+            "SELECT DISTINCT ON (l.address) l.address, l.why FROM outbox o JOIN outbox e ON e.receiver = o.receiver"
+            " AND e.dead_at IS NULL AND e.id < o.id AND e.identities && o.identities"
+            " CROSS JOIN LATERAL jsonb_each_text(e.notification->'only_to') l(address, why)"
+            " WHERE o.id = :id ORDER BY l.address, e.id",
+            id=message.id,
+        )  # fmt: skip
+        return {row["address"]: row["why"] for row in rows}
 
     def sent(self, message: Waiting, said: str, now: datetime) -> None:
         with self.warehouse.transaction() as connection:
@@ -131,7 +144,8 @@ class Outbox:
                 {"id": message.id},
             ).one_or_none()
             if deleted is not None and deleted.has_dead:
-                outdate(connection, message.id, message.notification, deleted.identities)
+                told = list(message.notification.only_to)
+                outdate(connection, message.id, message.notification, deleted.identities, told)
             note(connection, [row_of(message.notification, "sent", said, message.attempts + 1, now)])
             connection.execute(
                 text(
@@ -140,6 +154,34 @@ class Outbox:
                 ),
                 {"now": now, "name": message.notification.receiver},
             )
+
+    def partly(self, message: Waiting, outcome: Partly, why: str, due_at: datetime | None, now: datetime) -> None:
+        """From now on the message is to those of its addresses that are left; without `due_at` it is dead for them."""
+        with self.warehouse.transaction() as connection:
+            identities = connection.execute(
+                text(
+                    "UPDATE outbox SET attempts = attempts + 1, problem = :why, due_at = coalesce(:due_at, due_at),"
+                    " dead_at = :dead_at, notification = jsonb_set(notification, '{only_to}', CAST(:left AS jsonb))"
+                    " WHERE id = :id RETURNING identities"
+                ),
+                {
+                    "why": why, "due_at": due_at, "dead_at": None if due_at else now,
+                    "left": _encode(outcome.left).decode(), "id": message.id,
+                },
+            ).scalar_one_or_none()  # fmt: skip
+            rows = []
+            if outcome.told:
+                outdate(connection, message.id, message.notification, identities or (), outcome.told)
+                said = f"but not to {outcome.why}"
+                rows.append(row_of(message.notification, "sent", said, message.attempts + 1, now))
+                connection.execute(
+                    text("UPDATE dispatch_receivers SET sent_at = :now WHERE name = :name"),
+                    {"now": now, "name": message.notification.receiver},
+                )
+            if due_at is None:
+                rows.append(row_of(message.notification, "dead", why, message.attempts + 1, now))
+            note(connection, rows)
+            _failing(connection, message.notification.receiver, outcome.why, now)
 
     def later(self, message: Waiting, why: str, due_at: datetime, now: datetime) -> None:
         with self.warehouse.transaction() as connection:

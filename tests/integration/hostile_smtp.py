@@ -31,13 +31,14 @@ class SmtpServer:
     mails: list[tuple[list[str], EmailMessage, bool]] = field(default_factory=list)
     """To whom, what, and whether it came encrypted."""
     port: int = 0
+    """The same when it is entered again."""
 
     def __enter__(self) -> "SmtpServer":
         context = None
         if self.certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*self.certificate)
-        with socket.create_server(("127.0.0.1", 0)) as free:
+        with socket.create_server(("127.0.0.1", self.port)) as free:
             self.port = free.getsockname()[1]
         self._controller = Controller(
             self, "127.0.0.1", self.port, ssl_context=context if self.implicit_tls else None,

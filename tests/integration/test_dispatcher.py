@@ -18,6 +18,7 @@ from stack.stack import Stack
 from tests.command import command
 from tests.integration.inbox import Inbox
 from tests.integration.processes import Process, wait_for
+from weir import _alert_people
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -224,6 +225,41 @@ def test_what_a_receiver_refuses_is_kept_and_sent_again(ground: Ground, alerts: 
     wait_for(lambda: {"r1-1@ops", "r2-1@ops"} <= set(ground.ops.ids()), 20, ground.log)
     assert "has arrived" in alerts("test-receiver", "boss")
     assert ground.boss.ids()[-1].startswith("test-")
+
+
+def test_what_a_test_says_of_a_receiver_that_does_not_take_it(
+    ground: Ground, alerts: Alerts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground.file.write_text(ground.file.read_text().replace("timeout: 2s", "timeout: 60s"))
+    ground.process.start().ready()
+    for status, says in ((400, "ops did not take it: 400"), (500, "ops does not take it yet, it is tried again: 500")):
+        ground.ops.answer = lambda _message, status=status: status  # type: ignore[misc]
+        assert says in alerts("test-receiver", "ops", code=1)
+
+    asked = _alert_people._ask
+
+    def answered(*arguments: Any, **more: Any) -> int:
+        """And from then on nobody has patience."""
+        number = asked(*arguments, **more)
+        monkeypatch.setattr(_alert_people, "ANSWER_SECONDS", 0.5)
+        return number
+
+    monkeypatch.setattr(_alert_people, "_ask", answered)
+    ground.ops.hang.set()
+    said = alerts("test-receiver", "ops", code=1)
+    assert "@ops is still on its way; `weir alerts receivers` shows how ops is" in said
+
+
+def test_what_its_spec_says_of_a_rule_decides_what_it_holds_back(ground: Ground, alerts: Alerts) -> None:
+    ground.process.start().ready()
+    for alert, type_name in (("i0", "room_climate"), ("i1", "smoke_alarm")):
+        ground.say(alert, 1, "firing", type=type_name, rule="silent", device="d9")
+    wait_for(ground.all_to(ground.ops, "ops"), 20, ground.log)
+    ground.say("i2", 1, "firing", type="room_climate", rule="uncomfortable", device="d9")
+    ground.say("i3", 1, "firing", type="smoke_alarm", rule="smoke", device="d9")
+    wait_for(lambda: "i3-1@ops" in ground.ops.ids(), 20, ground.log)
+    wait_for(lambda: "inhibited (silent)" in alerts("held", "--system", ground.system), 20, ground.log)
+    assert "i2-1@ops" not in ground.ops.asked
 
 
 def test_the_database_is_away_for_a_while(ground: Ground, stack: Stack) -> None:

@@ -3,11 +3,12 @@
 import socket
 import time
 
+import msgspec
 import pytest
 
 from connections.email import Email
 from fleet.errors import ConfigurationError
-from fleet.notification import Delivered, Refused, Retry
+from fleet.notification import Delivered, Partly, Refused, Retry
 from fleet.receivers import EmailOptions
 from tests.alerts_told import alert, notification, resolved
 from tests.integration.hostile_smtp import Behaviour, RawServer, SmtpServer
@@ -94,25 +95,71 @@ def test_what_an_answer_means(at, outcome):
     assert next(iter(at.values())) in got.why
 
 
-@pytest.mark.parametrize(
-    ("answers", "outcomes", "to"),
-    [
-        ({"a@x.example": ["550 unknown"]}, [Delivered], [["b@x.example"]]),
-        ({"a@x.example": ["450 greylisted"]}, [Retry, Delivered], [["b@x.example"], ["a@x.example"]]),
-        ({"a@x.example": ["450 grey", "550 unknown"]}, [Retry, Delivered], [["b@x.example"]]),
-        ({"a@x.example": ["550 no"], "b@x.example": ["550 no"]}, [Refused], []),
-        ({"a@x.example": ["550 no"], "b@x.example": ["450 grey"]}, [Retry], []),
-    ],
-    ids=["one unknown", "one greylisted", "greylisted, then unknown", "both unknown", "unknown and greylisted"],
-)
-def test_some_recipients_are_refused(answers, outcomes, to):
-    """Those who have it do not get it again with the next attempt."""
+A, B = "a@x.example", "b@x.example"
+LEFT = [
+    ("one unknown", {A: ["550 no"]}, ["never a told b"], [[B]]),
+    ("one greylisted", {A: ["450 grey"]}, ["left a told b", "delivered"], [[B], [A]]),
+    ("greylisted for long", {A: ["450 grey"] * 2}, ["left a told b", "left a", "delivered"], [[B], [A]]),
+    ("greylisted, then unknown", {A: ["450 grey", "550 no"]}, ["left a told b", "never a"], [[B]]),
+    ("both unknown", {A: ["550 no"], B: ["550 no"]}, ["refused"], []),
+    ("both greylisted", {A: ["450 grey"], B: ["450 grey"]}, ["retry", "delivered"], [[A, B]]),
+    ("unknown and greylisted", {A: ["550 no"] * 2, B: ["450 grey"]}, ["retry", "never a told b"], [[B]]),
+    ("the server goes at the second", {B: ["421 closing"]}, ["retry", "delivered"], [[A, B]]),
+    (
+        "the server goes at who is left",
+        {A: ["450 grey", "421 closing"]}, ["left a told b", "retry", "delivered"], [[B], [A]],
+    ),
+]  # fmt: skip
+
+
+def in_short(outcome):
+    """never|left, whom, and who was told; or which outcome else."""
+    if not isinstance(outcome, Partly):
+        return type(outcome).__name__.lower()
+    names = ["never" if outcome.never else "left", *outcome.left, *(["told", *outcome.told] if outcome.told else [])]
+    return " ".join(names).replace("@x.example", "")
+
+
+@pytest.mark.parametrize(("answers", "outcomes", "to"), [each[1:] for each in LEFT], ids=[each[0] for each in LEFT])
+def test_some_addresses_are_refused(answers, outcomes, to):
+    """Each attempt is for those that are left by the one before; who has it does not get it again."""
+    answers = {address: [*said] for address, said in answers.items()}
+    told, got = notification(), []
     with SmtpServer(behaviour=Behaviour(recipients=answers)) as server:
-        mail = mailer(server.port, to=["a@x.example", "b@x.example"])
-        got = [mail.send(notification()) for _ in outcomes]
-    assert [type(each) for each in got] == outcomes
+        mail = mailer(server.port, to=[f"Ann <{A}>", B, A])
+        for _ in outcomes:
+            got.append(mail.send(told))
+            if isinstance(got[-1], Partly):
+                told = msgspec.structs.replace(told, only_to=got[-1].left)
+    assert [in_short(each) for each in got] == outcomes
     assert [recipients for recipients, _, _ in server.mails] == to
-    assert "a@x.example: " in str(got[0])
+    assert len({message["Message-ID"] for _, message, _ in server.mails}) <= 1
+    assert all(why[:3] in ("450", "550") for each in got if isinstance(each, Partly) for why in each.left.values())
+
+
+@pytest.mark.parametrize(
+    ("behind", "answers", "outcome", "to"),
+    [
+        ({A: "450 grey"}, {}, "left a told b", [[B]]),
+        ({A: "450 grey"}, {B: ["550 no"]}, "left a b", []),
+        ({A: "450 grey"}, {B: ["450 grey"]}, "retry", []),
+        ({A: "450 grey", B: "450 grey"}, {}, "left a b", []),
+        ({"gone@x.example": "450 grey"}, {}, "delivered", [[A, B]]),
+    ],
+    ids=["one", "and the other is unknown", "and the other greylisted", "both", "one that the file has no longer"],
+)
+def test_an_address_to_which_an_earlier_mail_is_to_go_waits(behind, answers, outcome, to):
+    with SmtpServer(behaviour=Behaviour(recipients=answers)) as server:
+        got = mailer(server.port, to=[A, B]).send(notification(but_not_to=behind))
+    assert in_short(got) == outcome
+    assert [recipients for recipients, _, _ in server.mails] == to
+
+
+def test_an_address_that_has_left_the_file_is_sent_nothing():
+    with SmtpServer() as server:
+        got = mailer(server.port, to=[B]).send(notification(only_to={A: "450 grey"}))
+    assert got == Refused(f"the file of receivers no longer has {A}")
+    assert server.mails == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A real Mosquitto keeps the state of each alert, and says who may."""
 
+import getpass
 import json
 import signal
 import time
@@ -9,11 +10,15 @@ import pytest
 
 from connections.mqtt import Subscriber
 from connections.mqtt_state import MqttState
+from fleet.errors import Unavailable
 from fleet.notification import Delivered, Refused, Retry
 from fleet.receivers import MqttOptions
 from fleet.retained_state import topic_of
+from stack import prefix
 from tests.alerts_told import alert, empty, notification, resolved
 from tests.integration.hostile_smtp import RawServer
+from tests.integration.processes import free_port
+from tests.integration.store_servers import Server
 
 pytestmark = pytest.mark.stack
 
@@ -107,3 +112,49 @@ def test_a_broker_that_hangs_and_one_that_came_again(sender, stack):
         os.kill(pid, signal.SIGCONT)
     stack.restart("mosquitto")
     assert sender.send(notification()) == Delivered("")
+
+
+@pytest.fixture
+def tls_broker(settings_for, certificates, tmp_path):
+    """Settings of a Mosquitto that speaks TLS alone, and lets in everybody."""
+    port, (certificate, key) = free_port(), certificates["good"]
+    configuration = tmp_path / "mosquitto.conf"
+    configuration.write_text(
+        f"user {getpass.getuser()}\nlistener {port} 127.0.0.1\ncertfile {certificate}\nkeyfile {key}\n"
+        "allow_anonymous true\n"
+    )
+    broker = Server(tmp_path, "mosquitto", [prefix.ensure(lambda _: None).mosquitto, "-c", configuration])
+    settings = settings_for("dispatcher").model_copy(
+        update={"mqtt_host": "127.0.0.1", "mqtt_port": port, "mqtt_user": "", "mqtt_ca": certificate, "env_file": None}
+    )
+
+    def answers():
+        try:
+            Subscriber(settings, "", [], clean=True).close()
+        except Unavailable:
+            return False
+        return True
+
+    try:
+        broker.start().ready(answers)
+        yield settings
+    finally:
+        broker.kill()
+
+
+def test_a_broker_by_tls(tls_broker, settings_for, certificates):
+    topic = topic_of("alerts", alert())
+    with closing(Subscriber(tls_broker, "", ["alerts/#"], clean=True)) as panel:
+        for name in ("other", ""):
+            ca = {"ca_file": certificates[name][0]} if name else {}
+            wrong = state(settings_for("dispatcher"), host="127.0.0.1", port=tls_broker.mqtt_port, timeout="2s", **ca)
+            got = wrong.send(notification())
+            assert isinstance(got, Retry), got
+            assert ("certificate verify failed" in got.why) == bool(name)
+        assert panel.poll(0.2) == []
+    good = state(
+        settings_for("dispatcher"), host="127.0.0.1", port=tls_broker.mqtt_port, ca_file=certificates["good"][0]
+    )
+    with closing(good):
+        assert good.send(notification()) == Delivered("")
+    assert topic in retained(tls_broker, topic)

@@ -14,6 +14,7 @@ from fleet.board import Board, Changes
 from fleet.catalog import load_catalog
 from fleet.errors import Unavailable
 from fleet.hindrance import Circumstances
+from fleet.notification import Partly
 from fleet.receivers_file import load_receivers
 from fleet.settings import Settings
 from fleet.standing import AlertSoFar, Standing
@@ -259,3 +260,109 @@ def test_who_is_switched_on_by_hand_is_tried_at_once(tables: Tables) -> None:
     with tables.warehouse.transaction() as connection:
         tables.outbox.switch_on(connection, "ops", now())
     assert len(tables.due()) == 1
+
+
+A, B, C = "a@x.example", "b@x.example", "c@x.example"
+
+
+@pytest.fixture
+def mail(tables: Tables) -> Tables:
+    with tables.warehouse.transaction() as connection:
+        tables.outbox.receivers(connection, {"ops": "email"}, now())
+    return tables
+
+
+def put_off(mail: Tables, message: Any, left: dict[str, str], *told: str, seconds: float = 60) -> None:
+    outcome = Partly(left, told)
+    mail.outbox.partly(message, outcome, outcome.why, now() + timedelta(seconds=seconds), now())
+
+
+def due_to(mail: Tables, after_seconds: float = 0) -> list[tuple[str, list[str]]]:
+    """Ids, and to whom alone."""
+    found = mail.outbox.due("ops", now() + timedelta(seconds=after_seconds), 50)[0]
+    return [(m.notification.notification_id, sorted(m.notification.only_to)) for m in found]
+
+
+def test_an_address_of_a_mail_hears_all_in_order_and_holds_up_no_other(mail: Tables) -> None:
+    risen = alert(2, alert_id="a", severity="critical")
+    over = alert(3, alert_id="a", resolved_at=now())
+    mail.put(*(notification("firing", each, receiver="ops") for each in (FIRING, risen, over, OTHER)))
+    first, second, third, other = mail.due()
+    put_off(mail, first, {A: "450 full"}, B, C)
+    assert due_to(mail) == [("a-2@ops", []), ("a-3@ops", []), ("b-1@ops", [])]
+    assert [mail.outbox.behind(each) for each in (second, third, other)] == [{A: "450 full"}, {A: "450 full"}, {}]
+    put_off(mail, second, {A: "450 full", C: "450 grey"}, B, seconds=-1)
+    assert mail.outbox.behind(third) == {A: "450 full", C: "450 grey"}
+    assert due_to(mail) == [("a-3@ops", []), ("b-1@ops", [])], "what is left of the second waits for the first"
+    put_off(mail, third, {A: "450 full", C: "450 grey"}, B, seconds=-1)
+    assert due_to(mail) == [("b-1@ops", [])]
+    assert mail.outbox.due("ops", now(), 50)[1] is not None
+    left = [("a-1@ops", [A]), ("a-2@ops", [A, C]), ("a-3@ops", [A, C]), ("b-1@ops", [])]
+    assert due_to(mail, after_seconds=61) == left
+    mail.outbox.sent(first, "", now())
+    assert due_to(mail) == left[1:]
+    mail.outbox.sent(mail.due()[0], "", now())
+    assert mail.outbox.behind(third) == {}
+
+
+def test_what_is_sent_again_to_one_address_holds_up_no_other(mail: Tables) -> None:
+    mail.put(*(notification("firing", each, receiver="ops") for each in (FIRING, NEWER)))
+    first, newer = mail.due()
+    mail.outbox.partly(first, NOT_TO_A, NOT_TO_A.why, None, now())
+    put_off(mail, newer, {B: "450 full"}, A, seconds=-1)
+    with mail.warehouse.transaction() as connection:
+        assert revive(connection, "id", "a-1@ops", now()) == (1, 0)
+    assert due_to(mail) == [("a-1@ops", [A]), ("c-1@ops", [B])]
+    put_off(mail, mail.due()[0], {A: "450 full"})
+    assert due_to(mail) == [("c-1@ops", [B])]
+
+
+NOT_TO_A = Partly({A: "550 no"}, (B,), never=True)
+LATER_TO_A, LATER_TO_B = Partly({A: "450 grey"}, (B,)), Partly({B: "450 grey"}, (A,))
+OF_ADDRESSES = [
+    ("a is told of nothing later", NOT_TO_A, LATER_TO_A, (1, 0)),
+    ("a is told of the end", NOT_TO_A, LATER_TO_B, (0, 1)),
+    ("all are told of the end", NOT_TO_A, None, (0, 1)),
+    ("nobody had it, and some are told of the end", None, LATER_TO_A, (0, 1)),
+]
+
+
+@pytest.mark.parametrize(
+    ("dead", "later", "came"), [each[1:] for each in OF_ADDRESSES], ids=[each[0] for each in OF_ADDRESSES]
+)
+def test_a_dead_letter_is_for_the_addresses_that_did_not_take_it(
+    mail: Tables, dead: Partly | None, later: Partly | None, came: tuple[int, int]
+) -> None:
+    mail.put(notification("firing", FIRING, receiver="ops"), notification("resolved", OVER, receiver="ops"))
+    first, second = mail.due()
+    if dead:
+        mail.outbox.partly(first, dead, dead.why, None, now())
+    else:
+        mail.outbox.dead(first, "554 spam", now())
+    assert mail.outbox.figures() == {"waiting": 1, "dead_letters": 1, "failing_receivers": int(dead is not None)}
+    if later:
+        mail.outbox.partly(second, later, later.why, now() + timedelta(minutes=1), now())
+    else:
+        mail.outbox.sent(second, "", now())
+    with mail.warehouse.transaction() as connection:
+        assert revive(connection, "receiver", "ops", now()) == came
+    assert due_to(mail) == [("a-1@ops", [A])] * came[0]
+
+
+def test_what_an_address_does_not_take_is_written_down(mail: Tables, settings_for: Callable[[str], Settings]) -> None:
+    shown = "SELECT problem, failing_since IS NOT NULL AS failing, sent_at IS NOT NULL AS sent FROM dispatch_receivers"
+    number = f"written-{now().timestamp()}@ops"
+    mail.put(notification("firing", FIRING, receiver="ops", notification_id=number))
+    mail.outbox.partly(mail.due()[0], NOT_TO_A, NOT_TO_A.why, None, now())
+    assert mail.rows(shown) == [{"problem": f"{A}: 550 no", "failing": True, "sent": True}]
+    reader = Warehouse.of(settings_for("operator"))
+    try:
+        noted = "SELECT outcome, note FROM notifications WHERE notification_id = :id ORDER BY outcome"
+        rows = [tuple(row.values()) for row in reader.rows(noted, id=number)]
+    finally:
+        reader.close()
+    assert rows == [("dead", f"{A}: 550 no"), ("sent", f"but not to {A}: 550 no")]
+    with mail.warehouse.transaction() as connection:
+        assert revive(connection, "id", number, now()) == (1, 0)
+    mail.outbox.sent(mail.due()[0], "", now())
+    assert mail.rows(shown) == [{"problem": None, "failing": False, "sent": True}]

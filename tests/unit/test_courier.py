@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fleet.errors import Unavailable
-from fleet.notification import Delivered, Gone, Notification, Outcome, Refused, Retry, TellingAlert
-from fleet.receivers import AlertmanagerOptions, WebhookOptions
+from fleet.notification import Delivered, Gone, Notification, Outcome, Partly, Refused, Retry, TellingAlert
+from fleet.receivers import AlertmanagerOptions, EmailOptions, WebhookOptions
 from streaming.backoff import RETRY_LONGEST, pause
 from streaming.courier import Courier
 from streaming.outbox import Waiting
@@ -39,6 +39,16 @@ class FakeOutbox:
     def dead(self, message: Waiting, why: str, now: datetime) -> None:
         self._drop("dead", message)
 
+    def partly(self, message: Waiting, outcome: Partly, why: str, due_at: datetime | None, now: datetime) -> None:
+        if due_at is None:
+            self._drop(f"partly dead ({why})", message)
+        else:
+            self.due_at[message.id] = due_at
+            self.written.append(f"partly {message.id}")
+
+    def behind(self, message: Waiting) -> dict[str, str]:
+        return {"a@x": f"before {message.id}"}
+
     def later(self, message: Waiting, why: str, due_at: datetime, now: datetime) -> None:
         self.due_at[message.id] = due_at
         self.written.append(f"later {message.id}")
@@ -64,9 +74,11 @@ class FakeSender:
     def __init__(self, **outcomes: Any):
         """Of a notification by its id; else delivered."""
         self.outcomes, self.asked = outcomes, list[str]()
+        self.behind: list[dict[str, str]] = []
 
     def send(self, notification: Notification) -> Outcome:
         self.asked.append(notification.notification_id)
+        self.behind.append(notification.but_not_to)
         outcome = self.outcomes.get(notification.notification_id, Delivered())
         if isinstance(outcome, Exception):
             raise outcome
@@ -105,6 +117,37 @@ def test_outcomes(outcomes: dict[str, Any], written: list[str]) -> None:
     outbox = FakeOutbox(message(1, "a"), message(2, "a"), message(3, "b"))
     courier(outbox, FakeSender(**outcomes)).work()
     assert outbox.written == written
+
+
+LEFT, NEVER = Partly({"a@x": "450 grey"}, ("b@x",)), Partly({"a@x": "550 no"}, ("b@x",), never=True)
+PARTLY = [
+    ("later for one address: the next message follows", LEFT, {}, ["partly 1", "sent 2"], 0, "a@x: 450 grey"),
+    ("never for one address", NEVER, {}, ["partly dead (a@x: 550 no) 1", "sent 2"], 1, "a@x: 550 no"),
+    (
+        "given up for one address", LEFT, {"age": timedelta(days=4), "attempts": 9},
+        ["partly dead (given up after 10 attempts: a@x: 450 grey) 1", "sent 2"], 1, "a@x: 450 grey",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("outcome", "about", "written", "dead", "problem"), [p[1:] for p in PARTLY], ids=[p[0] for p in PARTLY]
+)
+def test_what_an_address_does_not_take_is_seen_and_holds_up_nobody_else(
+    caplog: pytest.LogCaptureFixture, outcome: Partly, about: Any, written: list[str], dead: int, problem: str
+) -> None:
+    outbox, sender = FakeOutbox(message(1, "a", **about)), FakeSender(m1=outcome)
+    by = courier(outbox, sender)
+    by.options = EmailOptions(kind="email", host="mail", sender="weir@x", to=("a@x", "b@x"))
+    by.work()
+    assert by.problem == problem
+    assert problem in caplog.text
+    outbox.due_at = dict.fromkeys(outbox.due_at, datetime.now(UTC) + timedelta(hours=1))  # however slow this machine
+    outbox.messages.append(message(2, "b"))
+    by.work()
+    assert outbox.written == written
+    assert (by.sent, by.dead, by.problem) == (2, dead, "")
+    assert sender.behind == [{"a@x": "before 1"}, {"a@x": "before 2"}]
 
 
 def test_a_receiver_that_fails_is_left_alone_for_a_while() -> None:
@@ -197,6 +240,15 @@ def test_a_heartbeat_is_sent_only_where_it_is_true() -> None:
     by.work()
     assert outbox.written == ["heartbeat"]
     assert sender.asked[0].startswith("heartbeat-")
+
+
+def test_a_heartbeat_that_an_address_does_not_take_is_told_and_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox, sender = FakeOutbox(), FakeSender()
+    monkeypatch.setattr(sender, "send", lambda notification: LEFT)
+    by = courier(outbox, sender, heartbeat="1m")
+    by.work()
+    assert outbox.written == ["heartbeat", "failing"]
+    assert by.problem == "a@x: 450 grey"
 
 
 class Away(FakeOutbox):
