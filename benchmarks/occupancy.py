@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import SecretStr
 from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.etl import without_spark_server
 from connections.lake import arrow_schema
 from connections.spark import session
 from etl import kernel
@@ -81,7 +81,7 @@ def in_order(name: str, inputs: np.ndarray, truth: np.ndarray) -> dict[str, floa
 
 
 def as_weir(rows: list) -> dict:
-    settings = Settings.load(role="batch").model_copy(update={"spark_remote": SecretStr("")})
+    settings = without_spark_server(Settings.load(role="batch"))
     spec = load_catalog(settings.types_dir).type(HEAD_COUNT.type)
     began = time.perf_counter()
     minutes = minutes_of(settings, spec, rows)

@@ -194,7 +194,7 @@ class Subscriber:
         data = self._buffer + self._come()
         try:
             used = split(data, deliveries, others)
-        except (BadFrame, IndexError) as error:
+        except BadFrame as error:
             raise Unavailable(f"MQTT broker at {_where(self._settings)} sent what is no MQTT: {error}") from error
         self._buffer = data[used:]
         client._last_bytes_received = time.monotonic()

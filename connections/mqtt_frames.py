@@ -5,6 +5,7 @@ What is not a PUBLISH is handed on to paho untouched.
 """
 
 from struct import Struct, pack
+from struct import error as StructError
 from typing import NamedTuple
 
 PUBLISH = 0x30
@@ -41,19 +42,26 @@ def split(data: bytes, deliveries: list[Delivery], others: list[tuple[int, bytes
             return at
         first = data[at]
         if first & 0xF4 == PUBLISH:  # QoS 0 and 1; subscriptions ask for no more
-            (size,) = _short(data, here)
-            here += 2 + size
-            topic = data[here - size : here]
-            mid = 0
-            if first & 0x02:
-                (mid,) = _short(data, here)
-                here += 2
-            properties = data[here]
-            here += 1
-            if properties > 127:
-                properties, here, _ = _long_length(data, here, properties & 127)
-            here += properties
-            if here > stop:
+            # What it says of its parts may lead beyond its end, into the next packet or beyond all that has come.
+            complete = True
+            try:
+                (size,) = _short(data, here)
+                here += 2 + size
+                topic = data[here - size : here]
+                mid = 0
+                if first & 0x02:
+                    (mid,) = _short(data, here)
+                    here += 2
+                    if not mid:
+                        raise BadFrame("a PUBLISH of QoS 1 has no identifier")
+                properties = data[here]
+                here += 1
+                if properties > 127:
+                    properties, here, complete = _long_length(data, here, properties & 127)
+                here += properties
+            except (IndexError, StructError):
+                complete = False
+            if not complete or here > stop:
                 raise BadFrame("a PUBLISH is shorter than it says")
             append(Delivery(topic.decode("utf-8", "replace"), data[here:stop], mid))
         else:

@@ -42,7 +42,7 @@ class Catalog:
     def type(self, name: str) -> DeviceType:
         """Raises ConfigurationError with the nearest name."""
         if name not in self.types:
-            raise ConfigurationError(f"no device type {name!r}{nearest(name, self.types)}")
+            raise ConfigurationError(f"no device type {name[:80]!r}{nearest(name, self.types)}")
         return self.types[name]
 
     @cached_property

@@ -30,6 +30,7 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "too_slow": (408, "the body did not come in time"),
     "head_too_slow": (408, "the head did not come in time; the connection was ended without an answer"),
     "not_http": (400, "what came is no request of HTTP, or its head is too large"),
+    "not_coap": (400, "an option of the datagram is no UTF-8; it was passed over"),
     "too_many_connections": (503, "more connections than are served at once"),
     "broken_off": (400, "the body ended before its end"),
     "rate_limited": (429, "the device sends more than it may"),

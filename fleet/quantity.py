@@ -61,6 +61,6 @@ def named_numbers(
         except ValueError:
             raise ValueError(f"{what} {text[:80]!r}: expected NAME=NUMBER, such as {example}") from None
         if name in found:
-            raise ValueError(f"{what} {name!r} is given twice")
+            raise ValueError(f"{what} {name[:80]!r} is given twice")
         found[name] = value
     return found

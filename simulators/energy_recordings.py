@@ -16,6 +16,8 @@ from simulators.recording_format import Dirty, Format, Row
 METER, PLUG = "energy_meter", "smart_plug"
 ROUNDED = 6
 """Decimals of a counter: a millionth of a kWh."""
+TOO_MUCH = 1e9
+"""In any column's unit: no house uses that. Sums of what is less stay numbers."""
 
 
 class Column(NamedTuple):
@@ -82,7 +84,7 @@ def _row(
             figures[name] = float(cells[name])
         except ValueError:
             return Dirty(line, "bad_number", f"{name}: {cells[name]!r:.60}")
-        if not 0 <= figures[name] < float("inf"):
+        if not 0 <= figures[name] < TOO_MUCH:
             return Dirty(line, "bad_number", f"{name}: {cells[name]!r:.60}")
     readings = []
     for name, column in columns.items():

@@ -14,12 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from fleet.channels import LEVEL
 from fleet.errors import DataError
-from fleet.reading import Reading, to_epoch_us
+from fleet.reading import Reading, to_datetime, to_epoch_us
 from simulators.recording_format import Dirty, Format, Row
 from simulators.routine import AWAY_AFTER
 
 MINUTE_US = 60_000_000
+LONGEST_US = 366 * 86_400_000_000
+"""From the first interval's begin: every minute has rows, and one wrong year would be millions of them."""
 DOOR, TAG = ("door_sensor", "front-door", "open"), ("presence_tag", "resident", "present")
 MAIN_DOOR, LEAVING = "Maindoor", "Leaving"
 SENSORS, LABELS = "_Sensors", "_ADLs"
@@ -40,6 +43,11 @@ def read_home(text: Iterable[str], site: str, file: str) -> Iterator[Row | Dirty
     for item in (*_intervals(text, file, _of_sensor), *_absences(file)):
         if isinstance(item, Dirty):
             yield item
+            continue
+        first_us = intervals[0].begin_us if intervals else item.begin_us
+        if max(abs(item.begin_us - first_us), item.end_us - first_us) > LONGEST_US:
+            said = f"{to_datetime(item.begin_us):%Y-%m-%d} to {to_datetime(item.end_us):%Y-%m-%d}"
+            yield Dirty(item.line, "far_from_the_first", said)
         else:
             intervals.append(item)
     yield from _rows(intervals, site)
@@ -93,6 +101,8 @@ def _intervals(
             yield Dirty(line, "field_count", text.strip()[:80])
         elif end < begin:
             yield Dirty(line, "ends_before_it_begins", text.strip()[:80])
+        elif device is not None and not LEVEL.fullmatch(device[1]):
+            yield Dirty(line, "bad_id", f"{device[1]!r:.80}")
         elif device is not None:
             yield Interval(line, device, to_epoch_us(begin), to_epoch_us(end))
 

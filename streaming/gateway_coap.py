@@ -15,6 +15,7 @@ from typing import Any
 import aiocoap
 from aiocoap import resource
 from aiocoap.blockwise import Block1Spool, Block2Cache, IncompleteException, _extract_block_key
+from aiocoap.error import BadRequest, ConstructionRenderableError
 from aiocoap.numbers.codes import Code
 from aiocoap.numbers.contentformat import ContentFormat
 
@@ -56,6 +57,12 @@ class Readings(resource.ObservableResource):
             await super().render_to_pipe(pipe)
         except Refused as refused:
             pipe.add_response(self._refusal(refused), is_last=True)
+        except ConstructionRenderableError as error:  # the library's own word: of methods, and of blocks
+            if error.code.is_successful():
+                raise  # asks for the next block
+            status = error.code.class_ * 100 + error.code % 32
+            own = Refused("request_refused", error.message or error.code.name_printable, status=status)
+            pipe.add_response(self._refusal(own), is_last=True)
 
     async def render_post(self, request: aiocoap.Message) -> aiocoap.Message:
         try:
@@ -136,10 +143,10 @@ class Bodies:
                 del kept[next(iter(kept))]
         try:
             whole: aiocoap.Message = spool.feed_and_take(request)
-        except (IncompleteException, ValueError):  # the library knows the first alone
+        except (BadRequest, IncompleteException, ValueError):  # the library does not catch the last
             kept.pop(key, None)
-            said = f"block {block.block_number} does not follow what came before; send all of them again"
-            raise Refused("broken_off", said, status=408) from None
+            said = f"block {block.block_number} does not follow what came before, or is not as long as it says"
+            raise Refused("broken_off", f"{said}; send all of them again", status=408) from None
         del kept[key]
         if not kept:
             del self._spools[device]
@@ -193,6 +200,23 @@ async def server(gate: Gate, settings: Settings) -> aiocoap.Context:
     site.add_resource([".well-known", "core"], resource.WKCResource(site.get_resources_as_linkheader))
     site.add_resource(["v1", "readings"], Readings(gate))
     where = "::" if settings.bind == "0.0.0.0" else settings.bind  # noqa: S104  a container's own
-    return await aiocoap.Context.create_server_context(
+    context = await aiocoap.Context.create_server_context(
         site, bind=(where, settings.gateway_coap_port), transports=["udp6"]
     )
+    for manager in context.request_interfaces:
+        endpoint = manager.token_interface.message_interface
+        endpoint.datagram_msg_received = _unless_no_text(gate, endpoint.datagram_msg_received)
+    return context
+
+
+def _unless_no_text(gate: Gate, received: Callable[..., None]) -> Callable[..., None]:
+    """The library passes over what is no CoAP; of an option that is to be UTF-8 and is not, its reading ends with a
+    traceback in the log, for whoever sends such a datagram."""
+
+    def guarded(*datagram: Any) -> None:
+        try:
+            received(*datagram)
+        except UnicodeDecodeError:
+            gate.tallies.refused["coap", "not_coap"] += 1
+
+    return guarded

@@ -1,17 +1,27 @@
 """What the gateway says of itself: the OpenAPI document's parts, and a page of it that needs nobody else's scripts."""
 
 import json
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 from fleet import problem, senml
 
 DESCRIPTION = """\
-Readings of devices, by HTTP. Each device has a token (`weir devices credentials issue`), which it sends
-as `Authorization: Bearer …`, and speaks for itself alone. 202 says that Kafka has every reading. Where some of a batch
-are bad, the others were taken all the same: the answer names the bad ones, and what was answered with 4xx need not be
-sent again as it is. After 429 or 503, or without an answer, send again what was not answered; a copy is found and
-counted once."""
+Readings of devices, and commands to them, by HTTP. Each device has a token, and speaks for itself alone; people have
+another. 202 says of readings that Kafka has every one. Where some of a batch are bad, the others were taken all the
+same: the answer names the bad ones, and what was answered with 4xx need not be sent again as it is. After 429 or 503,
+or without an answer, send again what was not answered; a copy is found and counted once, and a command with the same id
+is the same command."""
+OF_OPERATORS = "the operator's token, WEIR_OPERATOR_TOKEN in var/env/operator.env; a device's token is none"
+SECURITY = {
+    name: {"type": "http", "scheme": "bearer", "description": f"`Authorization: Bearer …` with {whose}."}
+    for name, whose in {
+        "token": "the device's token (`weir devices credentials issue`)",
+        "operator": OF_OPERATORS,
+    }.items()
+}
+"""Scheme → what the document says of it."""
 
 READING: dict[str, Any] = {
     "type": "object",
@@ -48,7 +58,7 @@ _PROBLEM = {
         "errors": {"type": "array", "items": {"type": "object"}, "description": "Of a batch: index, reason, field."},
     },
 }
-_ERRORS = {
+_ERRORS: dict[int | str, str] = {
     400: "not JSON, or no list of readings",
     401: "no token, nobody's token, or one that has ended",
     403: "another device's reading, or a device that is not, or no longer, in the registry",
@@ -61,9 +71,10 @@ _ERRORS = {
 }
 
 
-def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def refusals(told: Mapping[int | str, str]) -> dict[int | str, dict[str, Any]]:
+    """Status, or `default` for all others, and what it means → OpenAPI's responses."""
     content = {problem.MEDIA_TYPE: {"schema": _PROBLEM}}
-    return {status: {"description": _ERRORS[status], "content": content} for status in statuses}
+    return {status: {"description": meaning, "content": content} for status, meaning in told.items()}
 
 
 POST: dict[str, Any] = {
@@ -74,7 +85,7 @@ POST: dict[str, Any] = {
             "description": "Kafka has all of them",
             "content": {"application/json": {"example": {"accepted": 1}}},
         },
-        **_responses(*_ERRORS),
+        **refusals(_ERRORS),
     },
     "openapi_extra": {
         "security": [{"token": []}],
@@ -92,15 +103,18 @@ POST: dict[str, Any] = {
 }
 GET: dict[str, Any] = {
     "summary": "The device's own newest reading that came by the gateway",
-    "responses": {200: {"description": "As it is in Kafka"}, 204: {"description": "There is none"}, **_responses(401)},
+    "responses": {
+        200: {"description": "As it is in Kafka"},
+        204: {"description": "There is none"},
+        **refusals({401: _ERRORS[401]}),
+    },
     "openapi_extra": {"security": [{"token": []}]},
 }
-SECURITY = {"token": {"type": "http", "scheme": "bearer"}}
 
 
 def html(document: dict[str, Any]) -> str:
     """The OpenAPI document for people."""
-    info = document["info"]
+    info, schemes = document["info"], document["components"]["securitySchemes"]
     parts = [f"<h1>{escape(info['title'])}</h1><p>{escape(info.get('description', ''))}</p>"]
     parts.append('<p>For programs: <a href="openapi.json">openapi.json</a></p>')
     for path, methods in document["paths"].items():
@@ -108,6 +122,8 @@ def html(document: dict[str, Any]) -> str:
             parts.append(
                 f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(said.get('summary', ''))}</p>"
             )
+            whose = [schemes[name]["description"] for needed in said.get("security", ()) for name in needed]
+            parts += [f"<p>{escape(text)}</p>" for text in (said.get("description", ""), *whose) if text]
             for kind, content in said.get("requestBody", {}).get("content", {}).items():
                 if "example" in content:
                     shown = escape(json.dumps(content["example"], indent=1))

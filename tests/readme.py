@@ -16,5 +16,5 @@ def commands() -> Iterator[str]:
                 yield command
 
 
-def by_program(*programs: str) -> list[str]:
-    return [command for command in commands() if command.startswith(programs)]
+def by_program(*programs: str, about: str = "") -> list[str]:
+    return [command for command in commands() if command.startswith(programs) and about in command]

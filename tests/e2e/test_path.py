@@ -32,7 +32,7 @@ from fleet.settings import Settings
 from fleet.spec import HOME_DASHBOARD
 from stack.stack import Stack
 from stack.status import tree
-from tests.grafana import answers, missing_columns
+from tests.grafana import answers, missing_columns, too_slow
 from weir.demo import DAG, SYSTEMS, run
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -113,7 +113,7 @@ def test_the_dashboards_show_the_demo(operator: Settings) -> None:
         empty = {a.query.where for a in found if not a.rows}
         quiet = {title for title in NONE_WHERE_ALL_IS_WELL if name != "weather"} | NONE_BEFORE_A_NIGHT
         assert empty <= {f"{name}: {title}" for title in quiet}
-        assert {a.query.where: a.milliseconds for a in found if a.milliseconds > 200} == {}
+        assert too_slow(found) == {}
         assert missing_columns(dashboard, found) == []
     warehouse.close()
 

@@ -1,5 +1,6 @@
 """Every command of the README is one that works: those of `weir` are run on the stack, those of make exist."""
 
+import json
 import os
 import re
 import shlex
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.settings import CHECKOUT
+from fleet.settings import CHECKOUT, Settings
 from simulators.household import registry_lines
 from stack.stack import Stack
 from tests.readme import by_program, commands
@@ -19,13 +20,14 @@ from tests.recordings import OCCUPANCY
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 MAKE, WEIR = by_program("make"), by_program("weir")
-OF_DEVICES = by_program("curl", ".venv/bin/aiocoap-client")
+OF_DEVICES = by_program("curl", ".venv/bin/aiocoap-client", about="/v1/readings")
 """Run by tests/integration/test_gateway.py."""
+OF_PEOPLE = by_program("curl", about="/v1/commands")
 
 
 def test_every_command_is_of_a_kind_that_is_tested() -> None:
-    assert MAKE and WEIR and OF_DEVICES
-    assert set(commands()) == {*MAKE, *WEIR, *OF_DEVICES}
+    assert MAKE and WEIR and OF_DEVICES and OF_PEOPLE
+    assert set(commands()) == {*MAKE, *WEIR, *OF_DEVICES, *OF_PEOPLE}
 
 
 @pytest.mark.parametrize("command", MAKE)
@@ -78,3 +80,19 @@ def test_weir_commands_run(
     if arguments[0] == "tail":
         request.getfixturevalue("readings_come_in")
     weir(*arguments, **({"WEIR_TYPES_DIR": own_types} if arguments[0] == "types" else {}))
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.parametrize("command", OF_PEOPLE)
+def test_commands_by_http_are_kept(
+    command: str, weir: Callable[..., subprocess.CompletedProcess[str]], whole_stack: Stack, operator: Settings,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    (tmp_path / "homes.csv").write_text("\n".join(registry_lines(1)), encoding="utf-8")
+    weir("devices", "import", str(tmp_path / "homes.csv"))
+    environ = {**os.environ, "WEIR_OPERATOR_TOKEN": operator.operator_token.get_secret_value()}
+    here = command.replace("28081", str(whole_stack.ports.gateway_http))
+    done = subprocess.run(here, shell=True, env=environ, capture_output=True, text=True, timeout=120)
+    assert '"command_id"' in done.stdout, (done.stdout, done.stderr)
+    shown = json.loads(weir("commands", "show", json.loads(done.stdout)["command_id"], "--json").stdout)
+    assert (shown["via"], shown["by"], shown["why"]) == ("http", "ann", "film night")

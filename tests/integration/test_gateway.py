@@ -303,7 +303,7 @@ def test_the_examples_of_the_readme_are_taken(weir: Weir, settings_for: Settings
     (credential,) = json.loads(weir(*issue, "--json").stdout)
     gateway.start().ready()
     ports = {"28081": str(gateway.http), "25683": str(gateway.coap), ".venv/bin": str(Path(sys.executable).parent)}
-    for command in by_program("curl", ".venv/bin/aiocoap-client"):
+    for command in by_program("curl", ".venv/bin/aiocoap-client", about="/v1/readings"):
         for shown, own in ports.items():
             command = command.replace(shown, own)
         environ = {**os.environ, "TOKEN": credential["token"]}

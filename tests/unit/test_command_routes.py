@@ -71,6 +71,8 @@ def ask(
 def is_told(answer: httpx.Response, counted: Any, status: int, reason: str, says: str = "") -> None:
     said = answer.json()
     assert (answer.status_code, answer.headers["content-type"]) == (status, MEDIA_TYPE)
+    document = command_routes.POST if answer.request.method == "POST" else command_routes.GET
+    assert status in document["responses"]
     assert (said["type"], said["reason"], said["status"]) == (f"urn:weir:problem:{reason}", reason, status)
     assert said["title"] == REFUSALS[reason][1] and says in said["detail"]
     assert counted == {("http", reason): 1}

@@ -2,7 +2,10 @@
 
 import configparser
 import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -11,17 +14,19 @@ from urllib.parse import urlsplit
 import jsonschema
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from fleet.default_ports import DEFAULT_PORTS
 from fleet.receivers_file import load_receivers
 from fleet.settings import SERVICES, Settings, read_env_file
-from stack import compose, pins, postgres, programs
+from stack import compose, java, pins, postgres, prefix, programs
 from stack.cache import CHECKOUT
 from stack.layout import Layout
 from stack.places import COMPOSE
 from stack.ports import Ports
 from stack.prefix import Prefix
 from tests import compose_file
+from weir.main import build
 
 FILE = compose_file.resolved(compose_file.read())
 SERVICES_THERE = FILE["services"]
@@ -239,7 +244,12 @@ OWN_SECRETS = {
         "KAFKA_DISPATCHER", "MQTT_DISPATCHER", "DB_WEIR_DISPATCHER", "ALERTMANAGER", "INBOX_WEBHOOK", "INBOX_SMTP",
         "GRAFANA_ADMIN",
     },
+    "commander": {"KAFKA_COMMANDER", "MQTT_COMMANDER", "DB_WEIR_COMMANDER"},
 }  # fmt: skip
+
+
+def test_of_every_service_but_those_of_people_and_airflow_it_is_said_what_it_knows():
+    assert set(compose.OWNERS) - set(OWN_SECRETS) == {"weir", "airflow"}
 
 
 @pytest.mark.parametrize("name", OWN_SECRETS)
@@ -407,8 +417,29 @@ def test_all_that_runs_gets_into_the_image():
     assert set(compiled[1].split()) == set(packages)
 
 
+def test_what_is_compiled_into_the_image_can_be(tmp_path):
+    (step,) = re.findall(r"\.venv/bin/python (-m compileall .*\w)", DOCKERFILE)
+    environ = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    subprocess.run([sys.executable, *step.split()], cwd=CHECKOUT, env=environ, check=True)
+    assert len(list(tmp_path.rglob("*.pyc"))) > 200
+
+
+def test_the_image_gets_java_and_sparks_jars_and_no_servers(tmp_path, monkeypatch):
+    """By the command that its build runs; the jars are in the cache of downloads."""
+    assert "&& .venv/bin/weir compose image" in DOCKERFILE
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setattr(prefix, "PREFIX", tmp_path)
+    result = CliRunner().invoke(build(), ["compose", "image"])
+    assert result.exit_code == 0, result.output
+    made = Prefix(tmp_path, tmp_path / "java")
+    assert java.major_version(made.java_home) in java.FIT
+    assert {path.name for path in made.spark_jars} == {jar.file_name for jar in pins.read().jars_in("spark")}
+    assert {path.name for path in tmp_path.iterdir()} == {"java", "jars"} and not made.kafka_jars.exists()
+
+
 def test_the_image_is_nobodys_root_and_from_no_host():
-    assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) == ["python:3.11-slim-bookworm"]
+    (base,) = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm", base)
     assert re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE) == ["weir"]
     assert f"useradd --uid {compose.WEIR_USER}" in DOCKERFILE
     assert f"WEIR_HOME={compose.HOME}" in DOCKERFILE

@@ -4,18 +4,23 @@ import asyncio
 import json
 import socket
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 from aiocoap import Context, Message
 from aiocoap.blockwise import ContinueException
+from aiocoap.error import UnparsableMessage
 from aiocoap.message import Direction
 from aiocoap.numbers.codes import Code
+from aiocoap.numbers.types import Type
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.problem import Refused
 from streaming import gateway_coap
 from streaming.gateway import MAX_BODIES, MAX_BODY_BYTES, MAX_READINGS
 from streaming.gateway_coap import MAX_ANSWERS, MAX_OBSERVERS, Bodies, Readings
+from tests.mangled import mangled
 from tests.unit import gateway
 
 NOW = "2026-11-01T07:30:00Z"
@@ -179,6 +184,82 @@ def test_any_request_is_answered(body, kind, token):
     assert gate.tallies.accepted.total() + gate.tallies.rejected.total() + gate.tallies.refused.total() >= 1
 
 
+REMOTE = SimpleNamespace(blockwise_key="a port", maximum_payload_size=1024, maximum_block_size_exp=6)
+tokens = st.sampled_from(["token_room_climate", "nobody's", None])
+block_options = st.none() | st.tuples(st.integers(0, 3) | st.integers(0, 2**20 - 1), st.booleans(), st.integers(0, 7))
+
+
+@st.composite
+def datagrams(draw):
+    code = Code(draw(st.sampled_from([Code.GET, Code.POST]) | st.integers(1, 31)))
+    message = request(code, kind=draw(st.sampled_from([None, 50, 110, 0, 60])), token=draw(tokens))
+    message.payload = draw(st.sampled_from([json.dumps(READING).encode(), b"", b"{", b" " * 16, b" " * 1024]))
+    message.mtype, message.mid = Type.CON, 1
+    message.opt.block1, message.opt.block2 = draw(block_options), draw(block_options)
+    message.opt.observe = draw(st.none() | st.integers(0, 2))
+    message.opt.no_response = draw(st.none() | st.integers(0, 255))
+    return message.encode()
+
+
+@given(st.lists(datagrams() | datagrams().flatmap(mangled), min_size=1, max_size=6))
+def test_any_options_and_blocks_are_answered_and_what_is_refused_is_counted(sent):
+    gate = gateway.gate()
+
+    def counted():
+        return sum(tally.total() for tally in (gate.tallies.accepted, gate.tallies.rejected, gate.tallies.refused))
+
+    async def scenario():
+        resource = Readings(gate)
+        for datagram in sent:
+            try:
+                message = Message.decode(datagram, REMOTE)
+            except (UnparsableMessage, UnicodeDecodeError):
+                continue
+            if not message.code.is_request():
+                continue
+            is_later = message.opt.block2 is not None and message.opt.block2.block_number > 0
+            pipe, before = Pipe(message), counted()
+            answering = asyncio.ensure_future(resource.render_to_pipe(pipe))
+            while not (answering.done() or pipe.answers):
+                await asyncio.sleep(0)
+            answering.cancel()  # who observes is told for ever
+            (end,) = await asyncio.gather(answering, return_exceptions=True)
+            if isinstance(end, ContinueException):
+                assert not pipe.answers
+                continue
+            assert end is None or isinstance(end, asyncio.CancelledError), end
+            (answer,) = pipe.answers
+            assert answer.code.is_response()
+            assert answer.code.is_successful() or is_later or counted() > before
+
+    asyncio.run(scenario())
+
+
+def test_what_the_library_refuses_is_told_as_all_else_and_counted():
+    """A method, a block of an answer that there is not, and one beyond the end of an answer that there is."""
+    gate, found = gateway.gate(), []
+
+    async def scenario():
+        resource = Readings(gate)
+        for code, block2 in (
+            (Code.PUT, None),
+            (Code.GET, (1, False, 0)),
+            (Code.POST, (0, False, 0)),
+            (Code.POST, (99, False, 0)),
+        ):
+            message = request(code, body=b"{")
+            message.remote, message.direction, message.opt.block2 = REMOTE, Direction.INCOMING, block2
+            pipe = Pipe(message)
+            await resource.render_to_pipe(pipe)
+            found.extend(pipe.answers)
+
+    asyncio.run(scenario())
+    assert [answer.code.dotted for answer in found] == ["4.05", "4.08", "4.00", "4.00"]
+    assert [json.loads(found[place].payload)["status"] for place in (0, 1, 3)] == [405, 408, 400]
+    assert gate.tallies.refused == {("coap", "request_refused"): 3}
+    assert gate.tallies.rejected.total() == 1
+
+
 def served(scenario):
     """`scenario(gate, client, uri)` with the library's own client, at the gateway's socket."""
 
@@ -279,6 +360,47 @@ def test_a_body_that_is_whole_is_not_kept():
 
     assert asyncio.run(scenario()).payload == b"x" * 32
     assert not bodies._spools
+
+
+lengths = st.none() | st.sampled_from([0, 1, 15, 17])
+parts = st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 1), lengths, st.binary(min_size=1, max_size=1))
+
+
+@given(st.lists(parts, max_size=8))
+def test_a_body_is_made_of_blocks_that_follow_each_other_alone(parts):
+    bodies = Bodies(gateway.gate())
+
+    async def scenario():
+        kept = None  # what has come of a body
+        for number, more, exponent, length, byte in parts:
+            size = 16 << exponent
+            message = request(body=byte * (size if length is None else length))
+            message.opt.block1, message.remote, message.direction = (number, more, exponent), REMOTE, Direction.INCOMING
+            follows = kept is not None and len(kept) == number * size and (not more or len(message.payload) == size)
+            expected = message.payload if number == 0 else kept + message.payload if follows else None
+            try:
+                assert bodies.feed_and_take(message).payload == expected
+                kept = None if not more else pytest.fail("there is more to come")
+            except ContinueException:
+                assert more and expected is not None
+                kept = expected
+            except Refused as refused:
+                assert (expected, refused.reason, refused.status) == (None, "broken_off", 408)
+                kept = None
+            assert any(spool._assemblies._items for spool in bodies._spools.values()) is (kept is not None)
+
+    asyncio.run(scenario())
+
+
+def test_what_is_no_text_leaves_no_traceback(caplog):
+    async def scenario(made, client, uri):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"\x40\x02\x00\x01\xb1\xff", ("127.0.0.1", urlsplit(uri).port))  # Uri-Path
+        whole = Message(code=Code.POST, uri=uri, payload=json.dumps(READING).encode(), content_format=50)
+        return (await client.request(whole).response).code, made.tallies.refused
+
+    assert served(scenario) == (Code.CHANGED, {("coap", "not_coap"): 1})
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_of_answers_that_go_in_blocks_a_device_has_a_few():

@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from contextlib import suppress
+from html import unescape
 
 import httpx
 import pytest
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 from fleet.contract import MAX_PAYLOAD_BYTES, REASONS
 from fleet.problem import MEDIA_TYPE, REFUSALS
 from fleet.reading import encode_reading
-from streaming import gateway_http
+from streaming import command_routes, gateway_http
 from streaming.gateway import MAX_BODIES, MAX_BODY_BYTES, MAX_READINGS
 from streaming.gateway_http import create_app
+from streaming.gateway_page import SECURITY
 from tests.unit import gateway
 
 NOW = "2026-11-01T07:30:00Z"
@@ -279,15 +281,29 @@ def test_the_last_reading_is_the_devices_own_and_the_newest():
     assert ask(gate, method="GET", token="token_lamp").status_code == 204
 
 
+WHOSE = {
+    "POST /v1/readings": "token",
+    "GET /v1/readings": "token",
+    "POST /v1/commands": "operator",
+    "GET /v1/commands/{command_id}": "operator",
+}
+
+
 def test_the_document_and_its_page_are_served_to_anybody():
-    gate = gateway.gate()
-    document = ask(gate, method="GET", path="/openapi.json", token="").json()
+    gate, nothing = gateway.gate(), None
+    routers = [command_routes.routes(gateway.SETTINGS, nothing, lambda: gateway.CATALOG)]
+    document = ask(gate, method="GET", path="/openapi.json", token="", routers=routers).json()
     kinds = document["paths"]["/v1/readings"]["post"]["requestBody"]["content"]
     assert set(kinds) == {"application/json", "application/senml+json"}
-    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
-    page = ask(gate, method="GET", path="/docs", token="").text
-    assert "POST /v1/readings" in page
-    assert "<script" not in page
+    assert document["components"]["securitySchemes"] == SECURITY
+    said = {f"{how.upper()} {path}": of for path, hows in document["paths"].items() for how, of in hows.items()}
+    assert {what: [*of["security"][0]] for what, of in said.items()} == {what: [one] for what, one in WHOSE.items()}
+    page = ask(gate, method="GET", path="/docs", token="", routers=routers).text
+    for what, part in zip(said, page.split("<h2>")[1:], strict=True):
+        assert what in part and said[what]["summary"] in unescape(part)
+        assert SECURITY[WHOSE[what]]["description"] in unescape(part)
+    assert "which is what the caller says" in page
+    assert not any(word in page for word in ("<script", "Validation Error", "Successful Response"))
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("DELETE", "/v1/readings", 405)])

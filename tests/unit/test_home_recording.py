@@ -1,18 +1,25 @@
 """Real days of two homes through the rules: what the labels and the door say by hand is what is told."""
 
+import io
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fleet.backtest import Arrival, Episode, episodes, transitions
 from fleet.catalog import load_catalog
+from fleet.channels import LEVEL
 from fleet.errors import DataError
 from fleet.reading import to_datetime
 from fleet.settings import CHECKOUT
 from simulators.home_recording import read_home
 from simulators.recording import recording_of
 from simulators.recording_format import Dirty
+from tests.mangled import mangled
 from tests.recordings import HOME, needs_home
 
 CATALOG = load_catalog(CHECKOUT / "fleet" / "types")
@@ -79,7 +86,8 @@ def test_a_label_that_begins_nine_minutes_early() -> None:
 def lines(tmp_path, sensors: str, labels: str = "") -> list[object]:
     file = tmp_path / "X_Sensors.txt"
     (tmp_path / "X_ADLs.txt").write_text(HEAD.replace("Location\tType\tPlace", "Activity") + labels)
-    return list(read_home((HEAD + sensors).splitlines(), "home", str(file)))
+    # A wrong year, taken as it is, would have no end.
+    return list(islice(read_home((HEAD + sensors).splitlines(), "home", str(file)), 10_000))
 
 
 def test_a_tag_is_away_three_minutes_after_the_label(tmp_path) -> None:
@@ -121,6 +129,8 @@ DIRTY = [
     ("2011-11-28 25:00:00\t2011-11-28 10:00:30\tMaindoor\tMagnetic\tEntrance", "bad_time"),
     ("2011-11-28 10:00:00\t2011-11-28 09:00:30\tMaindoor\tMagnetic\tEntrance", "ends_before_it_begins"),
     ("2011-11-28 10:00:00\t2011-11-28 10:00:30\tMaindoor\tMagnetic", "field_count"),
+    ("2011-11-28 10:00:00\t2011-11-28 10:00:30\tBas+in\tPIR\tBath/room", "bad_id"),
+    ("2011-11-28 10:00:00\t9011-11-28 10:00:30\tMaindoor\tMagnetic\tEntrance", "far_from_the_first"),
 ]
 
 
@@ -129,6 +139,47 @@ def test_dirty_rows_are_told(tmp_path, row: str, reason: str) -> None:
     assert [(item.line, item.reason) for item in lines(tmp_path, row + "\n") if isinstance(item, Dirty)] == [
         (3, reason)
     ]
+
+
+def test_a_label_of_another_year_is_dirty(tmp_path) -> None:
+    rows = lines(
+        tmp_path,
+        "2011-11-28 10:00:00\t2011-11-28 10:01:00\tMaindoor\tMagnetic\tEntrance\n",
+        "9011-11-28 10:01:00\t9011-11-28 10:06:30\tLeaving\n",
+    )
+    assert [item.reason for item in rows if isinstance(item, Dirty)] == ["far_from_the_first"]
+    assert len(rows) < 10
+
+
+SENSORS = (
+    HEAD + "2011-11-28 10:00:00\t2011-11-28 10:10:00\tBasin\tPIR\tBathroom\n"
+    "2011-11-28 10:02:10\t2011-11-28 10:02:30\tMaindoor\tMagnetic\tEntrance\n"
+).encode()
+LABELS = (HEAD + "2011-11-28 10:01:00\t2011-11-28 10:06:30\tLeaving\n").encode()
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("mangled") / "X_Sensors.txt"
+
+
+@given(st.just(SENSORS) | mangled(SENSORS), st.just(LABELS) | mangled(LABELS))
+def test_any_file_is_rows_in_order_and_dirty_lines_or_is_refused(recording, sensors: bytes, labels: bytes) -> None:
+    recording.with_name("X_ADLs.txt").write_bytes(labels)
+    rows = []
+    try:
+        text = io.StringIO(sensors.decode("utf-8", "replace"), newline="")
+        # Of a mistyped month there are many.
+        for item in islice(read_home(text, "home", str(recording)), 500):
+            if isinstance(item, Dirty):
+                assert item.line >= 1 and len(item.detail) <= 80
+            else:
+                rows.append(item)
+    except DataError as error:
+        assert "X_Sensors.txt:" in str(error) or "X_ADLs.txt:" in str(error)
+    assert rows == sorted(rows, key=lambda row: row.time_us)
+    for reading in (reading for row in rows for reading in row.readings):
+        assert LEVEL.fullmatch(reading.device_id) and set(reading.values.values()) <= {0.0, 1.0}
 
 
 def test_without_labels_nobody_knows_who_is_at_home(tmp_path) -> None:

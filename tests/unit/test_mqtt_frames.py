@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connections.mqtt_frames import BadFrame, Delivery, pubacks, split
+from tests.mangled import mangled
 
 
 def remaining_length(size: int) -> bytes:
@@ -45,6 +46,100 @@ def test_every_cut_gives_the_same_messages(messages: list[tuple[Delivery, bytes]
     assert buffer == b""
     assert got == [m for m, _ in messages]
     assert others == [(0xD0, b"")] * len(messages)
+
+
+def length_of(data: bytes) -> tuple[int, bytes] | None:
+    """A variable byte integer, and what follows it; None where more has to come."""
+    value = 0
+    for place, byte in enumerate(data[:4]):
+        value |= (byte & 127) << 7 * place
+        if byte < 128:
+            return value, data[place + 1 :]
+    if len(data) >= 4:
+        raise BadFrame
+    return None
+
+
+def parts_of(first: int, body: bytes) -> Delivery:
+    """A PUBLISH, a piece after the other, by the specification."""
+
+    def taken(size: int) -> bytes:
+        nonlocal body
+        if len(body) < size:
+            raise BadFrame
+        piece, body = body[:size], body[size:]
+        return piece
+
+    topic = taken(int.from_bytes(taken(2)))
+    mid = int.from_bytes(taken(2)) if first & 0x02 else 0
+    if first & 0x02 and not mid:
+        raise BadFrame
+    found = length_of(body)
+    if found is None:
+        raise BadFrame
+    size, body = found
+    taken(size)
+    return Delivery(topic.decode("utf-8", "replace"), body, mid)
+
+
+def by_hand(stream: bytes) -> tuple[list[Delivery], list[tuple[int, bytes]], bytes | None]:
+    """What `split` is to find, and what it is to leave; None where it is to raise."""
+    found: list[Delivery] = []
+    others: list[tuple[int, bytes]] = []
+    try:
+        while len(stream) > 1 and (length := length_of(stream[1:])) and len(length[1]) >= length[0]:
+            first, (size, after) = stream[0], length
+            if first >> 4 == 3 and first & 0x06 in (0x00, 0x02):
+                found.append(parts_of(first, after[:size]))
+            else:
+                others.append((first, after[:size]))
+            stream = after[size:]
+    except BadFrame:
+        return found, others, None
+    return found, others, stream
+
+
+SOME = b"".join([publish(Delivery("dt/a", b"1" * 130, 7), b"\x01\x00"), b"\xd0\x00", publish(Delivery("b", b"", 0))])
+packets = st.builds(
+    lambda first, body: bytes([first]) + remaining_length(len(body)) + body,
+    st.sampled_from([0x30, 0x32, 0x34, 0x3B, 0x40]),
+    st.binary(max_size=12) | st.lists(st.sampled_from([b"\x00", b"\x01", b"\x7f", b"\xff"]), max_size=9).map(b"".join),
+)
+
+
+@given(st.lists(packets | mangled(SOME), max_size=4).map(b"".join), st.lists(st.integers(1, 40), max_size=5))
+def test_what_is_no_mqtt_is_told_however_it_is_cut(stream: bytes, cuts: list[int]) -> None:
+    got: list[Delivery] = []
+    others: list[tuple[int, bytes]] = []
+    buffer, at, is_bad = b"", 0, False
+    for size in [*cuts, len(stream)]:
+        buffer += stream[at : at + size]
+        at += size
+        try:
+            buffer = buffer[split(buffer, got, others) :]
+        except BadFrame:
+            is_bad = True
+            break
+    assert (got, others, None if is_bad else buffer) == by_hand(stream)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x00",
+        b"\x00\x05a",
+        b"\x00\x01a",
+        b"\x00\x01a\x00\x07",
+        b"\x00\x01a\x00\x07\x80",
+        b"\x00\x01a\x00\x00\x00",
+    ],
+    ids=["nothing", "half a length", "half a topic", "no id", "no properties", "half their length", "id 0"],
+)
+@pytest.mark.parametrize("after", [b"", b"\xd0\x00"], ids=["the last", "another behind"])
+def test_a_publish_that_ends_too_early(body: bytes, after: bytes) -> None:
+    with pytest.raises(BadFrame):
+        split(b"\x32" + remaining_length(len(body)) + body + after, [], [])
 
 
 def test_a_length_of_five_bytes_is_no_mqtt() -> None:

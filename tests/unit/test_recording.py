@@ -1,18 +1,25 @@
 """Recordings are read column by column, dirty rows are counted, and every pass lies where it should in time."""
 
 import gzip
+import io
+import re
 import shutil
 from collections import Counter
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fleet.catalog import load_catalog
 from fleet.errors import ConfigurationError, DataError
 from fleet.settings import CHECKOUT
 from simulators.occupancy_recording import COLUMNS
-from simulators.recording import recording_of
+from simulators.recording import FORMATS, recording_of
+from simulators.recording_format import Dirty
+from tests.mangled import mangled
 from tests.recordings import APPLIANCES, HOUSEHOLD, OCCUPANCY, needs_appliances, needs_household, needs_occupancy
 
 CATALOG = load_catalog(CHECKOUT / "fleet" / "types")
@@ -222,6 +229,40 @@ def test_energy_is_counted_up(tmp_path, name):
     assert survey.skipped == skipped
     assert [(r.device_id, r.values) for r in recording.readings(survey, 0, loop=False)] == expected
     assert {r.device_type for r in recording.readings(survey, 0, loop=False)} == {*recording.format.types}
+
+
+@pytest.mark.parametrize("figure", ["1e308", "1e9", "-1", "nan", "inf", ""])
+def test_a_figure_that_no_meter_has_is_not_counted(tmp_path, figure):
+    path = tmp_path / "energy.csv"
+    path.write_text("\n".join([*HOUSE[:2], HOUSE[3].replace("3.0", figure)]), encoding="utf-8")
+    survey = recording_of(CATALOG, "household-power", path).survey()
+    assert (survey.rows, survey.skipped) == (1, Counter({"bad_number": 1}))
+
+
+WHOLE = {"occupancy": [HEADER, *FOUR], "household-power": HOUSE, "appliances-energy": ROOMS}
+FILES = st.sampled_from(sorted(WHOLE)).flatmap(
+    lambda name: st.tuples(st.just(name), mangled("\n".join(WHOLE[name]).encode()))
+)
+
+
+@given(FILES)
+def test_any_file_is_rows_and_dirty_lines_or_is_refused(file):
+    name, content = file
+    text, form = io.StringIO(content.decode("utf-8", "replace"), newline=""), FORMATS[name]
+    counted = Counter()
+    try:
+        for item in form.read(text, "s", "x.csv"):
+            if isinstance(item, Dirty):
+                assert item.line >= 2 and len(item.detail) <= 120
+                continue
+            for reading in item.readings:
+                assert (reading.device_type in form.types, reading.event_time_us) == (True, item.time_us)
+                assert all(isfinite(value) for value in reading.values.values())
+                counter = reading.values.get("energy", 0)
+                assert counter >= counted[reading.device_id]
+                counted[reading.device_id] = counter
+    except DataError as error:
+        assert re.match(r"x\.csv:\d+: ", str(error))
 
 
 @needs_household

@@ -1,9 +1,11 @@
 """What may stand in the registry, by hand and by CSV, and what the commands say before they ask a server."""
 
+import re
 import shlex
 from pathlib import Path
 
 import pytest
+from hypothesis import given
 from typer.testing import CliRunner
 
 from fleet.catalog import build_catalog, load_catalog
@@ -12,6 +14,7 @@ from fleet.registry import params_of, parse_params, problems_of, time_zone_probl
 from fleet.registry_csv import Row, parse_csv, read_csv
 from fleet.settings import CHECKOUT
 from fleet.spec_file import load_spec
+from tests.mangled import mangled
 from tests.unit.test_control import SPEC
 from weir.main import build
 
@@ -139,6 +142,25 @@ def test_what_is_wrong_with_a_csv(text: str, problems: list[str]) -> None:
     lines = str(told.value).splitlines()
     assert len(lines) == len(problems)
     assert all(line.startswith(problem) for line, problem in zip(sorted(lines), problems, strict=True)), lines
+
+
+WHOLE = (
+    HEAD + 'node,n1,roof,"3rd floor, Süd",Europe/Berlin,limit=30 margin=1\nnode,n2,roof,,,\nlamp,l1,h,,,\n'
+).encode()
+
+
+@given(mangled(WHOLE))
+def test_any_csv_is_devices_or_is_told_by_line(content: bytes) -> None:
+    try:
+        rows = parse_csv(content.decode("utf-8", "replace"), "d.csv", CATALOG)
+    except RegistryError as error:
+        for line in str(error).split("\n"):
+            assert re.match(r"d\.csv:\d+: \S", line) and len(line) < 1_000, line
+        return
+    assert 0 < len({(row.type, row.device_id) for row in rows}) == len(rows)
+    for row in rows:
+        assert not problems_of(CATALOG.type(row.type), row.device_id, row.site, row.room, row.params)
+        assert not row.time_zone or not time_zone_problem(row.time_zone)
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
