@@ -91,6 +91,14 @@ def test_the_demo_reconciles(whole_stack: Stack, weir: Weir) -> None:
     audit = figures["audit"]
     assert audit["published"] >= figures["transitions"] > 0
     assert audit == {"published": audit["published"], "same": audit["published"], "different": 0}
+    told = figures["told"]
+    for receiver, part in (("webhook", "webhook"), ("mail", "mail")):
+        assert told["receivers"][receiver]["sent"] == told["arrived"][part]["different"] > 0, told
+    mail, webhook = told["samples"]["mail"], told["samples"]["webhook"]
+    assert f"    Subject: {mail['subject']}\n" in shown
+    assert mail["text"].strip().splitlines()[0] in shown
+    assert f'"receiver": "{webhook["body"]["receiver"]}"' in shown
+    assert re.search(r"^Grafana {6}not here: .*GRAFANA_HOME", shown, re.MULTILINE)
 
 
 NONE_WHERE_ALL_IS_WELL = ("Alerts now", "Alerts fired, by kind", "Alerts of $device", "Alerts of the device",
