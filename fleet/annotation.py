@@ -8,6 +8,8 @@ from fleet.alert_labels import values_of
 from fleet.notification import TellingAlert
 from fleet.summary import taken_on_by
 
+OURS = "weir"
+"""The tag of every annotation of an alert."""
 TAGGED = ("system", "type", "rule", "severity", "device", "site")
 LONGEST_TAG = 100
 """Characters that Grafana keeps of a tag."""
@@ -26,7 +28,7 @@ class Annotation:
 def annotation_of(alert: TellingAlert, summary: str) -> Annotation:
     """Grafana shows the text as HTML: what devices say in it is escaped."""
     begin, end = _ms(alert.starts_at), _ms(alert.resolved_at) if alert.resolved_at else None
-    tags = [identity_tag(alert), "weir", *(f"{name}:{getattr(alert, name)}"[:LONGEST_TAG] for name in TAGGED)]
+    tags = [identity_tag(alert), OURS, *(tag(name, getattr(alert, name)) for name in TAGGED)]
     state = f"over ({alert.reason})" if end else "active"
     lines = [summary, f"{alert.title}: {state}, {values_of(alert)}"]
     taken_on = f"acknowledged by {taken_on_by(alert)}"
@@ -34,6 +36,15 @@ def annotation_of(alert: TellingAlert, summary: str) -> Annotation:
         lines.append(taken_on)
     text = "<br>".join(escape(line) for line in lines)
     return Annotation(begin, end if end is None else max(begin, end), tuple(tags), text)
+
+
+def tags_of_system(system: str) -> tuple[str, ...]:
+    """Which an annotation has if, and only if, it is of one of its alerts."""
+    return OURS, tag("system", system)
+
+
+def tag(name: str, value: str) -> str:
+    return f"{name}:{value}"[:LONGEST_TAG]
 
 
 def identity_tag(alert: TellingAlert) -> str:

@@ -9,13 +9,14 @@ from datetime import timedelta
 from fleet import area_section
 from fleet import dashboard_section as section
 from fleet import panel_sql as sql
+from fleet.annotation import tags_of_system
 from fleet.area import PAGES, Area
 from fleet.catalog import Catalog, System
 from fleet.duration import format_duration
 from fleet.metric_panel import metric_panel
 from fleet.model import MODELS
 from fleet.overview import side_by_side
-from fleet.panel import SCHEMA_VERSION, SEVERITY_COLOURS, TAG, WAREHOUSE, Json, Section, placed, target
+from fleet.panel import GRAFANA, SCHEMA_VERSION, SEVERITY_COLOURS, TAG, WAREHOUSE, Json, Section, placed, target
 from fleet.spec import HOME_DASHBOARD, DeviceType
 
 FOLDER = "docker/grafana/dashboards"
@@ -24,6 +25,8 @@ READINGS_SHOWN = 240
 """So many readings of a device fill the first view, which ends now."""
 FIRST_RANGES: dict[Area, timedelta] = {"energy": timedelta(days=1)}
 """Areas of which an hour says too little."""
+MOST_TAGGED = 100
+"""Annotations of a range that Grafana shows, the newest: what it takes where nothing is said."""
 LINK = {"title": "Open ${__value.text}", "url": f"/d/{TAG}-${{__value.text}}?${{__url_time_range}}"}
 """From a system's name in a table to its dashboard."""
 
@@ -80,7 +83,10 @@ def of_system(system: System) -> Json:
         since=first_range(system.types),
         area_of=system.name if has_areas else None,
         variables=variables(system.name, ""),
-        annotations=[annotation("Alerts of the device", sql.ANNOTATION.format(system=system.name))],
+        annotations=[
+            annotation("Alerts of the device", sql.ANNOTATION.format(system=system.name)),
+            tagged("Alerts told to Grafana", tags_of_system(system.name)),
+        ],
     )
 
 
@@ -202,4 +208,15 @@ def annotation(name: str, query: str) -> Json:
         "iconColor": SEVERITY_COLOURS["critical"],
         "rawQuery": query,
         "target": target(query, of_series=False),
+    }
+
+
+def tagged(name: str, tags: Iterable[str]) -> Json:
+    """What is stored in Grafana itself and has all of the tags, of whatever dashboard or of none."""
+    return {
+        "name": name,
+        "datasource": GRAFANA,
+        "enable": True,
+        "iconColor": SEVERITY_COLOURS["warning"],
+        "target": {"type": "tags", "tags": list(tags), "matchAny": False, "limit": MOST_TAGGED},
     }

@@ -12,6 +12,8 @@ Json = dict[str, Any]
 
 WAREHOUSE = {"type": "postgres", "uid": "weir-warehouse"}
 ALERTMANAGER = {"type": "alertmanager", "uid": "weir-alertmanager"}
+GRAFANA = {"type": "grafana", "uid": "-- Grafana --"}
+"""What Grafana has stored itself: annotations. Nobody provisions it."""
 SCHEMA_VERSION = 37
 TAG = "weir"
 """Of every dashboard: the links at the top of each are to all that have it."""

@@ -40,7 +40,7 @@ class ReceiverOptions(Strict):
     send_resolved: bool = True
     """Whether it is told that an alert is over. A route may say otherwise."""
     heartbeat: Duration | None = None
-    """How often it is told that Weir lives, if it watches for that to stop (a dead man's switch)."""
+    """How often it is told that Weir lives, for a dead man's switch there; when it is not: docs/decisions/0025."""
     give_up: Duration = timedelta(days=3)
     """After so long without success a message becomes a dead letter: kept, listed, and sent again by hand."""
     only_with: str = Field(default="", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")

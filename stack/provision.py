@@ -68,6 +68,7 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
     for user in ("batch", "operator"):
         rights += [Right(user, operation, "topic", "*") for operation in ("read", "describe")]
     rights.append(Right("batch", "describe", "group", "alerts"))  # how far they have come, for the parity audit
+    rights.append(Right("dispatcher", "describe", "group", "alerts"))  # … and for heartbeats to receivers
     rights += [
         Right("operator", "describe_configs", "topic", "*"),
         Right("operator", "describe", "group", "*"),

@@ -20,6 +20,7 @@ from fleet.errors import WeirError
 from fleet.hindrance import Circumstances
 from fleet.receivers import Options, ReceiversFile
 from fleet.settings import Settings
+from streaming.alerts_watch import AlertsWatch
 from streaming.backoff import Backoff
 from streaming.courier import Courier
 from streaming.flags import RuleFlags
@@ -60,6 +61,7 @@ class Dispatcher:
         self.policy_file = PolicyFile(settings)
         self.policy: ReceiversFile | None = None
         self.silences = SilenceWatch(settings, self.outbox)
+        self.alerts = AlertsWatch(settings, self.catalog)
         self.couriers: dict[str, Courier] = {}
         self._leaving: dict[str, Courier] = {}
         """Stopped, and maybe still sending."""
@@ -83,8 +85,8 @@ class Dispatcher:
         reporter = Reporter(self.settings, "dispatcher", self.catalog, self.figures)
         health.registry.register(reporter)
         reporter.start(stop)
-        watch = Supervised("silences", lambda: self.silences.run(stop), stop)
-        watch.thread.start()
+        Supervised("silences", lambda: self.silences.run(stop), stop).thread.start()
+        Supervised("alerts watch", lambda: self.alerts.run(stop), stop).thread.start()
         try:
             self.transitions.keep(lambda: self._follow(consumer, stop), self._backoff, stop)
             log.info("stopped transitions=%d", self.decided)
@@ -235,7 +237,11 @@ class Dispatcher:
 
     def _courier(self, name: str, options: Options) -> Courier:
         sender = sender_of(options, self.settings)
-        return Courier(name, options, sender, self.outbox, lambda: not self.problem(), self._look_again.set)
+        return Courier(name, options, sender, self.outbox, self._is_well, self._look_again.set)
+
+    def _is_well(self) -> bool:
+        """Whether who hears no alert may take it that there is none."""
+        return not (self.problem() or self.alerts.problem())
 
     def _count(self, name: str) -> int:
         couriers = [*self.couriers.values(), *self._leaving.values()]

@@ -47,6 +47,8 @@ def queries(name: str, dashboard: Mapping[str, Any]) -> Iterator[Query]:
     for variable in dashboard["templating"]["list"]:
         yield Query(f"{name}: ${variable['name']}", "variable", variable["query"], 100, "1s")
     for annotation in dashboard["annotations"]["list"]:
+        if annotation["target"].get("type") == "tags":  # Grafana asks itself
+            continue
         yield Query(f"{name}: {annotation['name']}", "annotation", annotation["target"]["rawSql"], 100, "1s")
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -53,8 +53,11 @@ def log_ends(settings: Settings, topics: Iterable[str]) -> Offsets:
         client.close()
 
 
-def count_on_kafka(settings: Settings, start: Offsets, end: Offsets) -> tuple[Counter[str], Counter[str]]:
-    """(readings by device type, dead letters by reason) between two positions, each record read."""
+def count_on_kafka(
+    settings: Settings, start: Offsets, end: Offsets, types: Container[str] | None = None
+) -> tuple[Counter[str], Counter[str]]:
+    """(readings by device type, dead letters by reason) between two positions, each record read. `types`: readings of
+    these alone."""
     readings: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     type_of, reason_of = msgspec.json.Decoder(_TypeOf).decode, msgspec.json.Decoder(_ReasonOf).decode
@@ -76,8 +79,10 @@ def count_on_kafka(settings: Settings, start: Offsets, end: Offsets) -> tuple[Co
                         continue
                     if tp.topic == REJECTED:
                         rejected[reason_of(record.value or b"").reason] += 1
-                    else:
-                        readings[type_of(record.value or b"").device_type] += 1
+                        continue
+                    name = type_of(record.value or b"").device_type
+                    if types is None or name in types:
+                        readings[name] += 1
             left = {tp for tp in left if client.position(tp) < partitions[tp]}
     finally:
         client.close()
@@ -168,6 +173,11 @@ def count_live(settings: Settings, start: Offsets, end: Offsets, seconds: float)
     finally:
         warehouse.close()
     return readings
+
+
+def total(of_types: Iterable[Observed]) -> Observed:
+    found = list(of_types)
+    return Observed(**{name: sum(getattr(one, name) for one in found) for name in vars(Observed())})
 
 
 def outcome(

@@ -14,18 +14,24 @@ SAMPLE_LINES = 24
 
 def show(figures: dict[str, Any], settings: Settings, has_grafana: bool) -> None:
     console = Console(highlight=False)
-    table = Table("", *figures["types"], box=None, pad_edge=False, title="Readings", title_justify="left")
+    systems = figures["systems"]
+    table = Table("", *systems, box=None, pad_edge=False, title="Readings", title_justify="left")
     for key in ("bridged", "live", "landed", "valid", "quarantined", "duplicate"):
-        table.add_row(key, *(f"{of_type[key]:,}" for of_type in figures["types"].values()))
+        table.add_row(key, *(f"{of_system[key]:,}" for of_system in systems.values()))
     for label, key in (("values in rollups", "loaded"), ("bad values", "quarantined_values")):
-        table.add_row(label, *(f"{of_type[key]:,}" for of_type in figures["types"].values()))
+        table.add_row(label, *(f"{of_system[key]:,}" for of_system in systems.values()))
     for column in table.columns[1:]:
         column.justify = "right"
     console.print()
     console.print(table)
     alerts = Table("", "fired", "resolved", box=None, pad_edge=False, title="Alerts", title_justify="left")
+    quiet = 0
     for name, of_rule in figures["alerts"].items():
-        alerts.add_row(name, f"{of_rule['fired']:,}", f"{of_rule['resolved']:,}")
+        if of_rule["fired"] or of_rule["resolved"]:
+            alerts.add_row(name, f"{of_rule['fired']:,}", f"{of_rule['resolved']:,}")
+        else:
+            quiet += 1
+    alerts.add_row(f"{quiet:,} other rules", "0", "0")
     for column in alerts.columns[1:]:
         column.justify = "right"
     console.print()
@@ -35,6 +41,8 @@ def show(figures: dict[str, Any], settings: Settings, has_grafana: bool) -> None
     url = make_url(settings.db_url.get_secret_value())
     reconciles = "[red]They do not reconcile.[/]" if figures["differences"] else "[green]They reconcile.[/]"
     refused, audit = sum(figures["rejected"].values()), figures["audit"]
+    command = figures["command"]
+    reason = f" ({command['reason']})" if command["reason"] else ""
     password = settings.airflow_password.get_secret_value()
     grafana = "not here: unpack Grafana 9.4 or newer and run make up GRAFANA_HOME=/its/folder"
     if has_grafana:
@@ -46,6 +54,7 @@ Rejected     {rejected}
 Rollups      {figures["rollups"]:,} rows new, anomalies {figures["anomalies"]:,}
 Alerts       {figures["transitions"]:,} transitions; active ones: weir alerts
 Audited      {audit["same"]:,} of {audit["published"]:,} transitions are what the rules say of the landed readings
+Commanded    {command["what"]}: {command["state"]}{reason}
 Figures      {settings.home / "demo.json"}; the books: weir ledger
 
 Airflow      {settings.airflow_url}  user {settings.airflow_user}, password {password}

@@ -1,10 +1,11 @@
-"""`weir demo`: two systems for a minute, from devices to validated tables, and whether the figures reconcile."""
+"""`weir demo`: three systems for a minute, from devices to validated tables, and whether the figures reconcile."""
 
 import json
 import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,8 @@ RECORDED_HOURS, SKIPPED_HOURS = 3, 2
 SIMULATED_HOURS = 12
 """From ten in the morning: the room fills with people, and is empty in the end.
 
-All of event time: 100 stations at 2 s make 60,000 messages; an hour of the room's 17 values at 30 s makes 2,040."""
+All of event time: 100 stations at 2 s make 60,000 messages; an hour of the room's 17 values at 30 s makes 2,040. Of the
+homes weir/_demo_homes.py says how long they live."""
 FAULTS = (
     "spike=0.0005", "out_of_range=0.001", "stuck=0.001", "duplicate=0.002", "reordering=0.002", "clock_skew=0.0005",
     "dropout=0.002", "malformed=0.001",
@@ -33,9 +35,14 @@ ROOM_FAULTS = ("out_of_range=0.005", "duplicate=0.005")
 """A message of the room has one value: where that is bad, nothing of the reading lives, and it is quarantined whole."""
 DAG = "sensor_etl"
 AUDIT = "parity_nightly"
+TELLS_HOMES = "home_energy"
+"""The DAG that writes readings of a type of the same name: they are nobody's messages, and stand in no books here."""
 BEFORE = timedelta(minutes=10)
 """The audit is of that much more: landing may have opened a file for heartbeats five minutes before the first reading,
 and a file is of the day in which it begins."""
+COMMAND_AFTER = 0.25
+"""Of the simulators' time: by then the homes hear commands, and at its end, before a command expires, their clocks have
+come to where it was sent."""
 RUN_SECONDS = 600
 BRIDGE_SECONDS = 120
 QUIET_SECONDS = 10
@@ -46,7 +53,7 @@ ALERTS_SECONDS = 60
 TOLD_SECONDS = 180
 """A storm's digest comes a minute after its first message."""
 
-SYSTEMS = ("occupancy", "weather")
+SYSTEMS = ("home", "occupancy", "weather")
 
 Say = Callable[[str], None]
 
@@ -57,7 +64,7 @@ def demo(
         Path | None, typer.Option(help="The room's real recording; without it the room is simulated.")
     ] = None,
 ) -> None:
-    """Start the stack if need be, run two systems faster than real time, load them through Airflow, show the books."""
+    """Start the stack if need be, run three systems faster than real time, load it through Airflow, show the books."""
     from weir._demo_screen import show
     from weir.stack import _stack, progress
 
@@ -108,14 +115,28 @@ def run(
         wait_until_evaluated,
         wait_until_said_in_the_lake,
     )
-    from weir._demo_books import count_live, count_on_kafka, loaded, log_ends, outcome, topics_of, wait_until_landed
+    from weir._demo_books import (
+        count_live,
+        count_on_kafka,
+        loaded,
+        log_ends,
+        outcome,
+        topics_of,
+        total,
+        wait_until_landed,
+    )
+    from weir._demo_homes import became, dim, register_homes
     from weir._demo_told import inbox, told, wait_until_told
 
     every = load_catalog(settings.types_dir)
     # Only what the simulators feed: Weir's own services report all the time, and nobody says how much they sent.
     catalog = Catalog({t.type: t for t in every if t.system in SYSTEMS})
+    types = [t.type for t in catalog if t.type != TELLS_HOMES]
     topics = topics_of(catalog)
     started = time.monotonic()
+    folder = settings.home / "demo"
+    folder.mkdir(exist_ok=True)
+    register_homes(settings, folder / "homes.csv", _environ(settings))
     ends = log_ends(settings, topics)
     with _blaming("landing", log_tail):
         wait_until_landed(settings, ends, LANDING_SECONDS)
@@ -127,11 +148,15 @@ def run(
     with _blaming("dispatcher", log_tail):
         wait_until_told(settings, {}, TOLD_SECONDS)
     arrived_before, told_from = inbox(settings), datetime.now(UTC)
-    summaries = _simulate(settings, seconds, weather_minutes, recording, say)
+    summaries, command_id = _simulate(
+        settings, folder, seconds, weather_minutes, recording, say, lambda: dim(settings, catalog)
+    )
     published = sum(s["published"] for s in summaries)
     with _blaming("bridge", log_tail):
-        end = _wait_until_bridged(lambda: log_ends(settings, topics), start, published, settings)
-    readings, rejected = count_on_kafka(settings, start, end)
+        end = _wait_until_bridged(
+            lambda: log_ends(settings, topics), lambda end: count_on_kafka(settings, start, end, types), published
+        )
+    readings, rejected = count_on_kafka(settings, start, end, types)
     say(
         f"bridge: {readings.total():,} readings and {rejected.total():,} rejects of {published:,} messages are on Kafka"
     )
@@ -140,7 +165,7 @@ def run(
     say("landing: all of it is in the lake")
     with _blaming("live", log_tail):
         live = count_live(settings, start, end, LIVE_SECONDS)
-    say(f"live: {live.total():,} readings are in the table of recent ones")
+    say(f"live: {sum(live[name] for name in types):,} readings are in the table of recent ones")
     with _blaming("alerts", log_tail):
         wait_until_evaluated(settings, end, ALERTS_SECONDS)
     evaluated_at = datetime.now(UTC)
@@ -153,23 +178,32 @@ def run(
         if written[rule, to] != n
     ]
     run_id = _run_dag(settings, say, DAG, "takes the demo's readings")
-    with _blaming("dispatcher", log_tail):
-        wait_until_told(settings, last, TOLD_SECONDS)
-    messages = told(settings, told_from, arrived_before)
-    say(f"dispatcher: {sum(of['sent'] for of in messages['receivers'].values()):,} messages were sent")
+    _run_dag(settings, say, TELLS_HOMES, "tells the rules what the homes have used")
+    of_homes = log_ends(settings, [catalog.types[TELLS_HOMES].topic])
     with _blaming("landing", log_tail):
         wait_until_said_in_the_lake(settings, last, LANDING_SECONDS)
     span = {"from": (told_from - BEFORE).isoformat(), "to": evaluated_at.isoformat()}
     _run_dag(settings, say, AUDIT, "runs the rules over what landed once more", span)
     audit = audited(settings, told_from - BEFORE, evaluated_at, SYSTEMS)
+    with _blaming("landing", log_tail):
+        wait_until_landed(settings, of_homes, LANDING_SECONDS)
+    _run_dag(settings, say, DAG, "takes what was told of the homes", {"system": catalog.types[TELLS_HOMES].system})
+    with _blaming("dispatcher", log_tail):
+        wait_until_told(settings, last, TOLD_SECONDS)
+    messages = told(settings, told_from, arrived_before)
+    say(f"dispatcher: {sum(of['sent'] for of in messages['receivers'].values()):,} messages were sent")
     after = loaded(settings, SYSTEMS)
-    types = [t.type for t in catalog]
     found = outcome(readings, rejected, live, before, after, types)
+    of_system = {
+        name: vars(total(found.types[t.type] for t in system.types if t.type in types))
+        for name, system in catalog.systems.items()
+    }
     return {
         "published": published,
         "bridged": readings.total(),
         "rejected": dict(found.rejected),
-        **{key: sum(getattr(o, key) for o in found.types.values()) for key in vars(next(iter(found.types.values())))},
+        **vars(total(found.types.values())),
+        "systems": of_system,
         "types": {name: vars(o) for name, o in found.types.items()},
         "rejects_loaded": dict(found.rejects_loaded),
         "rollups": after.rollups - before.rollups,
@@ -182,6 +216,7 @@ def run(
         "recording": str(recording) if recording else None,
         "simulators": summaries,
         "told": messages,
+        "command": became(settings, command_id),
         "differences": [
             *differences(summaries, found),
             *untold,
@@ -192,11 +227,13 @@ def run(
 
 
 def _simulate(
-    settings: Settings, seconds: float, weather_minutes: int, recording: Path | None, say: Say
-) -> list[dict[str, Any]]:
-    """Both systems at once, each in a process of its own; their summaries."""
-    folder = settings.home / "demo"
-    folder.mkdir(exist_ok=True)
+    settings: Settings, folder: Path, seconds: float, weather_minutes: int, recording: Path | None, say: Say,
+    meanwhile: Callable[[], str],
+) -> tuple[list[dict[str, Any]], str]:  # fmt: skip
+    """All systems at once, each in a process of its own; their summaries, and what `meanwhile` returned. What they did
+    stands in `folder`."""
+    from weir import _demo_homes
+
     speed = ["--duration", f"{weather_minutes}m", "--speed", str(weather_minutes * 60 / seconds)]
     weather = ["simulate", "weather", *speed]
     weather += [part for fault in FAULTS for part in ("--fault", fault)]
@@ -206,15 +243,15 @@ def _simulate(
     room = replay if recording else ["simulate", "occupancy", *speed]
     source = "the real recording" if recording else "simulated"
     room += [part for fault in ROOM_FAULTS for part in ("--fault", fault)]
+    homes, minutes = _demo_homes.arguments(settings, seconds)
     say(
-        f"simulators: {weather_minutes} minutes of 100 weather stations with faults, and {hours} hours of a"
-        f" room ({source}), in {seconds:.0f} s"
+        f"simulators: {weather_minutes} minutes of 100 weather stations with faults, {hours} hours of a room ({source})"
+        f" and {minutes:.0f} minutes of {_demo_homes.HOMES} homes, in {seconds:.0f} s"
     )
-    environ = {**os.environ, "WEIR_HOME": str(settings.home)}
-    environ.pop("WEIR_ENV_FILE", None)
+    environ = _environ(settings)
     seed = str(int(time.time()))
     processes = []
-    for name, arguments in (("weather", weather), ("occupancy", room)):
+    for name, arguments in (("weather", weather), ("occupancy", room), ("home", homes)):
         truth = str(folder / f"{name}.truth.jsonl")
         command = [sys.executable, "-m", "weir.main", *arguments, "--seed", seed, "--json", "--truth", truth]
         processes.append(
@@ -228,6 +265,8 @@ def _simulate(
                 text=True,
             )
         )
+    time.sleep(seconds * COMMAND_AFTER)
+    done_meanwhile = meanwhile()
     summaries = []
     for process in processes:
         try:
@@ -239,21 +278,28 @@ def _simulate(
         if process.returncode:
             raise WeirError(f"a simulator failed: {err.strip()[-2000:]}")
         summaries.append(json.loads(out))
-    return summaries
+    return summaries, done_meanwhile
 
 
-def _wait_until_bridged(ends: Callable[[], Any], start: Any, published: int, settings: Settings) -> Any:
+def _environ(settings: Settings) -> dict[str, str]:
+    """Of a `weir` that works on this stack."""
+    environ = {**os.environ, "WEIR_HOME": str(settings.home)}
+    environ.pop("WEIR_ENV_FILE", None)
+    return environ
+
+
+def _wait_until_bridged(
+    ends: Callable[[], Any], count_to: Callable[[Any], tuple[Counter[str], Counter[str]]], published: int
+) -> Any:
     """Until as many readings and rejects came in as were published, and then no more. Returns the log's ends then.
 
     After a restart of the bridge some come twice: more than were published may be there while others are on their way,
     so that then a longer silence is waited for.
     """
-    from weir._demo_books import count_on_kafka
-
     deadline, before, quiet_since = time.monotonic() + BRIDGE_SECONDS, -1, time.monotonic()
     while True:
         end = ends()
-        readings, rejected = count_on_kafka(settings, start, end)
+        readings, rejected = count_to(end)
         count, now = readings.total() + rejected.total(), time.monotonic()
         if count != before:
             before, quiet_since = count, now

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
+from fleet.annotation import annotation_of
 from fleet.area_section import environment
 from fleet.catalog import System, load_catalog
 from fleet.dashboard import HOME_DASHBOARD, dashboards
-from fleet.panel import ALERTMANAGER, COLUMNS, TAG, WAREHOUSE
+from fleet.panel import ALERTMANAGER, COLUMNS, GRAFANA, TAG, WAREHOUSE
 from fleet.settings import CHECKOUT
 from fleet.spec import DeviceType
 from fleet.units import UNITS
 from stack.render import rendered
+from tests.alerts_told import alert
 from tests.grafana import Query, Range, expanded, queries
 
 CATALOG = load_catalog(CHECKOUT / "fleet" / "types")
@@ -135,7 +137,19 @@ def test_data_sources_are_those_that_are_provisioned(name: str, dashboard: dict[
     text = rendered("grafana/provisioning/datasources/weir.yaml.j2", values)
     provisioned = {(source["type"], source["uid"]) for source in yaml.safe_load(text)["datasources"]}
     assert provisioned == {(s["type"], s["uid"]) for s in (WAREHOUSE, ALERTMANAGER)}
-    assert {(source["type"], source["uid"]) for source in values_of(dashboard, "datasource")} <= provisioned
+    named = {(source["type"], source["uid"]) for source in values_of(dashboard, "datasource")}
+    assert named - {(GRAFANA["type"], GRAFANA["uid"])} <= provisioned
+
+
+@pytest.mark.parametrize("system", CATALOG.systems)
+def test_annotations_of_the_receiver_are_on_the_dashboard_of_their_system(system: str) -> None:
+    """In the form that Grafana 9.4 writes, and what reads it today takes."""
+    (asked,) = (one for one in DASHBOARDS[system]["annotations"]["list"] if one["datasource"] == GRAFANA)
+    assert asked["datasource"] == {"type": "grafana", "uid": "-- Grafana --"}
+    target = asked["target"]
+    assert (asked["enable"], target["type"], target["matchAny"], target["limit"]) == (True, "tags", False, 100)
+    written = {name: set(annotation_of(alert(system=name), "").tags) for name in CATALOG.systems}
+    assert [name for name, tags in written.items() if tags >= set(target["tags"])] == [system]
 
 
 @every_dashboard

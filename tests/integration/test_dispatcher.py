@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from connections import kafka
+from connections.partition_log import committed
 from connections.warehouse import Warehouse
-from fleet.channels import TRANSITIONS
+from fleet.catalog import Catalog
+from fleet.channels import OWN_TYPE, TRANSITIONS
 from fleet.settings import Settings
 from fleet.transition import Transition, encode_transition
 from stack.stack import Stack
+from streaming.alerts import GROUP
 from tests.command import command
 from tests.integration.inbox import Inbox
 from tests.integration.processes import Process, wait_for
@@ -392,6 +395,32 @@ def test_a_heartbeat_reaches_who_wants_one_and_comes_no_sooner_over_a_restart(gr
     ground.rules("", ops=", heartbeat: 1s")
     wait_for(lambda: len(beats()) >= 3, 20, ground.log)
     assert not any(each.startswith("heartbeat-") for each in ground.boss.asked)
+
+
+def test_that_the_alert_service_has_stopped_shows_in_the_log_of_reports(
+    ground: Ground, settings_for: SettingsFor, own_types: Path, own_catalog: Catalog, tmp_path: Path
+) -> None:
+    """As this user may see it: the dispatcher's own reports are taken, and after a kill they are not."""
+    settings, topic = settings_for("dispatcher"), own_catalog.types[OWN_TYPE].topic
+
+    def taken() -> int:
+        return sum(offset or 0 for offset in committed(settings, GROUP, topic).values())
+
+    def written() -> int:
+        consumer = kafka.consumer(settings_for("alerts"), "tests-ends")
+        try:
+            return sum(kafka.end_offsets(consumer, [topic]).values())
+        finally:
+            consumer.close(autocommit=False)
+
+    ground.process.start().ready()
+    with Process("alerts", settings_for("alerts"), tmp_path / "alerts.log", WEIR_TYPES_DIR=own_types) as alerts:
+        alerts.start().ready()
+        before = written()
+        wait_for(lambda: taken() > before, 60, alerts.log.read_text, every=0.5)
+    at, before = taken(), written()
+    wait_for(lambda: written() > before, 60, ground.log, every=0.5)
+    assert taken() == at
 
 
 def test_a_receiver_that_hangs_and_is_changed_holds_up_nobody(ground: Ground) -> None:

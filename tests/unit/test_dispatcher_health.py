@@ -13,6 +13,7 @@ from fleet.board import Board
 from fleet.channels import TRANSITIONS
 from fleet.settings import Settings
 from streaming import dispatcher
+from streaming.alerts_watch import AlertsWatch
 from streaming.dispatcher import Dispatcher
 from streaming.transitions import TransitionLog
 from tests.unit.alert_log import policy_of, transition
@@ -26,6 +27,26 @@ def test_a_decider_that_is_stuck_is_not_well(monkeypatch: pytest.MonkeyPatch) ->
     assert by.problem() == ""
     monkeypatch.setattr(dispatcher, "STUCK_SECONDS", -1.0)
     assert "no look at what is to be decided" in by.problem()
+
+
+@pytest.mark.parametrize(
+    ("seen", "now", "well"),
+    [([], 59, True), ([], 61, False), ([(5, 40)], 99, True), ([(5, 40)], 101, False), ([(5, 40), (5, 90)], 101, False),
+     ([(5, 40), (6, 90)], 101, True)],
+    ids=["just begun", "never seen", "seen", "not seen again", "still", "goes on"],
+)  # fmt: skip
+def test_no_heartbeat_says_that_all_is_well_while_the_alert_service_stands_still(
+    seen: list[tuple[int, float]], now: float, well: bool
+) -> None:
+    clock = [0.0]
+    by = Dispatcher(SETTINGS)
+    by._backoff.well()
+    by.alerts = AlertsWatch(SETTINGS, by.catalog, lambda: clock[0])
+    for offset, clock[0] in seen:
+        by.alerts.see({0: offset})
+    clock[0] = now
+    assert by._is_well() is well
+    assert by.problem() == "", "the dispatcher itself is well"
 
 
 class FakeLog:
