@@ -86,6 +86,8 @@ class Survey:
     last_us: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     dirty: list[str] = field(default_factory=list)
+    devices: set[tuple[str, str]] = field(default_factory=set)
+    """Type and id of each that speaks."""
 
     @property
     def span_us(self) -> int:
@@ -143,9 +145,16 @@ class Recording:
             survey.rows += 1
             survey.last_us = max(survey.last_us, row.time_us)
             survey.first_us = min(survey.first_us, row.time_us)
+            survey.devices.update((reading.device_type, reading.device_id) for reading in row.readings)
         if survey.rows == 0:
             raise DataError("\n".join([f"{self.path}: no usable row", *survey.dirty[:5]]))
         return survey
+
+    def registry_lines(self, survey: Survey) -> Iterator[str]:
+        """A CSV file for `weir devices import`."""
+        yield "type,device_id,site"
+        for type_name, device_id in sorted(survey.devices):
+            yield f"{type_name},{device_id},{self.site}"
 
     def readings(self, survey: Survey, first_us: int, loop: bool, with_seq: bool = False) -> Iterator[Reading]:
         """The readings, shifted so that the recording begins at `first_us`; in a loop, each pass lies the data's span

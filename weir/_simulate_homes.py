@@ -3,15 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from fleet.catalog import Catalog
-from fleet.errors import ConfigurationError
 from fleet.reading import to_datetime, to_epoch_us
 from fleet.settings import Settings
 from simulators.homes import Town, messages
-from simulators.household import DEVICES, device_id, registry_lines, sites
+from simulators.household import DEVICES, device_id, sites
 from simulators.obedience import SUBSCRIPTION
 from simulators.session import Order, Source, conduct
 from simulators.timeline import Timeline
@@ -19,14 +17,6 @@ from simulators.timeline import Timeline
 FIRST = datetime(2026, 3, 30, tzinfo=UTC)
 """Of runs that are scored, unless --until says otherwise: they are the same every time. A month ends on the second day,
 by which its rules are scored."""
-
-
-def write_registry(path: Path, homes: int) -> str:
-    try:
-        path.write_text("\n".join([*registry_lines(homes), ""]), encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"--registry {path}: {error.strerror}") from None
-    return f"{homes * (len(DEVICES) + 1):,} devices in {path}: weir devices import {path}"
 
 
 def first_of_score(span_us: int, until_us: int | None) -> int:

@@ -30,6 +30,7 @@ the end. With --loop it starts over then, and goes on at real time, each pass sh
 weir replay occupancy Occupancy_Estimation.csv --speed 100
 weir replay occupancy Occupancy_Estimation.csv --duration 2h --speed 240      # two hours in half a minute
 weir replay occupancy Occupancy_Estimation.csv --skip 2h --duration 3h        # one o'clock to four
+weir replay home OrdonezA_Sensors.txt --registry home.csv                     # its devices, for weir devices import
 weir replay home OrdonezA_Sensors.txt --duration 2d --speed 1000
 weir replay occupancy Occupancy_Estimation.csv --max-gap 5m --speed 1000 --loop
 weir replay household-power household_power.csv.gz --duration 7d --speed 6000 --to kafka
@@ -47,6 +48,9 @@ def replay(
     limit: Annotated[int | None, typer.Option(help="At most this many rows of the file.", min=1)] = None,
     duration: Annotated[str, typer.Option(help="At most this much from there: seconds, or 2h.")] = "",
     max_gap: Annotated[str, typer.Option(help="Close longer pauses in the recording to this, such as 5m.")] = "",
+    registry: Annotated[
+        Path | None, typer.Option(help="Write its devices there, for weir devices import; nothing is sent.")
+    ] = None,
     until: Until = "",
     seed: Seed = 0,
     seq: Seq = False,
@@ -67,6 +71,7 @@ def replay(
     from simulators.arguments import span_us, target, time_us
     from simulators.recording import Recording, recording_of
     from simulators.session import Order, Source, conduct, figures
+    from weir._registration import warn_of_unregistered, write_registry
 
     settings = Settings.load(role="simulator")
     catalog = load_catalog(settings.types_dir)
@@ -78,7 +83,11 @@ def replay(
     survey = recording.survey()
     for line in survey.dirty:
         typer.echo(f"skipped {line}", err=True)
+    if registry is not None:
+        typer.echo(write_registry(registry, recording.registry_lines(survey)))
+        return
     to, out = target(to, out)
+    warn_of_unregistered(to, catalog, recording.format.types)
     order = Order(
         to, out, seed, speed, time_us(until, "--until"), tuple(fault or ()), faults, truth, gateway, tokens
     )  # fmt: skip

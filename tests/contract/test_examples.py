@@ -30,5 +30,21 @@ def test_what_cannot_be_held_back_is_critical(spec: DeviceType) -> None:
     assert [rule.id for rule in spec.alerts if not rule.inhibitable and rule.severity != "critical"] == []
 
 
+URGENT = [
+    ("smoke_alarm", "smoke"),
+    ("smoke_alarm", "tamper"),
+    ("door_sensor", "door_opened_away"),
+    ("door_sensor", "tamper"),
+    ("motion_detector", "motion_while_away"),
+    ("motion_detector", "tamper"),
+]
+
+
+@pytest.mark.parametrize(("type_name", "rule_id"), URGENT, ids=map("-".join, URGENT))
+def test_smoke_tampering_and_intrusion_are_held_back_by_nothing(type_name: str, rule_id: str) -> None:
+    (rule,) = (rule for rule in CATALOG.type(type_name).alerts if rule.id == rule_id)
+    assert (rule.severity, rule.inhibitable) == ("critical", False)
+
+
 def test_a_mistyped_type_is_told_with_the_nearest_one() -> None:
     assert "lampp.yaml; did you mean 'lamp'?" in command()("types", "check", "lampp", code=1).stderr

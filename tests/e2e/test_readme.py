@@ -16,7 +16,7 @@ from fleet.settings import CHECKOUT, Settings
 from simulators.household import registry_lines
 from stack.stack import Stack
 from tests.readme import by_program, commands
-from tests.recordings import OCCUPANCY
+from tests.recordings import APPLIANCES, HOME, HOUSEHOLD, OCCUPANCY
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 MAKE, WEIR = by_program("make"), by_program("weir")
@@ -52,24 +52,38 @@ def readings_come_in(whole_stack: Stack) -> Iterator[None]:
         process.terminate()
 
 
+RECORDINGS = {file.name: file for file in (OCCUPANCY, HOME / "OrdonezA_Sensors.txt", APPLIANCES)} | {
+    "household_power.csv.gz": HOUSEHOLD
+}
+"""As the README calls them."""
+
+
+def words_of(command: str, folder: Path) -> list[str]:
+    """Its arguments, with the recordings where they are, and its own files in the folder."""
+    arguments = shlex.split(command)[1:]
+    for place, word in enumerate(arguments):
+        if (recording := RECORDINGS.get(word)) is not None:
+            if not recording.is_file():
+                pytest.skip(f"the recording is not at {recording}")
+            arguments[place] = str(recording)
+        elif word.endswith((".csv", "truth.jsonl")):
+            arguments[place] = str(folder / word)
+    return arguments
+
+
 @pytest.mark.parametrize("command", WEIR)
 def test_weir_commands_run(
     command: str, weir: Callable[..., object], tmp_path: Path, own_types: str, request: pytest.FixtureRequest
 ) -> None:
-    arguments = shlex.split(command)[1:]
-    if "Occupancy_Estimation.csv" in arguments:
-        if not OCCUPANCY.is_file():
-            pytest.skip(f"the occupancy recording is not at {OCCUPANCY}")
-        arguments[arguments.index("Occupancy_Estimation.csv")] = str(OCCUPANCY)
-    if "truth.jsonl" in arguments:
-        arguments[arguments.index("truth.jsonl")] = str(tmp_path / "truth.jsonl")
-    if "devices.csv" in arguments:
-        (table,) = re.findall(r"```csv\n(.*?)```", (CHECKOUT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-        (tmp_path / "devices.csv").write_text(table, encoding="utf-8")
-        arguments[arguments.index("devices.csv")] = str(tmp_path / "devices.csv")
-    if "homes.csv" in arguments:
-        (tmp_path / "homes.csv").write_text("\n".join(registry_lines(2)), encoding="utf-8")
-        arguments[arguments.index("homes.csv")] = str(tmp_path / "homes.csv")
+    arguments = words_of(command, tmp_path)
+    if arguments[:2] == ["devices", "import"]:
+        name = Path(arguments[2]).name
+        if name == "devices.csv":
+            (table,) = re.findall(r"```csv\n(.*?)```", (CHECKOUT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+            (tmp_path / name).write_text(table, encoding="utf-8")
+        else:
+            (before,) = [other for other in WEIR if other.endswith(f"--registry {name}")]
+            weir(*words_of(before, tmp_path))
     # The same, of less.
     if "--duration" in arguments:
         arguments[arguments.index("--duration") + 1] = "40s" if "--speed" in arguments else "5s"

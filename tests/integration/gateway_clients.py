@@ -55,10 +55,15 @@ def issued(
     return dict(said)
 
 
+def as_device(settings: Settings, credential: dict[str, Any]) -> Settings:
+    """With the device's own login at the MQTT broker."""
+    password = SecretStr(credential["token"])
+    return settings.model_copy(update={"mqtt_user": credential["mqtt_user"], "mqtt_password": password})
+
+
 def logged_in(settings: Settings, credential: dict[str, Any]) -> BulkPublisher:
     """At the MQTT broker, which learns of a new credential within seconds."""
-    password = SecretStr(credential["token"])
-    own = settings.model_copy(update={"mqtt_user": credential["mqtt_user"], "mqtt_password": password})
+    own = as_device(settings, credential)
     found: list[BulkPublisher] = []
 
     def connects() -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.bulb import Bulb, Message, apply, hold, obey, refuse
 from tests.integration.commander_ground import Ground, states
-from tests.integration.gateway_clients import Gateway
+from tests.integration.gateway_clients import Gateway, as_device, issued, logged_in
 from tests.integration.processes import wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
@@ -29,6 +29,22 @@ def test_a_device_obeys(ground: Ground, does: Callable[[Bulb, Message], None]) -
         assert ground.ask(bulb.device_id, "dim", "level=40", "--wait", "30s")["state"] == "obeyed"
         listed = json.loads(ground.weir("commands", "list", "--device", bulb.device_id, "--json").stdout)
         assert [row["command"] for row in listed] == ["dim", "on"]
+
+
+def test_a_device_obeys_by_its_own_login(ground: Ground) -> None:
+    """Which lets it at its own topics alone."""
+    settings = ground.settings_for("simulator")
+    with Gateway(
+        ground.settings_for("gateway"), ground.folder / "gateway.log", WEIR_TYPES_DIR=ground.types
+    ) as gateway:  # fmt: skip
+        gateway.start().ready()  # it tells the broker who may log in
+        credential = issued(ground.weir, "own-login", "bulb")
+        logged_in(settings, credential).close()
+        with closing(Bulb(as_device(settings, credential), "own-login", obey).come()) as bulb:
+            bulb.say()
+            found = ground.ask(bulb.device_id, "on", "--wait", "30s")
+            assert states(found) == ["requested", "sent", "delivered", "obeyed"]
+            assert bulb.ids() == [found["command_id"]]
 
 
 def test_a_device_refuses(ground: Ground) -> None:

@@ -11,6 +11,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from connections.mqtt_publisher import BulkPublisher
 from fleet.settings import Settings
 from stack.stack import Stack
 from tests.command import Weir
@@ -109,15 +110,23 @@ def test_commands_reach_their_own_device_alone(weir: Weir, settings_for: Setting
     operator, one, two = settings_for("operator"), issued(weir, "cmd-1"), issued(weir, "cmd-2")
     gateway.start().ready()
     with device(operator, one) as first, device(operator, two) as second:
-        heard: list[tuple[str, str]] = []
-        for name, client in (("first", first), ("second", second)):
-            client.client.on_message = lambda _c, _d, m, name=name: heard.append((name, m.topic))
+        heard: dict[str, list[tuple[str, bytes]]] = {"cmd-1": [], "cmd-2": []}
+        for name, client in (("cmd-1", first), ("cmd-2", second)):
+            client.client.on_message = lambda _c, _d, m, name=name: heard[name].append((m.topic, m.payload))
             client.may_subscribe("cmd/#")
             client.may_subscribe("dt/#")
         assert first.may_publish("cmd/access/hall/badge/cmd-1/answer")
         assert first.may_publish("dt/access/hall/badge/cmd-1")
         assert second.may_publish("dt/access/hall/badge/cmd-2")  # behind the others' messages in the broker's order
-        assert heard == []
+        commander = BulkPublisher(settings_for("commander"))
+        sent: dict[str, list[tuple[str, bytes]]] = {name: [] for name in heard}
+        for number in range(2):  # what is the other's would be heard before the second of one's own
+            for name, to in sent.items():
+                to.append((f"cmd/access/hall/badge/{name}", f"{name} {number}".encode()))
+                commander.publish(*to[-1])
+        commander.close(5)
+        wait_for(lambda: all(sent[name][-1] in heard[name] for name in sent), 20, lambda: str(heard))
+        assert heard == sent
 
 
 def test_a_device_hears_why_its_message_was_rejected(

@@ -80,6 +80,18 @@ def test_what_is_refused_and_why(given, code, reason, field):
     assert len(gate.deposit.letters) == gate.tallies.rejected.total()
 
 
+@pytest.mark.parametrize(
+    ("token", "device", "reason"),
+    [("token_retired", "lamp-2", "retired_device"), ("token_nobody", "lamp-3", "unknown_device")],
+)
+def test_a_valid_token_does_not_make_a_device(token, device, reason):
+    gate = gateway.gate()
+    answer = post(gate, body={"device_id": device, "event_time": NOW, "values": {"on": True}}, token=token)
+    assert (answer.code.dotted, json.loads(answer.payload)["reason"]) == ("4.03", reason)
+    assert [letter.reason for letter in gate.deposit.letters] == [reason]
+    assert gate.tallies.rejected == {("coap", reason, "lamp"): 1}
+
+
 def test_without_kafka_nothing_is_acknowledged():
     gate = gateway.gate()
     gate.deposit.problem = "away"

@@ -27,6 +27,9 @@ CATALOG = load_catalog(CHECKOUT / "fleet" / "types")
 MONDAY_US = to_epoch_us(FIRST)
 HOUR_US = round(HOUR * 1e6)
 TOWN = Town(2, MONDAY_US, 24 * HOUR_US, seed=7)
+SCORED = Town(3, MONDAY_US, 24 * HOUR_US, seed=34, often=1)
+"""All goes wrong in each home, and something is true of each rule: the seed was looked for by that, not by its score.
+It takes half a minute of processor time."""
 EVENING = Town(1, MONDAY_US + 18 * HOUR_US, HOUR_US, seed=7, often=0)
 
 
@@ -39,7 +42,7 @@ def said(town: Town, with_seq: bool = False):
 
 @pytest.fixture(scope="module")
 def scores() -> Scored:
-    return scored(TOWN)
+    return scored(SCORED)
 
 
 def test_a_seed_gives_the_same_homes():
@@ -144,8 +147,9 @@ def test_burglars_come_while_nobody_is_at_home():
 def test_smoke_and_burglaries_are_always_told(scores: Scored):
     rules = as_object(scores)["rules"]
     for rule in ("smoke", "door_opened_away", "motion_while_away"):
-        assert rules[rule]["recall"] == 1.0 and rules[rule]["tp"] > 0, rule
-    assert scores.kinds["burglary"].recall == scores.kinds["smoke"].recall == 1.0
+        assert rules[rule]["recall"] == 1.0 and rules[rule]["tp"] >= 3, rule
+    for kind in ("burglary", "smoke"):
+        assert scores.kinds[kind] == Score(told=3), kind
 
 
 ENERGY = (
@@ -161,19 +165,12 @@ def test_energy_and_rooms_are_told_of(scores: Scored, rule: str):
     assert (found.recall, found.precision) == (1.0, 1.0) and found.true > 0
 
 
-NOTHING_TRUE = {"door_opened_at_night", "stove_switched_off"}
-"""Rules of which nothing is true in this town; of all others something is."""
-
-
 def test_precision_and_recall_of_the_others(scores: Scored):
-    assert scores.incidents == dict.fromkeys(KINDS, 1)
+    assert set(scores.incidents) == set(KINDS) and min(scores.incidents.values()) >= 2
     assert set(scores.rules) == set(rules_of(CATALOG))
     for rule, score in scores.rules.items():
-        if rule in NOTHING_TRUE:
-            assert score == Score(), rule
-        else:
-            assert score.recall == 1.0 and score.true > 0, rule
-            assert score.precision is not None and score.precision >= 0.75, rule
+        assert score.recall == 1.0 and score.true > 0, rule
+        assert score.precision is not None and score.precision >= 0.75, rule
     assert scores.rules["smoke"].precision == 1.0
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fleet.catalog import load_catalog
 from fleet.errors import ConfigurationError, DataError
+from fleet.registry_csv import parse_csv
 from fleet.settings import CHECKOUT
 from simulators.occupancy_recording import COLUMNS
 from simulators.recording import FORMATS, recording_of
@@ -53,6 +54,13 @@ def test_a_row_becomes_its_columns_in_order(recording):
     assert [v for r in readings for v in r.values.values()] == [float(v) for v in VALUES.split(",")]
     assert {r.event_time_us for r in readings} == {5 * DAY}
     assert {(r.device_type, r.site, r.seq) for r in readings} == {("room_node", "room-1", None)}
+
+
+def test_its_devices_can_be_registered(recording):
+    one = recording(*FOUR, site="hall")
+    rows = parse_csv("\n".join(one.registry_lines(one.survey())), "devices.csv", CATALOG)
+    expected = sorted({("room_node", device, "hall") for device, _ in COLUMNS.values()})
+    assert [(row.type, row.device_id, row.site) for row in rows] == expected
 
 
 DIRTY = [

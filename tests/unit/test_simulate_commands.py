@@ -6,9 +6,12 @@ import shlex
 import pytest
 from typer.testing import CliRunner
 
-from fleet.errors import ConfigurationError, WeirError
+from fleet.catalog import load_catalog
+from fleet.errors import ConfigurationError, Unavailable, WeirError
+from fleet.settings import CHECKOUT
 from simulators.truth import read_truth
 from tests.recordings import HOME, OCCUPANCY, needs_home, needs_occupancy
+from weir._registration import warn_of_unregistered
 from weir.main import build
 
 APP = build()
@@ -75,6 +78,38 @@ def test_score_of_homes(weir):
 def test_the_registry_of_homes(weir, tmp_path):
     assert "58 devices in homes.csv" in weir("simulate home --homes 2 --registry homes.csv").stdout
     assert len((tmp_path / "homes.csv").read_text().splitlines()) == 59
+
+
+@needs_home
+def test_the_registry_of_a_recorded_home(weir, tmp_path):
+    said = weir(f"replay home {HOME / 'OrdonezA_Sensors.txt'} --site house --registry home.csv").stdout
+    assert said == "13 devices in home.csv: weir devices import home.csv\n"
+    assert "door_sensor,front-door,house" in (tmp_path / "home.csv").read_text().splitlines()
+
+
+UNREGISTERED = [
+    "simulate lamp",
+    "simulate home",
+    pytest.param(f"replay home {HOME / 'OrdonezA_Sensors.txt'} --duration 1h", marks=needs_home),
+]
+
+
+@pytest.mark.parametrize("line", UNREGISTERED, ids=["a type", "homes", "a recording"])
+def test_who_must_be_registered_is_told_before_anything_is_sent(monkeypatch, tmp_path, line):
+    monkeypatch.setenv("WEIR_HOME", str(tmp_path))
+    monkeypatch.setenv("WEIR_MQTT_PORT", "1")
+    result = CliRunner().invoke(APP, shlex.split(line))
+    assert isinstance(result.exception, Unavailable)
+    assert "rejected as unknown_device" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "told"),
+    [("mqtt", "lamp", True), ("mqtt", "weather_station", False), ("kafka", "lamp", False), ("http", "lamp", False)],
+)
+def test_who_needs_no_registration_is_not_told_of(capsys, to, name, told):
+    warn_of_unregistered(to, load_catalog(CHECKOUT / "fleet" / "types"), [name])
+    assert ("lamp do not register" in capsys.readouterr().err) is told
 
 
 @needs_home
