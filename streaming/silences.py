@@ -28,6 +28,7 @@ class SilenceWatch:
 
     def run(self, stop: threading.Event) -> None:
         if not self.settings.alertmanager_url:
+            stop.wait()  # who returns is called again, at once
             return
         client = Alertmanager.of(self.settings)
         try:

@@ -15,6 +15,7 @@ from fleet.settings import Settings
 from streaming import dispatcher
 from streaming.alerts_watch import AlertsWatch
 from streaming.dispatcher import Dispatcher
+from streaming.service import Supervised
 from streaming.transitions import TransitionLog
 from tests.unit.alert_log import policy_of, transition
 
@@ -47,6 +48,23 @@ def test_no_heartbeat_says_that_all_is_well_while_the_alert_service_stands_still
     clock[0] = now
     assert by._is_well() is well
     assert by.problem() == "", "the dispatcher itself is well"
+
+
+def test_without_an_alertmanager_nobody_asks_for_silences_again_and_again() -> None:
+    stop, calls = threading.Event(), 0
+
+    def work() -> None:
+        nonlocal calls
+        calls += 1
+        Dispatcher(SETTINGS.model_copy(update={"alertmanager_url": ""})).silences.run(stop)
+
+    watch = Supervised("silences", work, stop)
+    watch.thread.start()
+    watch.thread.join(0.3)
+    assert watch.thread.is_alive() and calls <= 1
+    stop.set()
+    watch.thread.join(60)
+    assert not watch.thread.is_alive() and calls == 1
 
 
 class FakeLog:
