@@ -61,7 +61,19 @@ class Email:
         """Nothing is kept open."""
 
     def _offered(self, notification: Notification, asked: list[str]) -> Refusals | Outcome:
-        """Who does not take it, or what went wrong for everybody."""
+        """Who does not take it, or what went wrong for everybody. Where the server ends the connection at one of the
+        addresses nobody has the mail yet, and it is offered to the others anew."""
+        refused: Refusals = {}
+        while left := [address for address in asked if address not in refused]:
+            found = self._asked(notification, left)
+            if not isinstance(found, dict):
+                return found
+            refused |= found
+            if not any(code == CLOSING for code, _ in found.values()):
+                break
+        return refused
+
+    def _asked(self, notification: Notification, asked: list[str]) -> Refusals | Outcome:
         options = self._options
         mail = mail_of(notification, options.sender, options.to, options.external_url).as_bytes()
         session = self._session()
@@ -71,10 +83,7 @@ class Email:
             deadline.check()
             return session.sendmail(self._sender, asked, mail)
         except smtplib.SMTPRecipientsRefused as error:
-            # At a 421 nobody else was asked, and nobody has it: neither is among the refused.
-            closing = [said for code, said in error.recipients.values() if code == CLOSING]
-            where = f"{options.host}:{options.port}"
-            return Retry(f"{where}: {_said(CLOSING, closing[0])}") if closing else error.recipients
+            return error.recipients
         except Exception as error:
             return self._failed(error, deadline.passed)
         finally:

@@ -163,8 +163,8 @@ class Impatient(H11Protocol):
         super().data_received(data)
         if self.cycle is not before:
             self._stop_waiting()
-        elif self._due is None and self._is_between_requests() and self._has_begun_a_head():
-            self._wait()
+        elif self._due is None and self._is_between_requests():
+            self._wait()  # even for the body of what was answered already: uvicorn has stopped its own clock
 
     def send_400_response(self, msg: str) -> None:
         if self._in_body and self._is_between_requests():
@@ -186,8 +186,9 @@ class Impatient(H11Protocol):
     def _is_between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _has_begun_a_head(self) -> bool:
-        return self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
+    def _owes_a_head(self) -> bool:
+        """Who has not sent one, or has begun the next; not who was answered already and stays."""
+        return self.cycle is None or (self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0]))
 
     def _wait(self) -> None:
         self._due = self.loop.call_later(self.head_seconds, self._end)
@@ -198,7 +199,7 @@ class Impatient(H11Protocol):
             self._due = None
 
     def _end(self) -> None:
-        if not self.transport.is_closing():
+        if self._owes_a_head() and not self.transport.is_closing():
             self.refused["http", "head_too_slow"] += 1
         self.transport.abort()
 

@@ -100,9 +100,10 @@ class Outbox:
     # Of one receiver, by its own thread.
 
     def due(self, receiver: str, now: datetime, limit: int) -> tuple[list[Waiting], datetime | None]:
-        """Messages to be sent now, none before an earlier one about the same rule and device (of a mail that some have,
-        only the other addresses wait); and when there are more, once all of them were sent and were fewer than `limit`:
-        what is due and not among them waits for an earlier one. None where another dispatcher has taken over."""
+        """Messages to be sent now, none before an earlier one about the same rule and device (a mail that some have keeps
+        back only what is for nobody but those who do not have it); and when there are more, once all of them were sent
+        and were fewer than `limit`: what is due and not among them waits for an earlier one. None where another
+        dispatcher has taken over."""
         rows = self.warehouse.rows(
             "SELECT later.at, m.* FROM (SELECT min(due_at) AS at FROM outbox"
             " WHERE receiver = :receiver AND dead_at IS NULL AND due_at > :now) later LEFT JOIN LATERAL ("
@@ -111,7 +112,8 @@ class Outbox:
             " AND receiver = :receiver AND dead_at IS NULL AND due_at <= :now AND NOT EXISTS (SELECT 1 FROM outbox e"
             " WHERE e.receiver = o.receiver AND e.dead_at IS NULL AND e.id < o.id AND e.due_at > :now"
             " AND e.identities && o.identities AND (coalesce(e.notification->'only_to', '{}') = '{}'"
-            " OR o.notification->'only_to' ?| ARRAY(SELECT jsonb_object_keys(e.notification->'only_to'))))"
+            " OR (coalesce(o.notification->'only_to', '{}') <> '{}'"
+            " AND e.notification->'only_to' ?& ARRAY(SELECT jsonb_object_keys(o.notification->'only_to')))))"
             " ORDER BY id LIMIT :limit) m ON true ORDER BY m.id",
             receiver=receiver, now=now, limit=limit, epoch=self.epoch,
         )  # fmt: skip

@@ -25,7 +25,8 @@ MAX_DETAIL = 500
 
 
 class Rejections:
-    """`note` is for the bridge's workers, and never waits; `run` tells what they noted."""
+    """`note` is for the bridge's workers, and never waits; `run` tells what they noted, as best it can: what was taken
+    when the connection went is not told again. The dead letter is what counts."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

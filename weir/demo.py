@@ -40,9 +40,9 @@ TELLS_HOMES = "home_energy"
 BEFORE = timedelta(minutes=10)
 """The audit is of that much more: landing may have opened a file for heartbeats five minutes before the first reading,
 and a file is of the day in which it begins."""
-COMMAND_AFTER = 0.25
-"""Of the simulators' time: by then the homes hear commands, and at its end, before a command expires, their clocks have
-come to where it was sent."""
+COMMAND_AFTER, COMMAND_BEFORE = 0.25, 45.0
+"""A command is sent when so much of the simulators' time is over, by when the homes hear commands, and so many seconds
+before its end at the earliest: then, before it expires, their clocks have come to where it was sent."""
 RUN_SECONDS = 600
 BRIDGE_SECONDS = 120
 QUIET_SECONDS = 10
@@ -265,19 +265,20 @@ def _simulate(
                 text=True,
             )
         )
-    time.sleep(seconds * COMMAND_AFTER)
-    done_meanwhile = meanwhile()
     summaries = []
-    for process in processes:
-        try:
+    try:
+        time.sleep(max(seconds * COMMAND_AFTER, seconds - COMMAND_BEFORE))
+        done_meanwhile = meanwhile()
+        for process in processes:
             out, err = process.communicate(timeout=seconds + 120)
-        except subprocess.TimeoutExpired:
-            for each in processes:
-                each.kill()
-            raise Unavailable(f"a simulator did not end within {seconds + 120:.0f} s") from None
-        if process.returncode:
-            raise WeirError(f"a simulator failed: {err.strip()[-2000:]}")
-        summaries.append(json.loads(out))
+            if process.returncode:
+                raise WeirError(f"a simulator failed: {err.strip()[-2000:]}")
+            summaries.append(json.loads(out))
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"a simulator did not end within {seconds + 120:.0f} s") from None
+    finally:
+        for process in processes:
+            process.kill()  # nothing to who has ended
     return summaries, done_meanwhile
 
 

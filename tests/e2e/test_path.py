@@ -94,6 +94,7 @@ def test_the_demo_reconciles(whole_stack: Stack, weir: Weir) -> None:
     audit = figures["audit"]
     assert audit["published"] >= figures["transitions"] > 0
     assert audit == {"published": audit["published"], "same": audit["published"], "different": 0}
+    assert figures["command"]["state"] == "obeyed", figures["command"]
     told = figures["told"]
     for receiver, part in (("webhook", "webhook"), ("mail", "mail")):
         assert told["receivers"][receiver]["sent"] == told["arrived"][part]["different"] > 0, told

@@ -293,9 +293,12 @@ def test_an_address_of_a_mail_hears_all_in_order_and_holds_up_no_other(mail: Tab
     assert [mail.outbox.behind(each) for each in (second, third, other)] == [{A: "450 full"}, {A: "450 full"}, {}]
     put_off(mail, second, {A: "450 full", C: "450 grey"}, B, seconds=-1)
     assert mail.outbox.behind(third) == {A: "450 full", C: "450 grey"}
-    assert due_to(mail) == [("a-3@ops", []), ("b-1@ops", [])], "what is left of the second waits for the first"
+    due = [("a-2@ops", [A, C]), ("a-3@ops", []), ("b-1@ops", [])]
+    assert due_to(mail) == due, "c waits for no mail that is to go to a alone"
     put_off(mail, third, {A: "450 full", C: "450 grey"}, B, seconds=-1)
-    assert due_to(mail) == [("b-1@ops", [])]
+    assert due_to(mail) == [due[0], ("a-3@ops", [A, C]), due[2]]
+    put_off(mail, second, {A: "450 full", C: "450 grey"})
+    assert due_to(mail) == [("b-1@ops", [])], "of the third nobody is left who does not wait for the second"
     assert mail.outbox.due("ops", now(), 50)[1] is not None
     left = [("a-1@ops", [A]), ("a-2@ops", [A, C]), ("a-3@ops", [A, C]), ("b-1@ops", [])]
     assert due_to(mail, after_seconds=61) == left

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -172,6 +173,31 @@ def test_precision_and_recall_of_the_others(scores: Scored):
         assert score.recall == 1.0 and score.true > 0, rule
         assert score.precision is not None and score.precision >= 0.75, rule
     assert scores.rules["smoke"].precision == 1.0
+
+
+DECIDED = re.findall(
+    r"^\| (`.+`) \| [\d.]+% \| [\d.]+% \| (\d+)(?: each)? \| (\d+) \| (\d+) \|$",
+    next((CHECKOUT / "docs" / "decisions").glob("0047-*.md")).read_text(encoding="utf-8"),
+    re.MULTILINE,
+)
+"""The rows of the record's table: rules, and their true, false and missed."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_rules_are_no_worse_than_was_decided():
+    """`weir simulate home --homes 20 --days 2 --seed 7 --score`."""
+    table = {
+        rule: tuple(map(int, figures)) for rules, *figures in DECIDED for rule in re.findall(r"`(\w+)`", rules)
+    }  # fmt: skip
+    assert set(table) == set(rules_of(CATALOG))
+    found = scored(Town(20, MONDAY_US, 2 * 24 * HOUR_US, seed=7)).rules
+    worse = {
+        rule: found[rule]
+        for rule, (true, false, missed) in table.items()
+        if found[rule].true < true or found[rule].false > false or found[rule].missed > missed
+    }
+    assert worse == {}
 
 
 def test_the_score_does_not_hang_on_the_number_of_processes():
