@@ -101,8 +101,8 @@ class Outbox:
 
     def due(self, receiver: str, now: datetime, limit: int) -> tuple[list[Waiting], datetime | None]:
         """Messages to be sent now, none before an earlier one about the same rule and device (a mail that some have
-        keeps back only what is for nobody but those who do not have it); and when there are more, once all of them were sent
-        and were fewer than `limit`: what is due and not among them waits for an earlier one. None where another
+        keeps back only what is for nobody but those who do not have it); and when there are more, once all of them were
+        sent and were fewer than `limit`: what is due and not among them waits for an earlier one. None where another
         dispatcher has taken over."""
         rows = self.warehouse.rows(
             "SELECT later.at, m.* FROM (SELECT min(due_at) AS at FROM outbox"
