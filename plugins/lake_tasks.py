@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from functools import partial
 
-from airflow.sdk import get_current_context, task
+from airflow.sdk import task
 
-from plugins.sensor_tasks import ATTEMPTS, job_of_task
+from plugins.sensor_tasks import ATTEMPTS, asked_params, job_of_task
 
 
 @task(**ATTEMPTS)
@@ -15,7 +15,7 @@ def compact() -> dict[str, int]:
     from etl.compaction import summed
     from fleet.errors import DataError
 
-    system = get_current_context()["params"]["system"]
+    system = asked_params()["system"]
     problems, done = [], []
     clock = partial(datetime.now, UTC)
     for one in outcomes(job_of_task().lake, clock, None if system == "all" else system):

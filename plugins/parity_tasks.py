@@ -5,13 +5,13 @@ from typing import Any
 
 from airflow.sdk import get_current_context, task
 
-from plugins.sensor_tasks import ATTEMPTS, job_of_task, systems
+from plugins.sensor_tasks import ATTEMPTS, asked_params, job_of_task, systems
 
 
 @task
 def systems_to_audit() -> list[str]:
-    asked = get_current_context()["params"]["system"]
-    return systems() if asked == "all" else [asked]
+    wanted = asked_params()["system"]
+    return systems() if wanted == "all" else [wanted]
 
 
 @task(**ATTEMPTS, map_index_template="{{ system }}")

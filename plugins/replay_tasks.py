@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import get_current_context, task
+from airflow.sdk import task
 
-from plugins.sensor_tasks import ATTEMPTS, job_of_task, run_id_of_task
+from plugins.sensor_tasks import ATTEMPTS, asked_params, job_of_task, run_id_of_task
 
 LANDING = timedelta(minutes=30)
 """How long what was given back may take to land."""
@@ -19,7 +19,7 @@ def replay() -> dict[str, Any] | None:
     from etl.replay import replay as give_back
     from etl.window import parse_window
 
-    params = get_current_context()["params"]
+    params = asked_params()
     window = parse_window(params["from"], params["to"], datetime.now(UTC))
     system = None if params["system"] == "all" else params["system"]
     asked = Filter(system, params["type"], params["reason"], params["device"], params["metric"], window)

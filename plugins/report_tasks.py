@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
-from airflow.sdk import get_current_context, task
+from airflow.sdk import task
 
-from plugins.sensor_tasks import ATTEMPTS, job_of_task
+from plugins.sensor_tasks import ATTEMPTS, asked_params, job_of_task
 
 
 @task(**ATTEMPTS)
@@ -13,7 +13,7 @@ def write() -> str:
     from etl.report import figures, file_of, span_of
     from etl.report import write as written
 
-    job, params = job_of_task(), get_current_context()["params"]
+    job, params = job_of_task(), asked_params()
     window = span_of(params["from"], params["to"], datetime.now(UTC))
     names = job.catalog.systems if params["system"] == "all" else [params["system"]]
     found = figures(job.warehouse, [job.catalog.system(name) for name in names], window)

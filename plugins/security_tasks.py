@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
-from airflow.sdk import get_current_context, task
+from airflow.sdk import task
 
-from plugins.sensor_tasks import ATTEMPTS, job_of_task
+from plugins.sensor_tasks import ATTEMPTS, asked_params, job_of_task
 
 
 @task(**ATTEMPTS)
@@ -14,6 +14,6 @@ def keep() -> dict[str, int]:
     from etl.window import parse_window
     from fleet.security_log import types_of
 
-    job, now, params = job_of_task(), datetime.now(UTC), get_current_context()["params"]
-    asked = parse_window(params["from"], params["to"], now)
-    return {one.name: kept(job.warehouse, one, asked, now) for one in job.catalog.systems.values() if types_of(one)}
+    job, now, params = job_of_task(), datetime.now(UTC), asked_params()
+    wanted = parse_window(params["from"], params["to"], now)
+    return {one.name: kept(job.warehouse, one, wanted, now) for one in job.catalog.systems.values() if types_of(one)}

@@ -14,6 +14,8 @@ from airflow.sdk import (
 )
 
 from fleet.catalog import load_catalog
+from fleet.errors import ConfigurationError
+from fleet.nearest import nearest
 from fleet.settings import Settings
 from plugins.data_docs import validation_task
 
@@ -73,14 +75,24 @@ def run_id_of_task() -> str:
     return str(get_current_context()["dag_run"].run_id)
 
 
+def asked_params() -> dict[str, Any]:
+    """The run's params. Raises ConfigurationError for one that the DAG does not have: Airflow takes any, and who meant
+    `dry_run` would get none."""
+    context = get_current_context()
+    declared = list(context["dag"].params)
+    for name in context["dag_run"].conf or {}:
+        if name not in declared:
+            raise ConfigurationError(f"{context['dag'].dag_id} has no param {name!r}{nearest(name, declared)}")
+    return dict(context["params"])
+
+
 @task(**ATTEMPTS)
 def discover() -> list[dict[str, Any]]:
     """The batches of partitions that changed since they were processed; of a run of a backfill, of all partitions that
     its interval touches."""
     from etl.run import Request
 
-    context = get_current_context()
-    params, run = context["params"], context["dag_run"]
+    params, run = asked_params(), get_current_context()["dag_run"]
     system = None if params["system"] == "all" else params["system"]
     asked = Request(system, params["from"], params["to"], params["force"])
     if run.run_type == "backfill" and run.data_interval_start and run.data_interval_end:

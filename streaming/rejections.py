@@ -12,16 +12,25 @@ from fleet.errors import Refused
 from fleet.settings import Settings
 
 PAUSE_SECONDS = 10.0
-"""Between two notices to one device; the next says how many messages were rejected since."""
+"""Between two notices to one device; the next says how many messages were rejected since, and why the last was."""
 AT_ONCE = 100
 """Notices a second, to all devices together."""
-WAITING = 1000
-"""More are not told before these are: the reason is in the dead letter too."""
 REMEMBERED = 50_000
-"""Devices. Beyond that all are forgotten, and told again before their pause is over."""
+"""Devices. Beyond that those that wait for nothing are forgotten, and others not told: the dead letters have it."""
 EXPIRES_SECONDS = 60
 """The broker keeps a notice so long for a device that is away."""
 MAX_DETAIL = 500
+
+
+class _Device:
+    """`told_at`: of its last notice. `rejected`: messages since."""
+
+    __slots__ = ("last", "rejected", "told_at", "topic")
+
+    def __init__(self) -> None:
+        self.told_at, self.rejected = float("-inf"), 0
+        self.last: Reject | None = None
+        self.topic = ""
 
 
 class Rejections:
@@ -32,27 +41,27 @@ class Rejections:
         self.settings = settings
         self.told = 0
         self._lock = threading.Lock()
-        self._known: dict[Address, tuple[float, int]] = {}
-        """Device → when its last notice was made, and how many messages were rejected since."""
-        self._waiting: dict[Address, bytes] = {}
+        self._known: dict[Address, _Device] = {}
+        self._waiting: dict[Address, _Device] = {}
+        """Of which something is to be told, the first first."""
 
     def note(self, reject: Reject, topic: str) -> None:
         """`topic`: the message's. What came by a topic that is no device's is told to nobody."""
         address = parse_data_topic(topic)
         if address is None:
             return
-        device, now = address._replace(metric=None), time.monotonic()
+        address = address._replace(metric=None)
         with self._lock:
-            if device not in self._known and len(self._known) >= REMEMBERED:
-                self._known.clear()
-            last, rejected = self._known.get(device, (float("-inf"), 0))
-            rejected += 1
-            if now - last < PAUSE_SECONDS or len(self._waiting) >= WAITING:
-                self._known[device] = last, rejected
-                return
-            self._known[device] = now, 0
-            said = {"reason": reject.reason, "detail": reject.detail[:MAX_DETAIL], "topic": topic, "rejected": rejected}
-            self._waiting[device] = json.dumps(said, separators=(",", ":")).encode()
+            device = self._known.get(address)
+            if device is None:
+                if len(self._known) >= REMEMBERED:
+                    self._known = dict(self._waiting)
+                    if len(self._known) >= REMEMBERED:
+                        return
+                device = self._known[address] = _Device()
+            device.rejected += 1
+            device.last, device.topic = reject, topic
+            self._waiting[address] = device
 
     def run(self, stop: threading.Event, under_way: Callable[[], None] = lambda: None) -> None:
         """Until `stop`. Raises Unavailable, and Refused where the broker's ACL does not let us."""
@@ -79,5 +88,19 @@ class Rejections:
             link.abandon()
 
     def _taken(self) -> list[tuple[Address, bytes]]:
+        now, taken = time.monotonic(), list[tuple[Address, bytes]]()
         with self._lock:
-            return [(device, self._waiting.pop(device)) for device in list(self._waiting)[:AT_ONCE]]
+            for address, device in list(self._waiting.items()):
+                if now - device.told_at < PAUSE_SECONDS:
+                    continue
+                if len(taken) == AT_ONCE:
+                    break
+                assert device.last is not None
+                said = {
+                    "reason": device.last.reason, "detail": device.last.detail[:MAX_DETAIL], "topic": device.topic,
+                    "rejected": device.rejected,
+                }  # fmt: skip
+                taken.append((address, json.dumps(said, separators=(",", ":")).encode()))
+                del self._waiting[address]
+                device.told_at, device.rejected = now, 0
+        return taken

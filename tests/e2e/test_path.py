@@ -294,6 +294,10 @@ def test_what_was_refused_comes_back_through_its_dag(
         (of_replay,) = [task for task in tasks if task.task_id == "replay"]
         said = airflow.log_tail("quarantine_replay", run_id, of_replay)
     assert "readings: {'weather_station': 1}" in said
+    with Airflow.of(operator) as airflow:
+        run_id = airflow.trigger("quarantine_replay", {"reason": "retired_device", "dryrun": True})
+        assert airflow.wait("quarantine_replay", run_id, 300) == "failed"
+        assert "has no param 'dryrun'; did you mean 'dry_run'?" in _failures(airflow, "quarantine_replay", run_id)
     assert [(row["rows"], row["replayed"]) for row in held()] == [(1, 0)]
     lacking = _file_of_hours_ago(whole_stack.layout.home / "lake", operator)
     away = lacking.rename(lacking.with_suffix(".away"))

@@ -26,24 +26,27 @@ def taken(told: Rejections) -> dict[Address, dict[str, object]]:
     return {device: json.loads(notice) for device, notice in told._taken()}
 
 
-def test_the_first_is_told_at_once_and_the_next_after_a_pause_with_all_between(clock: list[float]) -> None:
+def test_the_first_is_told_at_once_and_what_follows_after_a_pause(clock: list[float]) -> None:
     told = Rejections(SETTINGS)
     told.note(REJECT, TOPIC)
     said = {"reason": "wrong_type", "detail": "'temperature' must be a number", "topic": TOPIC, "rejected": 1}
     assert taken(told) == {DEVICE: said}
-    for _ in range(4):
-        told.note(REJECT, TOPIC)
+    for reason in ("wrong_type", "bad_time"):
+        told.note(Reject(reason, "", "weather", "weather_station", 1), TOPIC)
     assert taken(told) == {}
     clock[0] += rejections.PAUSE_SECONDS
-    told.note(REJECT, TOPIC)
-    assert taken(told) == {DEVICE: said | {"rejected": 5}}
+    assert taken(told) == {DEVICE: {"reason": "bad_time", "detail": "", "topic": TOPIC, "rejected": 2}}
+    clock[0] += rejections.PAUSE_SECONDS
+    assert taken(told) == {}
 
 
 def test_a_message_of_one_metric_is_its_senders(clock: list[float]) -> None:
     told = Rejections(SETTINGS)
     told.note(REJECT, f"{TOPIC}/temperature")
     told.note(REJECT, f"{TOPIC}/humidity")
-    assert {device: notice["topic"] for device, notice in taken(told).items()} == {DEVICE: f"{TOPIC}/temperature"}
+    assert {d: (notice["topic"], notice["rejected"]) for d, notice in taken(told).items()} == {
+        DEVICE: (f"{TOPIC}/humidity", 2)
+    }
 
 
 @pytest.mark.parametrize("topic", ["dt/weather/roof", "dt/weather/roof/weather_station/a b", "other/a/b/c/d"])
@@ -53,17 +56,12 @@ def test_what_is_no_devices_topic_is_told_to_nobody(clock: list[float], topic: s
     assert taken(told) == {}
 
 
-def test_many_wait_their_turn_and_too_many_are_counted_for_later(
-    clock: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rejections, "WAITING", 5)
+def test_many_are_told_in_turns(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rejections, "AT_ONCE", 3)
     told = Rejections(SETTINGS)
     for number in range(7):
         told.note(REJECT, f"dt/weather/roof/weather_station/{number}")
-    assert [len(taken(told)) for _ in range(3)] == [3, 2, 0]
-    told.note(REJECT, "dt/weather/roof/weather_station/6")
-    assert [notice["rejected"] for notice in taken(told).values()] == [2]
+    assert [len(taken(told)) for _ in range(4)] == [3, 3, 1, 0]
 
 
 def test_devices_that_are_remembered_are_bounded(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,4 +69,6 @@ def test_devices_that_are_remembered_are_bounded(clock: list[float], monkeypatch
     told = Rejections(SETTINGS)
     for number in range(100):
         told.note(REJECT, f"dt/weather/roof/weather_station/{number}")
-        assert len(told._known) <= 10
+    assert len(told._known) == len(taken(told)) == 10, "who waits is told; others are not"
+    told.note(REJECT, TOPIC.replace("/7", "/100"))
+    assert len(told._known) == len(taken(told)) == 1, "who waits for nothing is forgotten"
