@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from connections.hdfs_store import HdfsStore
 from connections.local_store import LocalStore
 from connections.store import Store
 from fleet.errors import ConfigurationError, DataError, Unavailable
@@ -67,6 +66,8 @@ class Lake:
             kind = "NameNode" if self.scheme == "hdfs" else "bucket"
             raise ConfigurationError(f"WEIR_LAKE_URI={uri} names no {kind}: {self.scheme}://{kind.lower()}/folder")
         elif self.scheme == "hdfs":
+            from connections.hdfs_store import HdfsStore  # for httpx, as for the AWS SDK below
+
             self._store = HdfsStore(str(parts.hostname), parts.path, parts.username, webhdfs_port)
         else:
             from connections.s3_store import S3Store  # the AWS SDK takes 0.3 s to import

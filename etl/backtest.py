@@ -1,51 +1,49 @@
 """History from the lake in its order of arrival, for rules to be tried on: the manifests say that order, file by file.
 
 Of each Kafka partition a manifest holds the readings between two offsets, so that a history of any length is read in
-pieces of one flush. Kafka's partitions know nothing of each other: a long history takes as many processes as there are
-processors.
+pieces of one flush. Kafka's partitions know nothing of each other: of a long history each is a Spark task.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import timedelta
-from heapq import merge
-from itertools import chain, starmap
-from multiprocessing import get_context
+from functools import partial
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zipfile import ZIP_DEFLATED, ZipFile
 
+import msgspec
 import pyarrow as pa
 
 from connections.lake import Lake
 from connections.publication import partition_of_key
 from connections.registry import Registry
 from connections.warehouse import Warehouse
-from etl.lake_frames import arrow_tables
-from etl.lake_index import by_partition
+from etl import backtest_task
+from etl.backtest_partition import History, Span, Work, history_of
+from etl.lake_frames import check_there, file_frame
 from etl.landed_files import LandedFiles
-from etl.landed_log import LandedLog, arrivals_of
+from etl.landed_log import LandedLog
 from etl.window import Window, micros
-from fleet.backtest import Arrival, Change, Coverage, Episode, episodes, transitions
 from fleet.catalog import Catalog
+from fleet.compaction import encode_compaction
 from fleet.control import Control, Device, Retire, key_of
+from fleet.errors import ConfigurationError, DataError
+from fleet.lake_layout import compaction_path
 from fleet.manifest import Manifest
 from fleet.registry import milliseconds
 from fleet.ruleset import RuleSet
 from fleet.spec import DeviceType
-from fleet.transition import Transition
 
-PARALLEL_ROWS = 1_000_000
-"""Beyond so many readings each Kafka partition has a process; fewer are through before those have started."""
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
-
-@dataclass(frozen=True)
-class History:
-    """Of one rule set: alerts that fired within the window, in order; how many readings arrived within it, and from
-    which share of it each device has some, of those that sent any or were in service."""
-
-    episodes: tuple[Episode, ...]
-    readings: int
-    coverage: dict[str, float]
-    changes: tuple[Change, ...] = ()
-    """Of alerts within the window, in order; only where they were asked for."""
+LONG = 1_000_000
+"""Readings. Spark has begun after some seconds, in which a core evaluates a fifth as many."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +60,6 @@ class Past:
         types = types_for(catalog, spec, *rules)
         return cls(lake, types, registered(warehouse, types))
 
-    def of_partition(self, number: int) -> "Past":
-        """Of one Kafka partition, for a process of its own."""
-        return replace(self, registry={number: self.registry.get(number, [])})
-
 
 def types_for(catalog: Catalog, spec: DeviceType, *rules: DeviceType) -> tuple[DeviceType, ...]:
     """The type, then the others without rules that site functions in `rules` look at."""
@@ -74,34 +68,28 @@ def types_for(catalog: Catalog, spec: DeviceType, *rules: DeviceType) -> tuple[D
     return (spec, *(other.model_copy(update={"alerts": []}) for other in others))
 
 
-@dataclass(frozen=True)
-class Span:
-    """In microseconds: rules see what was appended from `warm_up` up to `end`; told is what fired from `begin` on."""
-
-    warm_up: int
-    begin: int
-    end: int
-
-
-def backtest(past: Past, rules: DeviceType, window: Window, warm_up: timedelta, with_changes: bool = False) -> History:
+def backtest(
+    past: Past, rules: DeviceType, window: Window, warm_up: timedelta, with_changes: bool = False,
+    spark: Callable[[], AbstractContextManager["SparkSession"]] | None = None,
+) -> History:  # fmt: skip
     """Rules see what arrived from `warm_up` before the window up to its end. Each alert is held in memory, and each of
-    its changes where `with_changes`. Raises DataError."""
+    its changes where `with_changes`. `spark` opens a session for what is LONG; without it all is done in this process.
+    Raises DataError, and what `spark` does."""
     assert window.start is not None
     assert window.end is not None
     begin = micros(window.start)
     span = Span(begin - warm_up // timedelta(microseconds=1), begin, micros(window.end))
     topic = past.types[0].topic
-    manifests = {
-        number: list(_manifests(past.lake, topic, number, span))
-        for landed_topic, number in past.lake.landed_partitions()
-        if landed_topic == topic
-    }
-    work = [(past.of_partition(n), rules, n, found, span, with_changes) for n, found in manifests.items()]
-    if sum(m.rows for found in manifests.values() for m in found) < PARALLEL_ROWS:
-        parts = list(starmap(_of_partition, work))
+    work = [
+        Work(n, past.types, rules, tuple(past.registry.get(n, ())), tuple(found), span, with_changes)
+        for landed_topic, n in past.lake.landed_partitions()
+        if landed_topic == topic and (found := list(_manifests(past.lake, topic, n, span)))
+    ]
+    if spark is None or sum(file.rows for one in work for file in one.files) < LONG:
+        parts = [history_of(past.lake, one) for one in work]
     else:
-        with get_context("spawn").Pool() as pool:
-            parts = pool.starmap(_of_partition, work, chunksize=1)
+        with spark() as session:
+            parts = _in_tasks(session, past.lake, work)
     in_service = _in_service(chain.from_iterable(past.registry.values()), past.types[0].type, span)
     coverage = dict.fromkeys(in_service, 0.0)  # those of which nothing came, too
     for part in parts:
@@ -112,6 +100,67 @@ def backtest(past: Past, rules: DeviceType, window: Window, warm_up: timedelta, 
         sum(part.readings for part in parts), coverage,
         tuple(sorted((c for part in parts for c in part.changes), key=lambda c: c.at_us)),
     )  # fmt: skip
+
+
+def _in_tasks(spark: "SparkSession", lake: Lake, work: Sequence[Work]) -> list[History]:
+    """Of each in its own Spark task, to which Spark brings the files. Raises DataError, ConfigurationError."""
+    from pyspark import cloudpickle
+    from pyspark.sql import functions as F
+
+    cloudpickle.register_pickle_by_value(backtest_task)
+    wanted, rest = _brought(lake, work)
+    frame = (
+        file_frame(spark, lake, dict.fromkeys(wanted["file"].to_pylist()))
+        .join(F.broadcast(spark.createDataFrame(wanted)), "file")
+        .select("task", "file", "content")
+        .unionByName(spark.createDataFrame(rest))
+        .repartitionById(len(work), F.col("task"))
+        .select("file", "content")
+        .mapInArrow(partial(backtest_task.told, lake.uri, _code()), backtest_task.TOLD)
+    )
+    told: dict[int, list[bytes]] = {}
+    for row in frame.toArrow().to_pylist():
+        if row["kind"] == backtest_task.LACKING:
+            raise ConfigurationError(
+                f"Spark's Python cannot run rules: {row['piece'].decode()}; it must have the packages that Weir has:"
+                f" {', '.join(backtest_task.REQUIRED)}"
+            )
+        if row["kind"] == backtest_task.DAMAGED:
+            raise DataError(row["piece"].decode())
+        told.setdefault(row["kafka_partition"], []).append(row["piece"])
+    return [msgspec.msgpack.decode(b"".join(told[one.kafka_partition]), type=History) for one in work]
+
+
+def _brought(lake: Lake, work: Sequence[Work]) -> tuple[pa.Table, pa.Table]:
+    """Which task wants which file; and what else each gets as if it were one: its work, and the compaction records."""
+    landed = LandedFiles(lake)
+    wanted: dict[tuple[int, str], None] = {}
+    rest: dict[tuple[int, str], bytes] = {}
+    for task, one in enumerate(work):
+        rest[task, backtest_task.WORK] = pickle.dumps(one)
+        for file in one.files:
+            path, record = landed.source(file)
+            if path is not None:
+                wanted[task, path] = None
+            if record is not None:
+                rest[task, compaction_path(record.partition, record.version, record.number)] = encode_compaction(record)
+    check_there(lake, (path for _, path in wanted))
+    return _by_task(wanted), _by_task(rest).append_column("content", pa.array(list(rest.values()), pa.binary()))
+
+
+def _by_task(wanted: Iterable[tuple[int, str]]) -> pa.Table:
+    tasks, files = zip(*wanted, strict=True)
+    return pa.table([pa.array(tasks, pa.int32()), pa.array(files)], ["task", "file"])
+
+
+def _code() -> bytes:
+    """The packages that a task runs, as a zip that Python imports from."""
+    root, sink = Path(__file__).parent.parent, BytesIO()
+    with ZipFile(sink, "w", ZIP_DEFLATED) as archive:
+        for package in backtest_task.PACKAGES:
+            for path in sorted((root / package).rglob("*.py")):
+                archive.write(path, path.relative_to(root))
+    return sink.getvalue()
 
 
 def _in_service(registry: Iterable[Control], type_name: str, span: Span) -> set[str]:
@@ -134,50 +183,6 @@ def _manifests(lake: Lake, topic: str, kafka_partition: int, span: Span) -> Iter
     for manifest in landed.manifests(landed.begin(first), landed.begin(end)):
         if manifest.last_append_ms * 1000 >= span.warm_up:
             yield manifest
-
-
-def _of_partition(
-    past: Past, rules: DeviceType, kafka_partition: int, found: list[Manifest], span: Span, with_changes: bool
-) -> History:
-    spec, *others = past.types
-    allowed = rules.silent_after or timedelta(0)
-    coverage = Coverage(span.begin, span.end, allowed // timedelta(microseconds=1))
-    count = 0
-
-    def seen() -> Iterator[Arrival]:
-        nonlocal count
-        for arrival in _arrivals(past, found, span):
-            if arrival.reading.device_type == spec.type:
-                count += arrival.append_us >= span.begin
-                coverage.take(arrival.reading.device_id, arrival.reading.event_time_us)
-            yield arrival
-
-    registry = past.registry.get(kafka_partition, ())
-    changes: list[Change] = []
-
-    def said() -> Iterator[Transition]:
-        for t in transitions(kafka_partition, [rules, *others], registry, seen(), span.end):
-            if with_changes and span.begin <= t.event_time_us < span.end:
-                changes.append(Change(t.rule, t.device, t.site, t.to, t.severity, t.event_time_us))
-            yield t
-
-    inside = tuple(e for e in episodes(said()) if span.begin <= e.fired_us < span.end)
-    return History(inside, count, coverage.shares(), tuple(changes))
-
-
-def _arrivals(past: Past, manifests: Iterable[Manifest], span: Span) -> Iterator[Arrival]:
-    """Of one Kafka partition, in order of offset, but for what rules pass over. Raises DataError."""
-    landed = LandedFiles(past.lake)
-    for manifest in manifests:
-        streams, passed_over = [], manifest.passed_over
-        for spec in past.types:
-            of_type = [f for f in by_partition(manifest.files).values() if f.partition.type == spec.type]
-            tables = [table for files in of_type for table in arrow_tables(past.lake, spec, files, read=landed.table)]
-            if tables:
-                streams.append(arrivals_of(pa.concat_tables(tables).sort_by("kafka_offset"), spec.type, spec.version))
-        for arrival in merge(*streams, key=lambda a: a.offset):
-            if span.warm_up <= arrival.append_us < span.end and arrival.offset not in passed_over:
-                yield arrival
 
 
 def registered(warehouse: Warehouse, types: Iterable[DeviceType]) -> dict[int, list[Control]]:

@@ -116,10 +116,6 @@ def parts(partitions: Iterable[PartitionFiles], most_rows: int = MAX_TASK_ROWS) 
     return found
 
 
-PATH = r"raw/system=[^/]+/type=.*$"
-"""Of a data file, relative to the lake, in Spark's name for it."""
-
-
 BY_VALUE = (energy, kernel, kernel_energy, kernel_task)
 """Modules that go with a task."""
 ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
@@ -161,7 +157,6 @@ def in_kernel(
     task = partial(function, metrics(spec), grain, arrow_schema(columns(spec)))
     return (
         file_frame(spark, lake, dict.fromkeys(part.file for part in wanted))
-        .withColumn("file", F.regexp_extract("path", PATH, 0))
         .join(F.broadcast(spark.createDataFrame(pa.Table.from_pylist([asdict(part) for part in wanted]))), "file")
         .repartitionById(max(part.task for part in wanted) + 1, F.col("task").cast("int"))
         .select("content", "version", "share", "shares")

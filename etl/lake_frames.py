@@ -25,19 +25,24 @@ VERSION = "spec_version"
 
 FETCHERS = 16
 """Tasks among which the files of an S3 lake are divided to be fetched: each file takes tens of milliseconds."""
+PATH = r"raw/system=[^/]+/type=.*$"
+"""Of a data file, relative to the lake, in Spark's name for it."""
 
 
 def file_frame(spark: "SparkSession", lake: Lake, paths: Iterable[str]) -> "DataFrame":
-    """Files of the lake, whole: path (Spark's name for it) and content."""
+    """Data files of readings, whole: file (its path in the lake) and content."""
+    from pyspark import cloudpickle
+    from pyspark.sql import functions as F
+
     signed = {lake.url(path): lake.signed_address(path) for path in paths}
     if None in signed.values():
-        return spark.read.format("binaryFile").load(list(signed)).select("path", "content")
-    # Spark's own way to S3 wants 700 MB of jars, and the keys in each worker: see docs/decisions/0040.
-    from pyspark import cloudpickle
-
-    cloudpickle.register_pickle_by_value(fetch_task)
-    files = spark.createDataFrame(pa.table([list(signed), list(signed.values())], ["path", "address"]))
-    return files.repartition(min(len(signed), FETCHERS)).mapInArrow(fetch_task.fetch, fetch_task.FETCHED)
+        found = spark.read.format("binaryFile").load(list(signed))
+    else:
+        # Spark's own way to S3 wants 700 MB of jars, and the keys in each worker: see docs/decisions/0040.
+        cloudpickle.register_pickle_by_value(fetch_task)
+        files = spark.createDataFrame(pa.table([list(signed), list(signed.values())], ["path", "address"]))
+        found = files.repartition(min(len(signed), FETCHERS)).mapInArrow(fetch_task.fetch, fetch_task.FETCHED)
+    return found.select(F.regexp_extract("path", PATH, 0).alias("file"), "content")
 
 
 def arrow_tables(
@@ -108,8 +113,23 @@ def read_bytes(lake: Lake, path: str) -> bytes:
     try:
         return lake.read(path)
     except FileNotFoundError:
-        by = "compaction record" if COMPACTED_FILE.match(path.rpartition("/")[2]) else "manifest"
-        raise DataError(f"{lake.url(path)} is in a {by} and not in the lake; {RESTORE}") from None
+        raise _gone(lake, path) from None
+
+
+def check_there(lake: Lake, paths: Iterable[str]) -> None:
+    """As read_bytes, of files that others will read."""
+    folders: dict[str, set[str]] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        if folder not in folders:
+            folders[folder] = set(lake.names(folder))
+        if name not in folders[folder]:
+            raise _gone(lake, path)
+
+
+def _gone(lake: Lake, path: str) -> DataError:
+    by = "compaction record" if COMPACTED_FILE.match(path.rpartition("/")[2]) else "manifest"
+    return DataError(f"{lake.url(path)} is in a {by} and not in the lake; {RESTORE}")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from connections.compactions import Compactions
 from connections.lake import Lake
 from etl.lake_frames import check_rows, damage_told, read_bytes, read_table
-from fleet.compaction import Compacted
+from fleet.compaction import Compacted, Compaction
 from fleet.errors import DataError
 from fleet.lake_layout import SOURCE_COLUMNS, Place, manifest_path, place_of
 from fleet.manifest import DataFile
@@ -51,6 +51,15 @@ class LandedFiles:
             table = self._slice(entry.file, place_of(landed.path))
         check_rows(table.num_rows, self.lake, landed)
         return table
+
+    def source(self, landed: DataFile) -> tuple[str | None, Compaction | None]:
+        """What `table` reads: the path of the file that has its rows, None if they have expired; and the newest
+        compaction record of its partition, where there is one."""
+        record = self._records.last(landed.partition, landed.version)
+        entry = self._covering(landed.partition, landed.version).get(landed.path)
+        if entry is None:
+            return landed.path, record
+        return entry.file.path if entry.file else None, record
 
     def file_of(self, topic: str, partition: int, offset: int) -> str | None:
         """The file that has a record; empty where none has it, as it is a heartbeat, a control record or could not be

@@ -5,13 +5,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from connections.lake import Lake
+from connections.spark import session
 from connections.warehouse import Warehouse
-from etl.backtest import History, Past, backtest
+from etl.backtest import Past, backtest
+from etl.backtest_partition import History
 from etl.truths import read_truths
 from etl.window import parse_window
 from fleet.backtest import Change, Difference, Episode, Score, difference, score
@@ -60,10 +63,11 @@ def outcome(
     warehouse = Warehouse.of(settings)
     past = Past.of(Lake.of(settings), warehouse, catalog, live, tried, live)
     warehouse.close()
-    found = _of_rules(backtest(past, tried, window, warm_up, with_changes), ids)
+    spark = partial(session, settings, "weir-backtest")
+    found = _of_rules(backtest(past, tried, window, warm_up, with_changes, spark), ids)
     compared = None
     if against_live:
-        as_now = found if tried is live else backtest(past, live, window, warm_up)
+        as_now = found if tried is live else backtest(past, live, window, warm_up, spark=spark)
         compared = difference(found.episodes, as_now.episodes)
     scored = None if truths is None else score(found.episodes, truths)
     return Outcome(tried, ids, window.start, window.end, found, scored, compared)

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -43,11 +43,15 @@ def weir(whole_stack: Stack) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `weir …` as a person would, against the tests' stack; fails the test unless it exits as it should."""
 
     def command(
-        *arguments: str, code: int = 0, seconds: float = 300, **settings: str
+        *arguments: str,
+        code: int = 0,
+        seconds: float = 300,
+        python: Sequence[str] = ("-m", "weir.main"),
+        **settings: str,
     ) -> subprocess.CompletedProcess[str]:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")} | settings
         done = subprocess.run(
-            [sys.executable, "-m", "weir.main", *arguments],
+            [sys.executable, *python, *arguments],
             cwd=CHECKOUT,
             env={**environ, "WEIR_HOME": str(whole_stack.layout.home)},
             capture_output=True,

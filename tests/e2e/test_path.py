@@ -151,6 +151,18 @@ def test_the_books_balance_and_live_has_every_reading(operator: Settings, weir: 
     assert live[0]["n"] == landed[0]["n"]
 
 
+LONG = "import etl.backtest, weir.main; etl.backtest.LONG = 0; weir.main.main()"
+
+
+def test_a_long_backtest_runs_in_the_stacks_spark(weir: Weir) -> None:
+    now = datetime.now(UTC)
+    span = ("--from", (now - timedelta(hours=6)).isoformat(), "--to", now.isoformat())
+    asked = ("rules", "backtest", "--rule", "high_temperature", *span, "--against", "live", "--json")
+    short, long = (json.loads(weir(*asked, python=by).stdout) for by in (("-m", "weir.main"), ("-c", LONG)))
+    assert len(short["transitions"]) > len(short["alerts"]) > 0
+    assert long == short
+
+
 def test_a_second_run_changes_nothing(operator: Settings, weir: Weir) -> None:
     weir("etl", "run")
     before, stamps = contents(operator), processed(operator)

@@ -3,20 +3,35 @@
 import json
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+import etl.backtest
+import etl.compaction
+from connections.compactions import Compactions
 from connections.lake import Lake
+from connections.spark import session
 from connections.warehouse import Warehouse
+from etl.backtest import Past
+from etl.backtest import backtest as backtested
+from etl.backtest_partition import History
+from etl.compaction import compact
+from etl.lake_index import read_index
+from etl.lake_tidy import tidy
+from etl.window import Window
 from fleet.catalog import load_catalog
-from fleet.settings import CHECKOUT
+from fleet.compaction import GRACE, LEAST_FILES, Compacted, Compaction, Covered
+from fleet.control import Device
+from fleet.errors import DataError
+from fleet.settings import CHECKOUT, Settings
 from stack.credentials import owner_url
 from stack.stack import Stack
 from tests.command import Weir, command
-from tests.integration.small_lake import T0, SmallLake
+from tests.integration.small_lake import T0, SmallLake, still
 
 pytestmark = pytest.mark.stack
 WEATHER = CHECKOUT / "fleet" / "types" / "weather_station.yaml"
@@ -123,6 +138,55 @@ def test_only_what_fired_within_the_window(weir: Weir, lake: SmallLake) -> None:
     """The warm-up has the rule know that device 1 is in breach already."""
     found = backtest(weir, "high_temperature", **{"from": "2026-11-22T03:15"})
     assert [a["device"] for a in found["alerts"]] == ["2"]
+
+
+def test_a_long_history_is_evaluated_in_spark_tasks(
+    lake: SmallLake, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Partitions of Kafka as tasks of their own say what this process says: of files as they landed, compacted,
+    damaged, gone and expired."""
+    spec, files = load_catalog(CHECKOUT / "fleet" / "types").type("weather_station"), lake.lake
+    for n in range(LEAST_FILES):  # of another hour, which will be compacted
+        at = T0 + timedelta(hours=1, minutes=n)
+        lake.land(spec, [{"device_id": "1", "event_time": at, "temperature": 40.0 - n % 2 * 20}], kafka_partition=n % 3)
+    window = Window(T0, T0 + timedelta(hours=2))
+    dumb = Device(revision=0, at=0, type=spec.type, device="dumb", site="site-1", registered_at=0)
+    past = Past(files, (spec,), {1: [dumb]})
+
+    def told(long: int) -> History | str:
+        monkeypatch.setattr(etl.backtest, "LONG", long)
+        try:
+            return backtested(past, spec, window, timedelta(0), True, spark=partial(session, settings))
+        except DataError as error:
+            return str(error)
+
+    def alike() -> History | str:
+        alone = told(10**9)
+        assert told(0) == alone
+        return alone
+
+    landed = alike()
+    assert isinstance(landed, History)
+    assert landed.readings == 1080 + LEAST_FILES
+    assert {c.device for c in landed.changes} >= {"1", "2", "dumb"}
+    assert landed.coverage["dumb"] == 0
+    monkeypatch.setattr(etl.compaction, "LEAST_FILES", 2)
+    now = T0 + timedelta(days=9)
+    assert [(o.left, o.files_after) for o in compact(files, still(now))] == [("", 1)] * 2
+    assert alike() == landed
+    tidy(files, now + GRACE)
+    assert alike() == landed
+    (late,) = [path for path in files.files("raw") if "hour=04" in path]
+    whole = files.read(late)
+    files.write(late, whole[: len(whole) // 2])
+    assert "is no Parquet file that can be read" in str(alike())
+    files.sweep([late])
+    assert "is in a compaction record and not in the lake" in str(alike())
+    files.write(late, whole)
+    (hour,) = [p for p in read_index(files).partitions.values() if p.partition.start.hour == 4]
+    gone = Compacted([Covered(file.path, file.rows) for file in hour.files])
+    assert Compactions(files).commit(Compaction(hour.partition.key, spec.version, 2, 0, [gone]))
+    assert "have expired" in str(alike())
 
 
 def test_a_changed_rule_beside_the_one_in_force(weir: Weir, lake: SmallLake, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from connections.lake import Lake
 from connections.record_batch import batch_of_records
-from etl import backtest as module
 from etl.backtest import Past, backtest, types_for
 from etl.window import Window
 from fleet.backtest import Episode, episodes
@@ -113,14 +112,11 @@ def test_a_warm_up_is_as_good_as_the_whole_log(tmp_path: Path) -> None:
     assert backtested(records, tmp_path, window, timedelta(hours=1)) == live
 
 
-def test_in_processes_of_their_own_partitions_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    past = Past(landed(log(5), tmp_path), (SPEC,), {})
-    asked = past, SPEC, Window(T0, T0 + timedelta(hours=1)), timedelta(0), True
-    alone = backtest(*asked)
-    monkeypatch.setattr(module, "PARALLEL_ROWS", 0)
-    assert len(alone.changes) > len(alone.episodes) > 0
-    assert backtest(*asked) == alone
-    assert backtest(*asked[:-1]).changes == ()
+def test_changes_are_told_where_they_are_asked_for(tmp_path: Path) -> None:
+    asked = Past(landed(log(5), tmp_path), (SPEC,), {}), SPEC, Window(T0, T0 + timedelta(hours=1)), timedelta(0)
+    found = backtest(*asked, True)
+    assert len(found.changes) > len(found.episodes) > 0
+    assert backtest(*asked).changes == ()
 
 
 def test_a_rule_that_looks_at_another_type_of_its_site(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from etl.backtest import History
+from etl.backtest_partition import History
 from fleet.backtest import Episode
 from fleet.catalog import load_catalog
 from fleet.settings import CHECKOUT
