@@ -19,7 +19,7 @@ from etl.run import Job
 from etl.window import Window
 from fleet.backtest import Arrival
 from fleet.catalog import System
-from fleet.channels import CONTROL, HEARTBEAT
+from fleet.channels import ALERTS_GROUP, CONTROL, HEARTBEAT
 from fleet.control import Control, Device, Resolve, Retire, Spec, decode_control
 from fleet.engine import Engine
 from fleet.log_record import LogRecord
@@ -37,7 +37,6 @@ from fleet.parity import (
 )
 from fleet.transition import Transition
 
-GROUP = "alerts"
 WARM_UP = timedelta(days=1)
 """How long before the span rules begin to look where neither the log's beginning nor an audit's state is there."""
 
@@ -79,7 +78,7 @@ def audit(job: Job, system_name: str, window: Window, warm_up: timedelta = WARM_
         return []
     reader = LogReader(job.settings, system.topic)
     try:
-        came_to = committed(job.settings, GROUP, system.topic)
+        came_to = committed(job.settings, ALERTS_GROUP, system.topic)
         of_partition, damaged = published(job.lake, system.name, spans, begin_ms)
         return [
             _Audit(job, system, landed[number], reader, span, begin_ms - warm_up // timedelta(milliseconds=1)).run(

@@ -16,6 +16,8 @@ REJECTED = "readings.rejected"
 REJECTED_PARTITIONS = 1
 TRANSITIONS = "alerts.transitions"
 TRANSITIONS_PARTITIONS = 4
+ALERTS_GROUP = "alerts"
+"""The consumer group whose offsets say how far rules have been evaluated."""
 OWN_TYPE = "weir_component"
 """The device type of Weir's own services, which write their readings to its topic themselves."""
 TRANSITIONS_KEPT = timedelta(days=30)

@@ -7,6 +7,7 @@ from connections.kafka import instance_id
 from connections.kafka_admin import KafkaAdmin, Right
 from fleet.catalog import Catalog
 from fleet.channels import (
+    ALERTS_GROUP,
     OWN_TYPE,
     REJECTED,
     TRANSITIONS,
@@ -67,8 +68,8 @@ def kafka_rights(catalog: Catalog) -> list[Right]:
         rights.append(Right(user, "read", "group", f"{user}*"))
     for user in ("batch", "operator"):
         rights += [Right(user, operation, "topic", "*") for operation in ("read", "describe")]
-    rights.append(Right("batch", "describe", "group", "alerts"))  # how far they have come, for the parity audit
-    rights.append(Right("dispatcher", "describe", "group", "alerts"))  # … and for heartbeats to receivers
+    rights.append(Right("batch", "describe", "group", ALERTS_GROUP))  # how far they have come, for the parity audit
+    rights.append(Right("dispatcher", "describe", "group", ALERTS_GROUP))  # … and for heartbeats to receivers
     rights += [
         Right("operator", "describe_configs", "topic", "*"),
         Right("operator", "describe", "group", "*"),

@@ -20,7 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from connections import kafka
 from connections.kafka_transactions import commit, transactional_producer
 from fleet.catalog import load_catalog
-from fleet.channels import TRANSITIONS, state_topic
+from fleet.channels import ALERTS_GROUP, TRANSITIONS, state_topic
 from fleet.columns import ColumnReader
 from fleet.engine import Engine
 from fleet.errors import Unavailable
@@ -38,7 +38,6 @@ from streaming.snapshots import SnapshotReader, write
 from streaming.unsent import Unsent
 from streaming.watchdog import Watchdog
 
-GROUP = "alerts"
 POLL_SECONDS = 0.2
 WAITING_POLL_SECONDS = 0.05
 """While partitions wait to be begun, or the producer to be opened."""
@@ -98,11 +97,11 @@ class Alerts:
         kafka.check_access(self.settings, kafka.WRITE, [TRANSITIONS, *map(state_topic, self.systems.values())])
         health = Health(self.settings.alerts_metrics_port, self.problem, self.settings.bind)
         health.registry.register(self)
-        reporter = Reporter(self.settings, GROUP, self.catalog, self.figures)
+        reporter = Reporter(self.settings, ALERTS_GROUP, self.catalog, self.figures)
         health.registry.register(reporter)
         reporter.start(stop)
         self._reader = SnapshotReader(self.settings)
-        member = Member(self.settings, GROUP, self.systems, isolation_level="read_committed")
+        member = Member(self.settings, ALERTS_GROUP, self.systems, isolation_level="read_committed")
         log.info("started topics=%s", ",".join(self.systems))
         try:
             while not stop.is_set():
@@ -240,8 +239,8 @@ class Alerts:
         if reached > end:
             return (
                 f"{name}: alerts are known to offset {reached}, Kafka's log ends at {end}: the topic was made anew."
-                f" Delete the group's offsets (kafka-consumer-groups --group {GROUP} --delete-offsets) and the topic"
-                f" {state_topic(self.systems[place.topic])}; `make up` makes it again"
+                f" Delete the group's offsets (kafka-consumer-groups --group {ALERTS_GROUP} --delete-offsets) and the"
+                f" topic {state_topic(self.systems[place.topic])}; `make up` makes it again"
             )
         for problem in problems:
             log.error("%s: %s; using the one before", name, problem)
@@ -261,14 +260,14 @@ class Alerts:
         return (
             f"{name}: no snapshot at an offset from {begin} (where Kafka's log begins) to {committed} (where alerts are"
             " committed): the state cannot be computed any more. To begin again with no alerts known, delete the"
-            f" group's offset of this partition (kafka-consumer-groups --group {GROUP} --delete-offsets); what was"
-            " firing will then fire again"
+            f" group's offset of this partition (kafka-consumer-groups --group {ALERTS_GROUP} --delete-offsets); what"
+            " was firing will then fire again"
         )
 
     # Transactions
 
     def _open_producer(self) -> None:
-        name = f"alerts-{kafka.instance_id(self.settings, GROUP)}"
+        name = f"alerts-{kafka.instance_id(self.settings, ALERTS_GROUP)}"
         try:
             with self._watchdog:
                 self._producer = transactional_producer(self.settings, "weir-alerts", name)
@@ -334,7 +333,7 @@ class Alerts:
         """What was evaluated and not committed is forgotten; the log gives it again. A producer is fenced by another
         worker of its name, of which the group knows, or by the broker, where a transaction was open for too long."""
         if isinstance(error, FencedInstanceIdError):
-            raise kafka.fenced(self.settings, GROUP) from error
+            raise kafka.fenced(self.settings, ALERTS_GROUP) from error
         self.failed_commits += 1
         self._close_producer()
         self._forget(consumer)

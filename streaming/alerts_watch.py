@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 
 from connections.partition_log import committed
 from fleet.catalog import Catalog
-from fleet.channels import OWN_TYPE
+from fleet.channels import ALERTS_GROUP, OWN_TYPE
 from fleet.errors import WeirError
 from fleet.settings import Settings
-from streaming.alerts import GROUP
 
 ASK_SECONDS = 10.0
 STILL_SECONDS = 60.0
@@ -36,7 +35,7 @@ class AlertsWatch:
         while not stop.is_set():
             try:
                 if self._topic:
-                    self.see(committed(self._settings, GROUP, self._topic))
+                    self.see(committed(self._settings, ALERTS_GROUP, self._topic))
             except WeirError as error:
                 log.warning("how far the alert service has come is not known: %s", error)
             stop.wait(ASK_SECONDS)

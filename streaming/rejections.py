@@ -4,6 +4,8 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
 
 from connections.mqtt_publisher import REFUSED, RawPublisher, publish_frame, reason_text
 from fleet.channels import Address, parse_data_topic, rejection_topic
@@ -22,15 +24,14 @@ EXPIRES_SECONDS = 60
 MAX_DETAIL = 500
 
 
+@dataclass(slots=True)
 class _Device:
-    """`told_at`: of its last notice. `rejected`: messages since."""
+    """`told_at`: of its last notice. `rejected`: messages since, `last` the last of them."""
 
-    __slots__ = ("last", "rejected", "told_at", "topic")
-
-    def __init__(self) -> None:
-        self.told_at, self.rejected = float("-inf"), 0
-        self.last: Reject | None = None
-        self.topic = ""
+    told_at: float = -inf
+    rejected: int = 0
+    last: Reject | None = None
+    topic: str = ""
 
 
 class Rejections:

@@ -11,11 +11,10 @@ from connections.kafka import consumer, end_offsets
 from connections.lake import Lake
 from connections.warehouse import Warehouse
 from fleet.catalog import Catalog
-from fleet.channels import REJECTED, TRANSITIONS
+from fleet.channels import ALERTS_GROUP, REJECTED, TRANSITIONS
 from fleet.errors import Unavailable
 from fleet.settings import Settings
 from fleet.transition import decode_transition
-from streaming.alerts import GROUP
 from weir._demo_books import Offsets
 
 POLL_SECONDS = 1.0
@@ -26,7 +25,7 @@ Said = Counter[tuple[str, str]]
 def wait_until_evaluated(settings: Settings, end: Offsets, seconds: float) -> None:
     """Until the rules have seen every record before `end`. Raises Unavailable saying how far they came."""
     deadline = time.monotonic() + seconds
-    client = consumer(settings, "demo-alerts", GROUP)
+    client = consumer(settings, "demo-alerts", ALERTS_GROUP)
     try:
         places = {TopicPartition(*key): offset for key, offset in end.items() if key[0] != REJECTED}
         while True:

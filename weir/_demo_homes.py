@@ -69,14 +69,19 @@ def register_homes(settings: Settings, file: Path, environ: Mapping[str, str]) -
         )
         if done.returncode:
             raise WeirError(f"the homes' devices were not registered: {done.stderr.strip()[-2000:]}")
+    finally:
+        warehouse.close()
+    until_the_bridge_knows(settings)
+
+
+def until_the_bridge_knows(settings: Settings) -> None:
+    """Of the registry's last change: what devices say that it does not know it rejects. Raises Unavailable."""
+    warehouse = Warehouse.of(settings)
+    try:
         (row,) = warehouse.rows("SELECT revision FROM registry")
     finally:
         warehouse.close()
-    _wait_until_the_bridge_knows(settings, row["revision"])
-
-
-def _wait_until_the_bridge_knows(settings: Settings, revision: int) -> None:
-    """What devices say that it does not know it rejects."""
+    revision = row["revision"]
     url = f"http://127.0.0.1:{settings.port_bridge_metrics}/metrics"
     deadline, at = time.monotonic() + KNOWN_SECONDS, "nothing"
     while True:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -33,6 +32,7 @@ from fleet.spec import HOME_DASHBOARD
 from stack.stack import Stack
 from stack.status import tree
 from tests.grafana import answers, missing_columns, too_slow
+from weir._demo_homes import until_the_bridge_knows
 from weir.demo import DAG, SYSTEMS, TELLS_HOMES, run
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -251,21 +251,6 @@ def test_a_backfill_computes_what_its_days_touch_and_nothing_else(
     at_once("ledger")
 
 
-def until_the_bridge_knows(stack: Stack, operator: Settings, seconds: float = 30) -> None:
-    """Of the registry's last change."""
-    warehouse = Warehouse.of(operator)
-    (row,) = warehouse.rows("SELECT revision FROM registry")
-    warehouse.close()
-    deadline = time.monotonic() + seconds
-    while True:
-        with urllib.request.urlopen(f"http://127.0.0.1:{stack.ports.bridge_metrics}/metrics", timeout=5) as answer:
-            (known,) = re.findall(r"^weir_bridge_registry_revision (\S+)$", answer.read().decode(), re.MULTILINE)
-        if float(known) >= row["revision"]:
-            return
-        assert time.monotonic() < deadline, f"the bridge knows the registry's revision {known}, not {row['revision']}"
-        time.sleep(0.2)
-
-
 def _file_of_hours_ago(lake: Path, operator: Settings) -> Path:
     """Of the weather: the late ones of a test above."""
     spec, now = load_catalog(operator.types_dir).type("weather_station"), datetime.now(UTC)
@@ -283,7 +268,7 @@ def test_what_was_refused_comes_back_through_its_dag(
     device = "taken-back"
     at_once("devices", "add", "weather_station", device, "--site", "field")
     at_once("devices", "retire", "weather_station", device)
-    until_the_bridge_knows(whole_stack, operator)
+    until_the_bridge_knows(operator)
     publisher = BulkPublisher(whole_stack.settings("simulator"))
     reading = {"sensor_id": device, "timestamp": time.time(), "temperature": 41.5}
     publisher.publish(f"dt/weather/field/weather_station/{device}", json.dumps(reading).encode())

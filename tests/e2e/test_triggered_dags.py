@@ -18,8 +18,9 @@ from connections.warehouse import Warehouse
 from fleet.errors import Refused
 from fleet.settings import CHECKOUT, Settings
 from stack.stack import Stack
-from tests.e2e.test_path import etl, until_the_bridge_knows
+from tests.e2e.test_path import etl
 from tests.integration.processes import wait_for
+from weir._demo_homes import until_the_bridge_knows
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 SITE = "home-7"
@@ -54,7 +55,7 @@ def test_energy_security_and_a_report_of_both(
     lines = ["type,device_id,site", *(f"{name},{device},{SITE}" for name, device in DEVICES.items())]
     (tmp_path / "home.csv").write_text("\n".join(lines))
     weir("devices", "import", str(tmp_path / "home.csv"))
-    until_the_bridge_knows(whole_stack, operator)
+    until_the_bridge_knows(operator)
     begin = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=MINUTES + 15)
     moments = [begin + timedelta(minutes=minute) for minute in range(MINUTES + 1)]
     publisher = BulkPublisher(whole_stack.settings("simulator"))
