@@ -7,7 +7,7 @@ NAMED := $(shell id -un >/dev/null 2>&1 || { $(NOBODY) true 2>/dev/null && echo 
 WEIR := $(NAMED) .venv/bin/weir
 .DEFAULT_GOAL := help
 export CLOCK_OF_WEIR := $(shell date +%s.%N)
-.PHONY: help env setup demo up down restart status logs clean generate check test test-all chaos bench-alerts bench-latency bench-etl bench-gateway peers lock lock-native
+.PHONY: help env setup demo up down restart status logs clean generate check test test-all chaos bench-alerts bench-latency bench-etl bench-backtest bench-gateway peers lock lock-native
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t14
@@ -72,6 +72,9 @@ bench-alerts: setup peers ## Readings a second through the alert rules, beside Q
 
 bench-etl: setup peers ## Landed readings to validated rollups, beside DuckDB and Polars; loading, beside a bare COPY
 	@.venv/bin/python benchmarks/etl.py
+
+bench-backtest: setup ## A long backtest in Spark tasks, beside a pool of processes and one process
+	@.venv/bin/python benchmarks/backtest.py
 
 bench-gateway: setup ## Readings a second by HTTP and CoAP, none lost, beside endpoints that check nothing
 	@.venv/bin/python benchmarks/gateway.py
