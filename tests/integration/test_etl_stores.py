@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+import etl.backtest
 from connections import kafka
 from connections.warehouse import Warehouse
 from etl.landed_log import LandedLog
@@ -106,8 +107,15 @@ class Ground:
         finally:
             job.warehouse.close()
 
+    def backtest(self, until: datetime) -> dict[str, Any]:
+        spec, warm = (self.home / "types" / f"{TYPE}.yaml").read_text(), self.home / "warm.yaml"
+        warm.write_text(spec.replace("temperature > 35, clear: temperature < 34", "temperature > 26"))
+        span = ("--from", HOUR.isoformat(), "--to", until.isoformat())
+        found: dict[str, Any] = json.loads(self.weir("rules", "backtest", "--rule", str(warm), *span, "--json").stdout)
+        return found
+
     def arrivals(self) -> list[Any]:
-        """Kafka's log as backtests and the parity audit read it from the lake."""
+        """Kafka's log as the parity audit reads it from the lake."""
         lake = self.place.lake
         return [
             list(LandedLog(lake, "sensor", number).arrivals(0, last.last_offset + 1, []))
@@ -117,7 +125,7 @@ class Ground:
 
 
 def test_readings_come_through_each_store_alike_and_so_they_do_from_compacted_files(
-    settings_for: SettingsFor, places: dict[str, Place], tmp_path: Path
+    settings_for: SettingsFor, places: dict[str, Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     operator, simulator = settings_for("operator"), settings_for("simulator")
     kinds = {"file": Place(f"file://{tmp_path}/lake")} | {n: p.below(tmp_path.name) for n, p in places.items()}
@@ -129,34 +137,43 @@ def test_readings_come_through_each_store_alike_and_so_they_do_from_compacted_fi
             with ground.place.used():
                 ground.land(operator)
     send(simulator, [reading(7, 4000.5, 5000, temperature=21.25)])
+    until = datetime.now(UTC)
     found: dict[str, Any] = {}
     for name, ground in grounds.items():
         with ground.place.used():
             ground.empty()
             first, before = ground.run(), ground.loaded()
             ground.land(operator)
-            found[name] = first, before, ground.run(), ground.loaded(), ground.arrivals()
+            more, after = ground.run(), ground.loaded()
+            here = ground.backtest(until)
+            with monkeypatch.context() as patch:
+                patch.setattr(etl.backtest, "LONG", 0)
+                assert ground.backtest(until) == here, "Spark's tasks say what this process says"
+            found[name] = first, before, more, after, ground.arrivals(), here
             fewer = ground.compact()
             assert fewer["damaged"] == []
             assert (fewer["partitions"], fewer["files_after"]) == (2, 2)
             assert fewer["files_before"] >= 2 * LEAST_FILES
             assert ground.run()["partitions"] == 0, "the same readings are nothing new"
             assert ground.run("--force")["problems"] == []
-            assert (ground.loaded(), ground.arrivals()) == found[name][3:]
+            with monkeypatch.context() as patch:
+                patch.setattr(etl.backtest, "LONG", 0)
+                assert (ground.loaded(), ground.arrivals(), ground.backtest(until)) == found[name][3:]
     told = ("partitions", "landed", "valid", "quarantined", "duplicate", "rollup_rows", "anomalies", "dead_letters")
-    for first, _, second, _, _ in found.values():
+    for first, _, second, *_ in found.values():
         assert first["landed"] >= 7200 + 144 + 2
         assert first["problems"] == second["problems"] == []
         assert (second["partitions"], second["landed"] > 3600) == (1, True), "the late reading's, and no other"
-    (figures, before, more, after, arrivals), *others = found.values()
+    (figures, before, more, after, arrivals, backtest), *others = found.values()
     assert sum(map(len, arrivals)) >= 7347
+    assert len(backtest["transitions"]) > 100
     for other in others:
         assert [{key: run[key] for key in told} for run in (other[0], other[2])] == [
             {key: run[key] for key in told} for run in (figures, more)
         ]
         assert other[1] == before
         assert other[3] == after
-        assert other[4] == arrivals
+        assert other[4:] == (arrivals, backtest)
 
 
 def test_a_datanode_that_dies_in_mid_landing_costs_nothing(
