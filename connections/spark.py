@@ -33,6 +33,8 @@ SESSION = {
 }
 """For each session, wherever it runs."""
 
+ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
+
 OWN_PROCESS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -71,6 +73,16 @@ def session(
         # A driver of our own takes 10 s to start and is kept for the next block; it ends with this process.
         if remote:
             spark.stop()
+
+
+@contextlib.contextmanager
+def few_rows_at_once(spark: "SparkSession") -> Iterator[None]:
+    """In an Arrow batch, for rows of megabytes; Spark's 10,000 are meant for rows of some bytes."""
+    spark.conf.set(ARROW_ROWS, "16")
+    try:
+        yield
+    finally:
+        spark.conf.unset(ARROW_ROWS)
 
 
 def address(settings: Settings) -> str:

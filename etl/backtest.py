@@ -5,7 +5,8 @@ pieces of one flush. Kafka's partitions know nothing of each other: of a long hi
 """
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +23,7 @@ import pyarrow as pa
 from connections.lake import Lake
 from connections.publication import partition_of_key
 from connections.registry import Registry
+from connections.spark import few_rows_at_once, first_line, is_gone
 from connections.warehouse import Warehouse
 from etl import backtest_task
 from etl.backtest_partition import History, Span, Work, history_of
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 LONG = 1_000_000
 """Readings. Spark has begun after some seconds, in which a core evaluates a fifth as many."""
+ROW = pa.schema([("task", pa.int32()), ("file", pa.string()), ("content", pa.binary())])
+"""What a task is given."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,9 @@ def backtest(
     span = Span(begin - warm_up // timedelta(microseconds=1), begin, micros(window.end))
     topic = past.types[0].topic
     work = [
-        Work(n, past.types, rules, tuple(past.registry.get(n, ())), tuple(found), span, with_changes)
+        Work(n, past.types, rules, tuple(past.registry.get(n, ())), _manifests(past, n, span), span, with_changes)
         for landed_topic, n in past.lake.landed_partitions()
-        if landed_topic == topic and (found := list(_manifests(past.lake, topic, n, span)))
+        if landed_topic == topic
     ]
     if spark is None or sum(file.rows for one in work for file in one.files) < LONG:
         parts = [history_of(past.lake, one) for one in work]
@@ -105,21 +109,29 @@ def backtest(
 def _in_tasks(spark: "SparkSession", lake: Lake, work: Sequence[Work]) -> list[History]:
     """Of each in its own Spark task, to which Spark brings the files. Raises DataError, ConfigurationError."""
     from pyspark import cloudpickle
+    from pyspark.errors import PySparkException
     from pyspark.sql import functions as F
 
     cloudpickle.register_pickle_by_value(backtest_task)
-    wanted, rest = _brought(lake, work)
+    wanted, work_of = _brought(lake, work)
+    each = pa.Table.from_pylist([{"task": task, "file": "", "content": b""} for task in range(len(work))], ROW)
     frame = (
         file_frame(spark, lake, dict.fromkeys(wanted["file"].to_pylist()))
         .join(F.broadcast(spark.createDataFrame(wanted)), "file")
-        .select("task", "file", "content")
-        .unionByName(spark.createDataFrame(rest))
+        .select(*ROW.names)
+        .unionByName(spark.createDataFrame(each))  # so that a task has a row though it has no file
         .repartitionById(len(work), F.col("task"))
-        .select("file", "content")
-        .mapInArrow(partial(backtest_task.told, lake.uri, _code()), backtest_task.TOLD)
+        .mapInArrow(partial(backtest_task.told, lake.uri, _code(), work_of), backtest_task.TOLD)
     )
-    told: dict[int, list[bytes]] = {}
-    for row in frame.toArrow().to_pylist():
+    try:
+        with few_rows_at_once(spark):
+            rows = frame.toArrow().to_pylist()
+    except PySparkException as error:
+        if is_gone(error):
+            raise
+        raise DataError(f"Spark cannot evaluate it: {first_line(error)}") from error
+    pieces: list[list[bytes]] = [[] for _ in work]
+    for row in rows:
         if row["kind"] == backtest_task.LACKING:
             raise ConfigurationError(
                 f"Spark's Python cannot run rules: {row['piece'].decode()}; it must have the packages that Weir has:"
@@ -127,36 +139,33 @@ def _in_tasks(spark: "SparkSession", lake: Lake, work: Sequence[Work]) -> list[H
             )
         if row["kind"] == backtest_task.DAMAGED:
             raise DataError(row["piece"].decode())
-        told.setdefault(row["kafka_partition"], []).append(row["piece"])
-    return [msgspec.msgpack.decode(b"".join(told[one.kafka_partition]), type=History) for one in work]
+        pieces[row["task"]].append(row["piece"])
+    return [msgspec.msgpack.decode(b"".join(answer), type=History) for answer in pieces]
 
 
-def _brought(lake: Lake, work: Sequence[Work]) -> tuple[pa.Table, pa.Table]:
-    """Which task wants which file; and what else each gets as if it were one: its work, and the compaction records."""
+def _brought(lake: Lake, work: Sequence[Work]) -> tuple[pa.Table, list[bytes]]:
+    """Which task is to have which data file; and what else each is to know. Raises DataError."""
     landed = LandedFiles(lake)
     wanted: dict[tuple[int, str], None] = {}
-    rest: dict[tuple[int, str], bytes] = {}
+    work_of = []
     for task, one in enumerate(work):
-        rest[task, backtest_task.WORK] = pickle.dumps(one)
+        records: dict[str, bytes] = {}
         for file in one.files:
             path, record = landed.source(file)
-            if path is not None:
-                wanted[task, path] = None
+            wanted[task, path] = None
             if record is not None:
-                rest[task, compaction_path(record.partition, record.version, record.number)] = encode_compaction(record)
+                name = compaction_path(file.partition, file.version, record.number)
+                records[name] = records.get(name) or encode_compaction(record)
+        work_of.append(zlib.compress(pickle.dumps((one, records))))
     check_there(lake, (path for _, path in wanted))
-    return _by_task(wanted), _by_task(rest).append_column("content", pa.array(list(rest.values()), pa.binary()))
-
-
-def _by_task(wanted: Iterable[tuple[int, str]]) -> pa.Table:
     tasks, files = zip(*wanted, strict=True)
-    return pa.table([pa.array(tasks, pa.int32()), pa.array(files)], ["task", "file"])
+    return pa.table([pa.array(tasks, pa.int32()), pa.array(files)], ["task", "file"]), work_of
 
 
 def _code() -> bytes:
     """The packages that a task runs, as a zip that Python imports from."""
     root, sink = Path(__file__).parent.parent, BytesIO()
-    with ZipFile(sink, "w", ZIP_DEFLATED) as archive:
+    with ZipFile(sink, "w", ZIP_DEFLATED, strict_timestamps=False) as archive:
         for package in backtest_task.PACKAGES:
             for path in sorted((root / package).rglob("*.py")):
                 archive.write(path, path.relative_to(root))
@@ -176,13 +185,19 @@ def _in_service(registry: Iterable[Control], type_name: str, span: Span) -> set[
     return found
 
 
-def _manifests(lake: Lake, topic: str, kafka_partition: int, span: Span) -> Iterator[Manifest]:
-    landed = LandedLog(lake, topic, kafka_partition)
+def _manifests(past: Past, kafka_partition: int, span: Span) -> tuple[Manifest, ...]:
+    """Those with files of the types, and with these alone."""
+    landed = LandedLog(past.lake, past.types[0].topic, kafka_partition)
     first = max(0, landed.first_at(span.warm_up // 1000) - 1)  # it may end after the warm-up's begin
     end = landed.first_at(-(-span.end // 1000))
-    for manifest in landed.manifests(landed.begin(first), landed.begin(end)):
-        if manifest.last_append_ms * 1000 >= span.warm_up:
-            yield manifest
+    found = landed.manifests(landed.begin(first), landed.begin(end))
+    keys = tuple(f"{spec.system}/{spec.type}/" for spec in past.types)
+    return tuple(
+        msgspec.structs.replace(manifest, files=files)
+        for manifest in found
+        if manifest.last_append_ms * 1000 >= span.warm_up
+        and (files := [file for file in manifest.files if file.partition.startswith(keys)])
+    )
 
 
 def registered(warehouse: Warehouse, types: Iterable[DeviceType]) -> dict[int, list[Control]]:

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from heapq import merge
+from itertools import chain
 
 import pyarrow as pa
 
 from connections.lake import Lake
 from etl.lake_frames import arrow_tables
-from etl.lake_index import PartitionFiles, by_partition
+from etl.lake_index import by_partition
 from etl.landed_files import LandedFiles
 from etl.landed_log import arrivals_of
 from fleet.backtest import Arrival, Change, Coverage, Episode, episodes, transitions
@@ -43,7 +44,8 @@ class History:
 @dataclass(frozen=True)
 class Work:
     """`types`: as the lake has them, the one whose `rules` are tried first; then those that its site functions look
-    at. `registry` and `manifests` are those of this Kafka partition, in order of time and of offset."""
+    at. `registry` and `manifests` are those of this Kafka partition, in order of time and of offset, the latter with
+    the files of the types alone."""
 
     kafka_partition: int
     types: tuple[DeviceType, ...]
@@ -56,10 +58,7 @@ class Work:
     @property
     def files(self) -> Iterator[DataFile]:
         """Those that its readings are in, as they landed."""
-        for manifest in self.manifests:
-            for spec in self.types:
-                for of_partition in _files_of(spec, manifest):
-                    yield from of_partition.files
+        return chain.from_iterable(manifest.files for manifest in self.manifests)
 
 
 def history_of(lake: Lake, work: Work) -> History:
@@ -96,14 +95,10 @@ def _arrivals(lake: Lake, work: Work) -> Iterator[Arrival]:
     for manifest in work.manifests:
         streams, passed_over = [], manifest.passed_over
         for spec in work.types:
-            found = _files_of(spec, manifest)
-            tables = [table for files in found for table in arrow_tables(lake, spec, files, read=landed.table)]
+            of_type = [f for f in by_partition(manifest.files).values() if f.partition.type == spec.type]
+            tables = [table for files in of_type for table in arrow_tables(lake, spec, files, read=landed.table)]
             if tables:
                 streams.append(arrivals_of(pa.concat_tables(tables).sort_by("kafka_offset"), spec.type, spec.version))
         for arrival in merge(*streams, key=lambda a: a.offset):
             if span.warm_up <= arrival.append_us < span.end and arrival.offset not in passed_over:
                 yield arrival
-
-
-def _files_of(spec: DeviceType, manifest: Manifest) -> list[PartitionFiles]:
-    return [f for f in by_partition(manifest.files).values() if f.partition.type == spec.type]

@@ -5,61 +5,90 @@ engine is some fifty modules. Each task imports it anew, as a worker outlives th
 imports itself a worker must have REQUIRED.
 """
 
+import os  # os.environ, taken by name, would be pickled, with what the driver's has
 import pickle
 import sys
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from os import environ
+from importlib import invalidate_caches
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import TemporaryDirectory, gettempdir
 
 import pyarrow as pa
 
 PACKAGES = ("fleet", "connections", "etl")
 REQUIRED = ("msgspec", "numpy", "pyarrow", "pydantic", "yaml")
 """Modules of others that evaluation imports, all by the requirements' names but PyYAML."""
-WORK = ""
-"""Stands in place of a file's path where the content is the work that is to be done, pickled."""
-TOLD = "kind string, kafka_partition int, piece binary"
+TOLD = "task int, kind string, piece binary"
 """What `told` gives, as Spark's DDL: HISTORY as msgspec's MessagePack, or why there is none, as text."""
 HISTORY, DAMAGED, LACKING = "history", "damaged", "lacking"
 PIECE_BYTES = 4 * 1024 * 1024
 """Of one answer, many of which make a message of Spark Connect, of 128 MiB at most."""
+PREFIX = "weir-backtest-"
 
 
-def told(uri: str, code: bytes, files: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """`files` have file, its path in the lake or WORK, and content; all that is worked on must be there. `uri`: how the
-    lake is called where something is wrong with it; `code`: a zip of PACKAGES."""
-    scratch = environ.get("SPARK_LOCAL_DIRS", "").partition(",")[0] or None  # Spark's own, which it removes
-    with TemporaryDirectory(prefix="weir-backtest-", dir=scratch) as folder:
-        lake, work = Path(folder, "lake"), []
+def told(
+    uri: str, code: bytes, work_of: Sequence[bytes], files: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:  # fmt: skip
+    """`files` have task, file (its path in the lake; without one the row says no more than that there is the task) and
+    content; those of a task must all be there. `uri`: how the lake is called where something is wrong with it; `code`:
+    a zip of PACKAGES; `work_of`: by task, what it is to do, with the compaction records that it needs."""
+    scratch = Path(os.environ.get("SPARK_LOCAL_DIRS", "").partition(",")[0] or gettempdir())  # Spark removes its own
+    _sweep(scratch)
+    with TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", dir=scratch) as folder:
+        lake, tasks = Path(folder, "lake"), set()
         for batch in files:
-            for file, content in zip(batch["file"].to_pylist(), batch["content"], strict=True):
-                if file == WORK:
-                    work.append(content.as_buffer().to_pybytes())
-                    continue
-                path = lake / file
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content.as_buffer())
+            columns = (batch["task"].to_pylist(), batch["file"].to_pylist(), batch["content"])
+            for task, file, content in zip(*columns, strict=True):
+                tasks.add(task)
+                if file:
+                    _write(lake, file, content.as_buffer())
         with _imported(code, Path(folder)):
-            for one in work:
-                yield from _answer(lake, uri, one)
+            for task in sorted(tasks):
+                yield from _answer(lake, uri, task, zlib.decompress(work_of[task]))
+
+
+def _sweep(scratch: Path) -> None:
+    """What a worker left that was killed, as Spark does when a query is broken off."""
+    for left in scratch.glob(f"{PREFIX}*"):
+        try:
+            os.kill(int(left.name.removeprefix(PREFIX).partition("-")[0]), 0)
+        except ProcessLookupError:
+            rmtree(left, ignore_errors=True)
+        except (ValueError, PermissionError):  # not ours
+            continue
+
+
+def _write(lake: Path, file: str, content: bytes | pa.Buffer) -> None:
+    path = lake / file
+    if ".." in path.parts:
+        raise ValueError(f"{file} is no file of a lake")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 @contextmanager
 def _imported(code: bytes, folder: Path) -> Iterator[None]:
     archive = folder / "weir.zip"
     archive.write_bytes(code)
-    for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
-        del sys.modules[name]
+    _forget()
     sys.path.insert(0, str(archive))
     try:
         yield
     finally:
         sys.path.remove(str(archive))
+        _forget()
 
 
-def _answer(lake: Path, uri: str, pickled: bytes) -> Iterator[pa.RecordBatch]:
+def _forget() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
+        del sys.modules[name]
+    invalidate_caches()
+
+
+def _answer(lake: Path, uri: str, task: int, pickled: bytes) -> Iterator[pa.RecordBatch]:
     try:
         import msgspec
 
@@ -67,7 +96,7 @@ def _answer(lake: Path, uri: str, pickled: bytes) -> Iterator[pa.RecordBatch]:
         from etl.backtest_partition import history_of
         from fleet.errors import DataError
     except ImportError as error:
-        yield _row(LACKING, -1, str(error).encode())
+        yield _row(task, LACKING, str(error).encode())
         return
 
     class Brought(Lake):
@@ -76,16 +105,18 @@ def _answer(lake: Path, uri: str, pickled: bytes) -> Iterator[pa.RecordBatch]:
         def url(self, relative: str) -> str:
             return f"{uri}/{relative}"
 
-    work = pickle.loads(pickled)  # noqa: S301 - by the driver, as this function is
+    work, records = pickle.loads(pickled)  # noqa: S301 - by the driver, as this function is
+    for path, record in records.items():
+        _write(lake, path, record)
     try:
         answer = msgspec.msgpack.encode(history_of(Brought(f"file://{lake}"), work))
     except DataError as error:
-        yield _row(DAMAGED, work.kafka_partition, str(error).encode())
+        yield _row(task, DAMAGED, str(error).encode())
         return
     for start in range(0, len(answer), PIECE_BYTES):
-        yield _row(HISTORY, work.kafka_partition, answer[start : start + PIECE_BYTES])
+        yield _row(task, HISTORY, answer[start : start + PIECE_BYTES])
 
 
-def _row(kind: str, kafka_partition: int, piece: bytes) -> pa.RecordBatch:
-    columns = [pa.array([kind]), pa.array([kafka_partition], pa.int32()), pa.array([piece], pa.binary())]
+def _row(task: int, kind: str, piece: bytes) -> pa.RecordBatch:
+    columns = [pa.array([task], pa.int32()), pa.array([kind]), pa.array([piece], pa.binary())]
     return pa.RecordBatch.from_arrays(columns, [column.split()[0] for column in TOLD.split(", ")])

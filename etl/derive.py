@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connections.lake import Lake, arrow_schema
-from connections.spark import first_line, is_gone
+from connections.spark import few_rows_at_once, first_line, is_gone
 from etl import kernel, kernel_energy, kernel_task
 from etl.lake_frames import VERSION, file_frame
 from etl.lake_index import PartitionFiles
@@ -118,9 +118,6 @@ def parts(partitions: Iterable[PartitionFiles], most_rows: int = MAX_TASK_ROWS) 
 
 BY_VALUE = (energy, kernel, kernel_energy, kernel_task)
 """Modules that go with a task."""
-ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
-PIECES_AT_ONCE = "16"
-"""As one Arrow batch; Spark's 10,000 are meant for rows of some bytes."""
 
 
 def _tables(
@@ -130,11 +127,8 @@ def _tables(
     """Those of etl.kernel, of all partitions, in no order; none where there are no rows. One Spark action."""
     pieces_of = partial(kernel_task.pieces, past=past, phases=phases)
     frame = in_kernel(spark, lake, spec, partitions, pieces_of, kernel_task.PIECE)
-    spark.conf.set(ARROW_ROWS, PIECES_AT_ONCE)
-    try:
+    with few_rows_at_once(spark):
         found = frame.toArrow()
-    finally:
-        spark.conf.unset(ARROW_ROWS)
     pieces: dict[str, list[pa.Table]] = {}
     for name, piece in zip(found["name"].to_pylist(), found["piece"], strict=True):
         pieces.setdefault(name, []).append(pa.ipc.open_stream(piece.as_buffer()).read_all())

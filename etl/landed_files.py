@@ -43,23 +43,18 @@ class LandedFiles:
         entry = self._covering(landed.partition, landed.version).get(landed.path)
         if entry is None:
             return read_table(self.lake, landed)
-        if entry.file is None:
-            raise Expired(
-                f"the readings of {landed.partition} have expired (retention.lake), and {landed.path} with them"
-            )
-        with damage_told(self.lake, entry.file):
-            table = self._slice(entry.file, place_of(landed.path))
+        file = _held(landed, entry)
+        with damage_told(self.lake, file):
+            table = self._slice(file, place_of(landed.path))
         check_rows(table.num_rows, self.lake, landed)
         return table
 
-    def source(self, landed: DataFile) -> tuple[str | None, Compaction | None]:
-        """What `table` reads: the path of the file that has its rows, None if they have expired; and the newest
-        compaction record of its partition, where there is one."""
-        record = self._records.last(landed.partition, landed.version)
+    def source(self, landed: DataFile) -> tuple[str, Compaction | None]:
+        """What `table` reads: the path of the file that has its rows, and, where there is one, the newest compaction
+        record of its partition. Raises Expired."""
         entry = self._covering(landed.partition, landed.version).get(landed.path)
-        if entry is None:
-            return landed.path, record
-        return entry.file.path if entry.file else None, record
+        path = _held(landed, entry).path if entry else landed.path
+        return path, self._records.last(landed.partition, landed.version)
 
     def file_of(self, topic: str, partition: int, offset: int) -> str | None:
         """The file that has a record; empty where none has it, as it is a heartbeat, a control record or could not be
@@ -99,6 +94,12 @@ class LandedFiles:
         numbers = [number for number, limits in enumerate(opened.limits) if _may_have(limits, place)]
         found = [_rows_of(self._group(file, number), place) for number in numbers]
         return pa.concat_tables(found) if found else opened.content.schema_arrow.empty_table()
+
+
+def _held(landed: DataFile, entry: Compacted) -> DataFile:
+    if entry.file is None:
+        raise Expired(f"the readings of {landed.partition} have expired (retention.lake), and {landed.path} with them")
+    return entry.file
 
 
 class _Open(NamedTuple):

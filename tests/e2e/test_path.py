@@ -151,7 +151,8 @@ def test_the_books_balance_and_live_has_every_reading(operator: Settings, weir: 
     assert live[0]["n"] == landed[0]["n"]
 
 
-LONG = "import etl.backtest, weir.main; etl.backtest.LONG = 0; weir.main.main()"
+LONG = "import etl.backtest, weir.main; etl.backtest.LONG, etl.backtest.history_of = 1, None; weir.main.main()"
+"""A backtest is long, and nothing is evaluated in the command's own process."""
 
 
 def test_a_long_backtest_runs_in_the_stacks_spark(weir: Weir) -> None:

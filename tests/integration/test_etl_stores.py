@@ -147,7 +147,7 @@ def test_readings_come_through_each_store_alike_and_so_they_do_from_compacted_fi
             more, after = ground.run(), ground.loaded()
             here = ground.backtest(until)
             with monkeypatch.context() as patch:
-                patch.setattr(etl.backtest, "LONG", 0)
+                patch.setattr(etl.backtest, "LONG", 1)
                 assert ground.backtest(until) == here, "Spark's tasks say what this process says"
             found[name] = first, before, more, after, ground.arrivals(), here
             fewer = ground.compact()
@@ -157,7 +157,7 @@ def test_readings_come_through_each_store_alike_and_so_they_do_from_compacted_fi
             assert ground.run()["partitions"] == 0, "the same readings are nothing new"
             assert ground.run("--force")["problems"] == []
             with monkeypatch.context() as patch:
-                patch.setattr(etl.backtest, "LONG", 0)
+                patch.setattr(etl.backtest, "LONG", 1)
                 assert (ground.loaded(), ground.arrivals(), ground.backtest(until)) == found[name][3:]
     told = ("partitions", "landed", "valid", "quarantined", "duplicate", "rollup_rows", "anomalies", "dead_letters")
     for first, _, second, *_ in found.values():

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from connections.lake import Lake
@@ -17,6 +18,7 @@ from fleet.catalog import Catalog, build_catalog
 from fleet.channels import HEARTBEAT, MARK_HEADER, RETURNED
 from fleet.columns import ColumnReader
 from fleet.contract import Intake
+from fleet.control import Device
 from fleet.engine import Engine
 from fleet.reading import Reading, encode_reading
 from fleet.spec import DeviceType
@@ -117,6 +119,18 @@ def test_changes_are_told_where_they_are_asked_for(tmp_path: Path) -> None:
     found = backtest(*asked, True)
     assert len(found.changes) > len(found.episodes) > 0
     assert backtest(*asked).changes == ()
+
+
+def test_a_device_is_silent_where_nothing_of_its_partition_landed(tmp_path: Path) -> None:
+    lake = landed(log(5), tmp_path)
+    landed_before = lake.manifest(lake.manifest_names("sensor", 0)[0])
+    days = round(timedelta(days=3).total_seconds() * 1000)
+    before = {"first_append_ms": T0_MS - days, "last_append_ms": T0_MS - days, "kafka_partition": 1, "files": []}
+    empty = {"rows": 0, "unreadable": 0, "heartbeats": landed_before.offsets, "returned": []}
+    lake.commit(msgspec.structs.replace(landed_before, **before, **empty))
+    dumb = Device(revision=0, at=T0_MS, type="probe", device="dumb", site="roof", registered_at=T0_MS)
+    found = backtest(Past(lake, (SPEC,), {1: [dumb]}), SPEC, Window(T0, T0 + timedelta(hours=1)), timedelta(0))
+    assert [e.rule for e in found.episodes if e.device == "dumb"] == ["silent"]
 
 
 def test_a_rule_that_looks_at_another_type_of_its_site(tmp_path: Path) -> None:
