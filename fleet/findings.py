@@ -86,7 +86,9 @@ def _devices(of: Figures) -> Iterator[str]:
 def _safety(of: Figures) -> Iterator[str]:
     if of.events:
         most = sorted(of.events.items(), key=lambda item: (-item[1][0], item[0]))
-        yield "Security: " + ", ".join(f"{event} {many(n, 'time')}" for event, (n, _) in most[: 2 * NAMED]) + "."
+        named = ", ".join(f"{event} {many(n, 'time')}" for event, (n, _) in most[: 2 * NAMED])
+        others = sum(n for _, (n, _) in most[2 * NAMED :])
+        yield f"Security: {named}{f', {others:,} of other kinds' if others else ''}."
         alone = {event: n for event, (_, n) in of.events.items() if n and event in ("opened", "motion began", "smoke")}
         if alone:
             yield (

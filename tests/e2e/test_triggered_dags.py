@@ -114,7 +114,7 @@ def test_energy_security_and_a_report_of_both(
     pages = [" ".join(page.extract_text().split()) for page in PdfReader(file).pages]
     assert len(pages) == 3
     assert file.parent == whole_stack.layout.home / "reports"
-    assert "opened" in pages[1] and " were used" in pages[1]
+    assert "Security: " in pages[1] and " were used" in pages[1]
     assert "energy meter" in pages[2] and "door sensor" in pages[2]
 
 

@@ -69,6 +69,9 @@ SAID = [
      " (not at all) and 2 more."),
     ("what happened", replace(SENT, events={"closed": (7, 2), "opened": (8, 0)}),
      "Security: opened 8 times, closed 7 times."),
+    ("of much that happened some is named", replace(SENT, events={f"event {n}": (9 - n, 0) for n in range(8)}),
+     "Security: event 0 9 times, event 1 8 times, event 2 7 times, event 3 6 times, event 4 5 times, event 5 4 times, 5"
+     " of other kinds."),
     ("what happened unseen", replace(SENT, events={"opened": (8, 1), "closed": (7, 2), "left": (1, 1)}),
      "While nobody was at home: opened 1 time."),
     ("no tariff", energy(), "10.0 kWh were used; no tariff was valid."),
