@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import text
 
 import etl.backtest
-import etl.compaction
 from connections.compactions import Compactions
 from connections.lake import Lake
 from connections.spark import session
@@ -174,9 +173,8 @@ def test_a_long_history_is_evaluated_in_spark_tasks(
     assert landed.readings == 1080 + LEAST_FILES
     assert {c.device for c in landed.changes} >= {"1", "2", "dumb"}
     assert landed.coverage["dumb"] == 0
-    monkeypatch.setattr(etl.compaction, "LEAST_FILES", 2)
     now = T0 + timedelta(days=9)
-    assert [(o.left, o.files_after) for o in compact(files, still(now))] == [("", 1)] * 2
+    assert [(o.left, o.files_after) for o in compact(files, still(now))] == [("", 1)]
     assert alike() == landed
     tidy(files, now + GRACE)
     assert alike() == landed
