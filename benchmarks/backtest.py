@@ -1,6 +1,6 @@
 """A long backtest: Kafka's partitions as Spark tasks, beside a pool of processes over the same function, and one alone.
 
-    make bench-backtest        or  python benchmarks/backtest.py [--hours 2] [--passes 3]
+    make bench-backtest        or  python benchmarks/backtest.py [--hours 1] [--passes 3]
 
 1,000 weather stations at 2 s in eight Kafka partitions, through the rules of their type, with all changes told. The
 three ways take turns, must say the same, and share the machine with nobody; medians. Spark's session is one of this
@@ -76,7 +76,7 @@ def in_processes(_: Any, lake: Lake, work: list[Work]) -> list[History]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hours", type=int, default=2)
+    parser.add_argument("--hours", type=int, default=1)
     parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "backtest.json")
     options = parser.parse_args()

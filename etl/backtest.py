@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 LONG = 1_000_000
-"""Readings. Spark has begun after some seconds, in which a core evaluates a fifth as many."""
+"""Readings. With fewer, what Spark takes to begin is more than what a second core saves."""
 ROW = pa.schema([("task", pa.int32()), ("file", pa.string()), ("content", pa.binary())])
 """What a task is given."""
 

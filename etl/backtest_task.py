@@ -20,12 +20,12 @@ import pyarrow as pa
 
 PACKAGES = ("fleet", "connections", "etl")
 REQUIRED = ("msgspec", "numpy", "pyarrow", "pydantic", "yaml")
-"""Modules of others that evaluation imports, all by the requirements' names but PyYAML."""
+"""Modules of others that evaluation imports; `yaml` is PyYAML's."""
 TOLD = "task int, kind string, piece binary"
 """What `told` gives, as Spark's DDL: HISTORY as msgspec's MessagePack, or why there is none, as text."""
 HISTORY, DAMAGED, LACKING = "history", "damaged", "lacking"
 PIECE_BYTES = 4 * 1024 * 1024
-"""Of one answer, many of which make a message of Spark Connect, of 128 MiB at most."""
+"""Of an answer: a message of Spark Connect has 128 MiB at most."""
 PREFIX = "weir-backtest-"
 
 
