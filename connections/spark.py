@@ -65,8 +65,10 @@ def session(
         for key, value in SESSION.items():
             spark.conf.set(key, value)
         yield spark
-    except PySparkException as error:
-        if not is_gone(error):
+    except Exception as error:
+        if _is_interrupted(error):
+            raise KeyboardInterrupt from None
+        if not isinstance(error, PySparkException) or not is_gone(error):
             raise
         raise Unavailable(f"Spark Connect at {address(settings)} went away: {first_line(error)}") from error
     finally:
@@ -96,6 +98,13 @@ def is_gone(error: Exception) -> bool:
     status = getattr(error, "getGrpcStatusCode", lambda: None)()
     condition = getattr(error, "getCondition", lambda: None)() or ""
     return getattr(status, "name", "") == "UNAVAILABLE" or condition.startswith("INVALID_HANDLE")
+
+
+def _is_interrupted(error: BaseException | None) -> bool:
+    """A session of this process answers Ctrl-C by an error of the JVM, which was told to stop."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def first_line(error: Exception) -> str:

@@ -6,9 +6,9 @@ pieces of one flush. Kafka's partitions know nothing of each other: of a long hi
 
 import pickle
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from io import BytesIO
@@ -58,11 +58,33 @@ class Past:
     lake: Lake
     types: tuple[DeviceType, ...]
     registry: Mapping[int, list[Control]]
+    _manifests: dict[Span, dict[int, tuple[Manifest, ...]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, lake: Lake, warehouse: Warehouse, catalog: Catalog, spec: DeviceType, *rules: DeviceType) -> "Past":
         types = types_for(catalog, spec, *rules)
         return cls(lake, types, registered(warehouse, types))
+
+    def manifests(self, span: Span) -> Mapping[int, tuple[Manifest, ...]]:
+        """Kafka partition → those with files of the types, and with these alone. What lands after they were first asked
+        for is not among them: rules that are compared see the same."""
+        if span not in self._manifests:
+            topic = self.types[0].topic
+            numbers = [number for landed, number in self.lake.landed_partitions() if landed == topic]
+            self._manifests[span] = {number: tuple(self._landed(topic, number, span)) for number in numbers}
+        return self._manifests[span]
+
+    def _landed(self, topic: str, kafka_partition: int, span: Span) -> Iterator[Manifest]:
+        landed = LandedLog(self.lake, topic, kafka_partition)
+        first = max(0, landed.first_at(span.warm_up // 1000) - 1)  # it may end after the warm-up's begin
+        end = landed.first_at(-(-span.end // 1000))
+        keys = tuple(f"{spec.system}/{spec.type}/" for spec in self.types)
+        for manifest in landed.manifests(landed.begin(first), landed.begin(end)):
+            files = [file for file in manifest.files if file.partition.startswith(keys)]
+            if files and manifest.last_append_ms * 1000 >= span.warm_up:
+                yield msgspec.structs.replace(manifest, files=files)
 
 
 def types_for(catalog: Catalog, spec: DeviceType, *rules: DeviceType) -> tuple[DeviceType, ...]:
@@ -83,11 +105,9 @@ def backtest(
     assert window.end is not None
     begin = micros(window.start)
     span = Span(begin - warm_up // timedelta(microseconds=1), begin, micros(window.end))
-    topic = past.types[0].topic
     work = [
-        Work(n, past.types, rules, tuple(past.registry.get(n, ())), _manifests(past, n, span), span, with_changes)
-        for landed_topic, n in past.lake.landed_partitions()
-        if landed_topic == topic
+        Work(number, past.types, rules, tuple(past.registry.get(number, ())), manifests, span, with_changes)
+        for number, manifests in past.manifests(span).items()
     ]
     if spark is None or sum(file.rows for one in work for file in one.files) < LONG:
         parts = [history_of(past.lake, one) for one in work]
@@ -183,21 +203,6 @@ def _in_service(registry: Iterable[Control], type_name: str, span: Span) -> set[
         if isinstance(record, Retire) and record.at * 1000 <= span.begin:
             found.discard(record.device)
     return found
-
-
-def _manifests(past: Past, kafka_partition: int, span: Span) -> tuple[Manifest, ...]:
-    """Those with files of the types, and with these alone."""
-    landed = LandedLog(past.lake, past.types[0].topic, kafka_partition)
-    first = max(0, landed.first_at(span.warm_up // 1000) - 1)  # it may end after the warm-up's begin
-    end = landed.first_at(-(-span.end // 1000))
-    found = landed.manifests(landed.begin(first), landed.begin(end))
-    keys = tuple(f"{spec.system}/{spec.type}/" for spec in past.types)
-    return tuple(
-        msgspec.structs.replace(manifest, files=files)
-        for manifest in found
-        if manifest.last_append_ms * 1000 >= span.warm_up
-        and (files := [file for file in manifest.files if file.partition.startswith(keys)])
-    )
 
 
 def registered(warehouse: Warehouse, types: Iterable[DeviceType]) -> dict[int, list[Control]]:

@@ -3,17 +3,19 @@ force."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from connections.lake import Lake
-from connections.spark import session
+from connections.spark import address, session
 from connections.warehouse import Warehouse
-from etl.backtest import Past, backtest
+from etl.backtest import LONG, Past, backtest
 from etl.backtest_partition import History
 from etl.truths import read_truths
 from etl.window import parse_window
@@ -25,6 +27,9 @@ from fleet.settings import Settings
 from fleet.spec import DeviceType
 from fleet.spec_file import load_spec
 from weir._table import aligned
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 SHOWN = 10
 BUSIEST = 5
@@ -53,7 +58,7 @@ def outcome(
     with_changes: bool,
 ) -> Outcome:
     """Raises ConfigurationError, SpecError, DataError."""
-    settings, now = Settings.load(), datetime.now(UTC)
+    settings, now = Settings.load(role="batch"), datetime.now(UTC)  # whose Spark is the stack's
     window = parse_window(start, to, now)
     if window.start is None or window.end is None:
         raise ConfigurationError("--from and --to must both be given")
@@ -63,7 +68,11 @@ def outcome(
     warehouse = Warehouse.of(settings)
     past = Past.of(Lake.of(settings), warehouse, catalog, live, tried, live)
     warehouse.close()
-    spark = partial(session, settings, "weir-backtest")
+
+    def spark() -> AbstractContextManager["SparkSession"]:
+        typer.echo(f"more than {LONG:,} readings: Spark evaluates them, at {address(settings)}", err=True)
+        return session(settings, "weir-backtest")
+
     found = _of_rules(backtest(past, tried, window, warm_up, with_changes, spark), ids)
     compared = None
     if against_live:
@@ -128,6 +137,8 @@ def as_lines(found: Outcome) -> Iterator[str]:
         f"{found.spec.type}: {', '.join(found.rules)} from {found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M}"
         f" UTC over {history.readings:,} readings of {len(history.coverage):,} devices"
     )
+    if not history.readings:
+        yield f"no reading of {found.spec.type} arrived in that time, so that no alert means nothing"
     if (shares := _coverage(found)) is not None:
         scarcest = next(iter(_coverage_by_device(found)))
         yield (

@@ -65,7 +65,10 @@ def explain(
 @rules.command()
 def backtest(
     rule: Annotated[str, typer.Option(help="A rule's id, or a changed copy of a spec file (.yaml): its rules.")],
-    start: Annotated[str, typer.Option("--from", help="2026-11-22, 2026-11-22T03:00, -1h (ago); UTC.")],
+    start: Annotated[
+        str,
+        typer.Option("--from", help="2026-11-22, 2026-11-22T03:00, -1h (ago); UTC. It goes by when readings arrived."),
+    ],
     to: Annotated[str, typer.Option(help="As --from; the first moment to leave out.")] = "now",
     type_: Annotated[str | None, typer.Option("--type", help="Its type, where several have such a rule.")] = None,
     truth: Annotated[

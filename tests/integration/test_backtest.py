@@ -191,6 +191,14 @@ def test_a_long_history_is_evaluated_in_spark_tasks(
     assert "have expired" in str(alike())
 
 
+def test_an_interrupt_is_one_whatever_spark_makes_of_it(settings: Settings) -> None:
+    with pytest.raises(KeyboardInterrupt), session(settings):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise RuntimeError("job 2 was cancelled") from None
+
+
 def test_a_changed_rule_beside_the_one_in_force(weir: Weir, lake: SmallLake, tmp_path: Path) -> None:
     changed = tmp_path / "changed.yaml"
     slower = "when: temperature > 35, for: 15m, max_gap: 30s,"  # readings are 10 s apart, the type's cadence is 2 s
@@ -234,6 +242,11 @@ def test_scores_against_what_a_simulator_did(weir: Weir, tmp_path: Path) -> None
     changed.write_text(f"{head}alerts:\n  - {{id: leap, when: temperature < 0}}\n")
     score = backtest(weir, changed, "--truth", str(truth))["score"]
     assert score == {"precision": 1, "recall": 1, "median_latency": 0, "longest_latency": 0}
+
+
+def test_nothing_came(weir: Weir, lake: SmallLake) -> None:
+    asked = ("--rule", "high_temperature", "--from", "2020-01-01", "--to", "2020-01-02")
+    assert "no reading of weather_station arrived in that time" in weir("rules", "backtest", *asked).stdout
 
 
 def test_for_people(weir: Weir, lake: SmallLake) -> None:

@@ -121,6 +121,20 @@ def test_changes_are_told_where_they_are_asked_for(tmp_path: Path) -> None:
     assert backtest(*asked).changes == ()
 
 
+def test_rules_that_are_compared_see_the_same(tmp_path: Path) -> None:
+    """Whatever lands between them."""
+    records, window = log(5), Window(T0, T0 + timedelta(hours=HOURS + 2))
+    lake = landed(records[:2800], tmp_path)
+    past = Past(lake, (SPEC,), {})
+    first = backtest(past, SPEC, window, timedelta(0))
+    buffer = Buffer("sensor", 0, 2800, Intake(CATALOG))
+    for record in records[2800:3500]:
+        assert buffer.take(record, 0.0)
+    assert flush(lake, buffer)
+    assert backtest(past, SPEC, window, timedelta(0)) == first
+    assert backtest(Past(lake, (SPEC,), {}), SPEC, window, timedelta(0)).readings > first.readings
+
+
 def test_a_device_is_silent_where_nothing_of_its_partition_landed(tmp_path: Path) -> None:
     lake = landed(log(5), tmp_path)
     landed_before = lake.manifest(lake.manifest_names("sensor", 0)[0])
