@@ -100,7 +100,7 @@ def backtest(
 ) -> History:  # fmt: skip
     """Rules see what arrived from `warm_up` before the window up to its end. Each alert is held in memory, and each of
     its changes where `with_changes`. `spark` opens a session for what is LONG; without it all is done in this process.
-    Raises DataError, and what `spark` does."""
+    Raises DataError, ConfigurationError where Spark's workers lack what they need, and what `spark` does."""
     assert window.start is not None
     assert window.end is not None
     begin = micros(window.start)
@@ -160,7 +160,7 @@ def _in_tasks(spark: "SparkSession", lake: Lake, work: Sequence[Work]) -> list[H
         if row["kind"] == backtest_task.DAMAGED:
             raise DataError(row["piece"].decode())
         pieces[row["task"]].append(row["piece"])
-    return [msgspec.msgpack.decode(b"".join(answer), type=History) for answer in pieces]
+    return [msgspec.msgpack.decode(zlib.decompress(b"".join(answer)), type=History) for answer in pieces]
 
 
 def _brought(lake: Lake, work: Sequence[Work]) -> tuple[pa.Table, list[bytes]]:

@@ -22,7 +22,7 @@ PACKAGES = ("fleet", "connections", "etl")
 REQUIRED = ("msgspec", "numpy", "pyarrow", "pydantic", "yaml")
 """Modules of others that evaluation imports; `yaml` is PyYAML's."""
 TOLD = "task int, kind string, piece binary"
-"""What `told` gives, as Spark's DDL: HISTORY as msgspec's MessagePack, or why there is none, as text."""
+"""What `told` gives, as Spark's DDL: HISTORY as MessagePack, compressed, or why there is none, as text."""
 HISTORY, DAMAGED, LACKING = "history", "damaged", "lacking"
 PIECE_BYTES = 4 * 1024 * 1024
 """Of an answer: a message of Spark Connect has 128 MiB at most."""
@@ -109,7 +109,7 @@ def _answer(lake: Path, uri: str, task: int, pickled: bytes) -> Iterator[pa.Reco
     for path, record in records.items():
         _write(lake, path, record)
     try:
-        answer = msgspec.msgpack.encode(history_of(Brought(f"file://{lake}"), work))
+        answer = zlib.compress(msgspec.msgpack.encode(history_of(Brought(f"file://{lake}"), work)), level=1)
     except DataError as error:
         yield _row(task, DAMAGED, str(error).encode())
         return

@@ -57,7 +57,7 @@ def outcome(
     warm_up: timedelta,
     with_changes: bool,
 ) -> Outcome:
-    """Raises ConfigurationError, SpecError, DataError."""
+    """Raises ConfigurationError, SpecError, DataError, Unavailable."""
     settings, now = Settings.load(role="batch"), datetime.now(UTC)  # whose Spark is the stack's
     window = parse_window(start, to, now)
     if window.start is None or window.end is None:
@@ -70,7 +70,7 @@ def outcome(
     warehouse.close()
 
     def spark() -> AbstractContextManager["SparkSession"]:
-        typer.echo(f"more than {LONG:,} readings: Spark evaluates them, at {address(settings)}", err=True)
+        typer.echo(f"{LONG:,} readings or more: Spark evaluates them, at {address(settings)}", err=True)
         return session(settings, "weir-backtest")
 
     found = _of_rules(backtest(past, tried, window, warm_up, with_changes, spark), ids)

@@ -67,9 +67,9 @@ def backtest(
     rule: Annotated[str, typer.Option(help="A rule's id, or a changed copy of a spec file (.yaml): its rules.")],
     start: Annotated[
         str,
-        typer.Option("--from", help="2026-11-22, 2026-11-22T03:00, -1h (ago); UTC. It goes by when readings arrived."),
+        typer.Option("--from", help="2026-11-22, 2026-11-22T03:00, -1h (ago); UTC. Told is what fired from then on."),
     ],
-    to: Annotated[str, typer.Option(help="As --from; the first moment to leave out.")] = "now",
+    to: Annotated[str, typer.Option(help="As --from: till then, and by what had arrived till then.")] = "now",
     type_: Annotated[str | None, typer.Option("--type", help="Its type, where several have such a rule.")] = None,
     truth: Annotated[
         Path | None,

@@ -27,7 +27,7 @@ from fleet.compaction import LEAST_FILES
 from fleet.dashboard import dashboards
 from fleet.lake_layout import Partition
 from fleet.model import MODELS
-from fleet.settings import Settings
+from fleet.settings import CHECKOUT, Settings
 from fleet.spec import HOME_DASHBOARD
 from stack.stack import Stack
 from stack.status import tree
@@ -155,15 +155,19 @@ LONG = "import etl.backtest, weir.main; etl.backtest.LONG, etl.backtest.history_
 """A backtest is long, and nothing is evaluated in the command's own process."""
 
 
-def test_a_long_backtest_runs_in_the_stacks_spark(whole_stack: Stack, weir: Weir) -> None:
+def test_a_long_backtest_runs_in_the_stacks_spark(whole_stack: Stack, weir: Weir, tmp_path: Path) -> None:
+    changed = tmp_path / "changed.yaml"
+    spec = (CHECKOUT / "fleet" / "types" / "weather_station.yaml").read_text()
+    changed.write_text(spec.replace("when: temperature > 35", "when: temperature > 36"))
     now = datetime.now(UTC)
     span = ("--from", (now - timedelta(hours=6)).isoformat(), "--to", now.isoformat())
-    asked = ("rules", "backtest", "--rule", "high_temperature", *span, "--against", "live", "--json")
+    asked = ("rules", "backtest", "--rule", str(changed), *span, "--against", "live", "--json")
     short = json.loads(weir(*asked).stdout)
     # No Spark of the command's own: that would need Java.
     done = weir(*asked, python=("-c", LONG), WEIR_JAVA_HOME="/nowhere")
     long = json.loads(done.stdout)
     assert len(short["transitions"]) > len(short["alerts"]) > 0
+    assert short["against_live"]["both"] > 0 and short["against_live"]["only_live"]
     assert long == short
     assert f"Spark evaluates them, at sc://localhost:{whole_stack.ports.spark}\n" in done.stderr
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -72,6 +73,10 @@ def alone(
     return found
 
 
+def decoded(answer: bytes) -> History:
+    return msgspec.msgpack.decode(zlib.decompress(answer), type=History)
+
+
 def scratch(tmp_path: Path) -> Path:
     """In which a worker that was killed has left what it had."""
     made = tmp_path / "scratch"
@@ -89,7 +94,7 @@ def test_a_worker_needs_no_weir(tmp_path: Path) -> None:
     expected = history_of(lake, work)
     assert len(expected.changes) > len(expected.episodes) > 0
     assert (row["kind"], row["task"]) == (backtest_task.HISTORY, 0)
-    assert msgspec.msgpack.decode(row["piece"], type=History) == expected
+    assert decoded(row["piece"]) == expected
 
 
 def test_a_long_answer_comes_in_pieces(tmp_path: Path, monkeypatch: Any) -> None:
@@ -99,7 +104,7 @@ def test_a_long_answer_comes_in_pieces(tmp_path: Path, monkeypatch: Any) -> None
     rows = alone(*brought(lake, work), scratch(tmp_path))
     assert len(rows) > 10
     answer = b"".join(row["piece"] for row in rows)
-    assert msgspec.msgpack.decode(answer, type=History) == history_of(lake, work)
+    assert decoded(answer) == history_of(lake, work)
 
 
 def test_damage_is_told_by_the_lakes_name(tmp_path: Path) -> None:
@@ -128,7 +133,7 @@ def test_a_task_of_two_partitions_says_each(tmp_path: Path) -> None:
     rows = alone(files, bundles, scratch(tmp_path))
     assert [(row["task"], row["kind"]) for row in rows] == [(0, "history"), (1, "history")]
     for row, one in zip(rows, work, strict=True):
-        assert msgspec.msgpack.decode(row["piece"], type=History) == history_of(lake, one)
+        assert decoded(row["piece"]) == history_of(lake, one)
     assert list(backtest_task.told(URI, _code(), bundles, [])) == []
 
 
