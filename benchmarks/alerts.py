@@ -123,7 +123,7 @@ def weir_worker(asked: dict[str, Any]) -> None:
     from streaming.service import log_lines
 
     log_lines("ERROR")
-    alerts.GROUP = asked["group"]
+    alerts.ALERTS_GROUP = asked["group"]
     service = alerts.Alerts(Settings.load())
     service.systems = {TOPIC: asked["group"]}
     report(lambda: sum(service._committed.values()))

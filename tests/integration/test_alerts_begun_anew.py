@@ -11,7 +11,7 @@ import pytest
 from connections import kafka
 from connections.kafka_transactions import transactional_producer
 from fleet.catalog import load_catalog
-from fleet.channels import CONTROL, MARK_HEADER, TRANSITIONS
+from fleet.channels import ALERTS_GROUP, CONTROL, MARK_HEADER, TRANSITIONS
 from fleet.control import Spec, encode_control
 from fleet.errors import Refused
 from fleet.reading import Reading, encode_reading
@@ -20,7 +20,7 @@ from fleet.transition import Transition, decode_transition, encode_transition
 from stack.provision import provision_kafka
 from stack.stack import Stack
 from streaming import alerts as service
-from streaming.alerts import GROUP, Alerts
+from streaming.alerts import Alerts
 from tests.integration.logs import records
 from tests.integration.processes import wait_for
 
@@ -112,7 +112,7 @@ def test_fenced_within_a_transaction_it_begins_anew_once(
     def fence_once(transition: Transition) -> bytes:
         encoded.append(transition)
         if len(encoded) == 5:
-            other = transactional_producer(settings, "tests", f"alerts-{kafka.instance_id(settings, GROUP)}")
+            other = transactional_producer(settings, "tests", f"alerts-{kafka.instance_id(settings, ALERTS_GROUP)}")
             kafka.close(other)
         return encode_transition(transition)
 

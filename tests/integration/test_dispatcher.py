@@ -13,11 +13,10 @@ from connections import kafka
 from connections.partition_log import committed
 from connections.warehouse import Warehouse
 from fleet.catalog import Catalog
-from fleet.channels import OWN_TYPE, TRANSITIONS
+from fleet.channels import ALERTS_GROUP, OWN_TYPE, TRANSITIONS
 from fleet.settings import Settings
 from fleet.transition import Transition, encode_transition
 from stack.stack import Stack
-from streaming.alerts import GROUP
 from tests.command import command
 from tests.integration.inbox import Inbox
 from tests.integration.processes import Process, wait_for
@@ -404,7 +403,7 @@ def test_that_the_alert_service_has_stopped_shows_in_the_log_of_reports(
     settings, topic = settings_for("dispatcher"), own_catalog.types[OWN_TYPE].topic
 
     def taken() -> int:
-        return sum(offset or 0 for offset in committed(settings, GROUP, topic).values())
+        return sum(offset or 0 for offset in committed(settings, ALERTS_GROUP, topic).values())
 
     def written() -> int:
         consumer = kafka.consumer(settings_for("alerts"), "tests-ends")
