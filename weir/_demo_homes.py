@@ -98,6 +98,29 @@ def until_the_bridge_knows(settings: Settings) -> None:
         time.sleep(POLL_SECONDS)
 
 
+def heard(settings: Settings) -> datetime | None:
+    """The time of the lamp's last reading that is live."""
+    warehouse = Warehouse.of(settings)
+    try:
+        (row,) = warehouse.rows(
+            "SELECT max(event_time) AS at FROM readings"
+            " WHERE type = 'lamp' AND metric = 'brightness' AND device_id = :lamp",
+            lamp=LAMP,
+        )
+    finally:
+        warehouse.close()
+    at: datetime | None = row["at"]
+    return at
+
+
+def wait_until_heard(settings: Settings, before: datetime | None, seconds: float) -> None:
+    """Who does not speak yet may not listen either, and MQTT keeps no command for who never did. Not for longer than
+    `seconds`: how the command ends shows what is wrong."""
+    deadline = time.monotonic() + seconds
+    while heard(settings) == before and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+
+
 def dim(settings: Settings, catalog: Catalog) -> str:
     """The command's id. Raises CommandError, Unavailable."""
     warehouse = Warehouse.of(settings)

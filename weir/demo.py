@@ -41,7 +41,7 @@ BEFORE = timedelta(minutes=10)
 """The audit is of that much more: landing may have opened a file for heartbeats five minutes before the first reading,
 and a file is of the day in which it begins."""
 COMMAND_AFTER, COMMAND_BEFORE = 0.25, 45.0
-"""A command is sent when so much of the simulators' time is over, by when the homes hear commands, and so many seconds
+"""A command is sent when so much of the simulators' time is over, and the homes are heard, and so many seconds
 before its end at the earliest: then, before it expires, their clocks have come to where it was sent."""
 RUN_SECONDS = 600
 BRIDGE_SECONDS = 120
@@ -249,7 +249,7 @@ def _simulate(
         f" and {minutes:.0f} minutes of {_demo_homes.HOMES} homes, in {seconds:.0f} s"
     )
     environ = _environ(settings)
-    seed = str(int(time.time()))
+    seed, heard_before = str(int(time.time())), _demo_homes.heard(settings)
     processes = []
     for name, arguments in (("weather", weather), ("occupancy", room), ("home", homes)):
         truth = str(folder / f"{name}.truth.jsonl")
@@ -268,6 +268,7 @@ def _simulate(
     summaries = []
     try:
         time.sleep(max(seconds * COMMAND_AFTER, seconds - COMMAND_BEFORE))
+        _demo_homes.wait_until_heard(settings, heard_before, seconds)
         done_meanwhile = meanwhile()
         for process in processes:
             out, err = process.communicate(timeout=seconds + 120)
