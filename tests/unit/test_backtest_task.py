@@ -80,7 +80,7 @@ def decoded(answer: bytes) -> History:
 def scratch(tmp_path: Path) -> Path:
     """In which a worker that was killed has left what it had."""
     made = tmp_path / "scratch"
-    made.mkdir()
+    made.mkdir(parents=True)
     ended = subprocess.Popen(["true"])
     ended.wait()
     (made / f"{backtest_task.PREFIX}{ended.pid}-left" / "lake").mkdir(parents=True)
@@ -134,7 +134,7 @@ def test_a_task_of_two_partitions_says_each(tmp_path: Path) -> None:
     assert [(row["task"], row["kind"]) for row in rows] == [(0, "history"), (1, "history")]
     for row, one in zip(rows, work, strict=True):
         assert decoded(row["piece"]) == history_of(lake, one)
-    assert list(backtest_task.told(URI, _code(), bundles, [])) == []
+    assert alone([], bundles, scratch(tmp_path / "another")) == []
 
 
 def test_no_file_is_written_outside_of_the_tasks_folder(tmp_path: Path) -> None:
