@@ -136,8 +136,7 @@ def _in_tasks(spark: "SparkSession", lake: Lake, work: Sequence[Work]) -> list[H
     wanted, work_of = _brought(lake, work)
     each = pa.Table.from_pylist([{"task": task, "file": "", "content": b""} for task in range(len(work))], ROW)
     frame = (
-        file_frame(spark, lake, dict.fromkeys(wanted["file"].to_pylist()))
-        .join(F.broadcast(spark.createDataFrame(wanted)), "file")
+        file_frame(spark, lake, wanted)
         .select(*ROW.names)
         .unionByName(spark.createDataFrame(each))  # so that a task has a row though it has no file
         .repartitionById(len(work), F.col("task"))

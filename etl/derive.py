@@ -150,8 +150,7 @@ def in_kernel(
     grain = partitions[0].partition.grain
     task = partial(function, metrics(spec), grain, arrow_schema(columns(spec)))
     return (
-        file_frame(spark, lake, dict.fromkeys(part.file for part in wanted))
-        .join(F.broadcast(spark.createDataFrame(pa.Table.from_pylist([asdict(part) for part in wanted]))), "file")
+        file_frame(spark, lake, pa.Table.from_pylist([asdict(part) for part in wanted]))
         .repartitionById(max(part.task for part in wanted) + 1, F.col("task").cast("int"))
         .select("content", "version", "share", "shares")
         .mapInArrow(task, gives)

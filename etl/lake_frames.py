@@ -29,20 +29,22 @@ PATH = r"raw/system=[^/]+/type=.*$"
 """Of a data file, relative to the lake, in Spark's name for it."""
 
 
-def file_frame(spark: "SparkSession", lake: Lake, paths: Iterable[str]) -> "DataFrame":
-    """Data files of readings, whole: file (its path in the lake) and content."""
+def file_frame(spark: "SparkSession", lake: Lake, wanted: pa.Table) -> "DataFrame":
+    """Its rows, in no order, each with the whole `content` of its `file` (the path of a data file in the lake)."""
     from pyspark import cloudpickle
     from pyspark.sql import functions as F
 
+    paths = dict.fromkeys(wanted["file"].to_pylist())
     signed = {lake.url(path): lake.signed_address(path) for path in paths}
     if None in signed.values():
         found = spark.read.format("binaryFile").load(list(signed))
     else:
         # Spark's own way to S3 wants 700 MB of jars, and the keys in each worker: see docs/decisions/0040.
         cloudpickle.register_pickle_by_value(fetch_task)
-        files = spark.createDataFrame(pa.table([list(signed), list(signed.values())], ["path", "address"]))
-        found = files.repartition(min(len(signed), FETCHERS)).mapInArrow(fetch_task.fetch, fetch_task.FETCHED)
-    return found.select(F.regexp_extract("path", PATH, 0).alias("file"), "content")
+        addresses = spark.createDataFrame(pa.table([list(signed), list(signed.values())], ["path", "address"]))
+        found = addresses.repartition(min(len(signed), FETCHERS)).mapInArrow(fetch_task.fetch, fetch_task.FETCHED)
+    files = found.select(F.regexp_extract("path", PATH, 0).alias("file"), "content")
+    return files.join(F.broadcast(spark.createDataFrame(wanted)), "file")
 
 
 def arrow_tables(

@@ -29,21 +29,12 @@ KNOWN_SECONDS = 60
 POLL_SECONDS = 0.2
 
 
-def arguments(settings: Settings, seconds: float) -> tuple[list[str], float]:
+def arguments(heard_before: datetime | None, seconds: float) -> tuple[list[str], float]:
     """Of `weir`, and the minutes of event time: at most an hour that ends `seconds` from now. It begins after what is
     there already."""
-    warehouse = Warehouse.of(settings)
-    try:
-        (last,) = warehouse.rows(
-            "SELECT max(event_time) AS at FROM readings"
-            " WHERE type = 'lamp' AND event_time > now() - make_interval(secs => :longest)",
-            longest=LONGEST_SECONDS,
-        )
-    finally:
-        warehouse.close()
     span = LONGEST_SECONDS
-    if last["at"] is not None:
-        since = (datetime.now(UTC) - last["at"]).total_seconds()
+    if heard_before is not None:
+        since = (datetime.now(UTC) - heard_before).total_seconds()
         span = min(span, max(seconds, since + seconds - APART_SECONDS))
     told = ["--homes", str(HOMES), "--every", EVERY, "--duration", f"{span:.0f}s", "--speed", str(span / seconds)]
     return ["simulate", SYSTEM, *told, *(part for fault in FAULTS for part in ("--fault", fault))], span / 60

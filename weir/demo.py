@@ -243,13 +243,14 @@ def _simulate(
     room = replay if recording else ["simulate", "occupancy", *speed]
     source = "the real recording" if recording else "simulated"
     room += [part for fault in ROOM_FAULTS for part in ("--fault", fault)]
-    homes, minutes = _demo_homes.arguments(settings, seconds)
+    heard_before = _demo_homes.heard(settings)
+    homes, minutes = _demo_homes.arguments(heard_before, seconds)
     say(
         f"simulators: {weather_minutes} minutes of 100 weather stations with faults, {hours} hours of a room ({source})"
         f" and {minutes:.0f} minutes of {_demo_homes.HOMES} homes, in {seconds:.0f} s"
     )
     environ = _environ(settings)
-    seed, heard_before = str(int(time.time())), _demo_homes.heard(settings)
+    seed = str(int(time.time()))
     processes = []
     for name, arguments in (("weather", weather), ("occupancy", room), ("home", homes)):
         truth = str(folder / f"{name}.truth.jsonl")

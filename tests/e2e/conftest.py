@@ -50,15 +50,19 @@ def weir(whole_stack: Stack) -> Callable[..., subprocess.CompletedProcess[str]]:
         **settings: str,
     ) -> subprocess.CompletedProcess[str]:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")} | settings
-        done = subprocess.run(
-            [sys.executable, *python, *arguments],
-            cwd=CHECKOUT,
-            env={**environ, "WEIR_HOME": str(whole_stack.layout.home)},
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            stdin=subprocess.DEVNULL,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, *python, *arguments],
+                cwd=CHECKOUT,
+                env={**environ, "WEIR_HOME": str(whole_stack.layout.home)},
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                stdin=subprocess.DEVNULL,
+            )
+        except subprocess.TimeoutExpired as error:  # what it said so far is bytes all the same
+            said = "\n".join((part or b"").decode(errors="replace")[-5000:] for part in (error.stdout, error.stderr))
+            pytest.fail(f"weir {' '.join(arguments)} has not ended after {seconds:.0f} s\n{said}")
         assert done.returncode == code, f"weir {' '.join(arguments)}\n{done.stdout[-5000:]}\n{done.stderr[-5000:]}"
         return done
 

@@ -76,8 +76,9 @@ def contents(settings: Settings) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.timeout(1800)  # beyond the demo's own limits, so that it says what it waited for
 def test_the_demo_reconciles(whole_stack: Stack, weir: Weir) -> None:
-    shown = weir("demo", "--seconds", "20", seconds=800).stdout
+    shown = weir("demo", "--seconds", "20", seconds=1500).stdout
     figures = json.loads((whole_stack.layout.home / "demo.json").read_text())
     assert figures["differences"] == []
     assert "They reconcile" in shown

@@ -223,19 +223,21 @@ def test_who_may_log_in_cannot_end_its_session(
 def test_what_the_session_of_an_older_version_kept_is_taken_and_the_session_ended(
     settings_for: SettingsFor, bridge: Process, publisher: BulkPublisher
 ) -> None:
-    def while_it_is_away(first: int) -> None:
-        assert bridge.stop() == 0
+    def back_after(first: int) -> None:
         for seq in range(first, first + 50):
             publisher.publish(*weather("former", seq))
         publisher.flush()
         bridge.start().ready()
 
+    # Made while the bridge is away: one that has just started looks for it, and unsubscribes.
+    assert bridge.stop() == 0
     mqtt.Subscriber(settings_for("bridge"), WORKERS_NAME, ["dt/weather/+/weather_station/+"]).close()
     operator = settings_for("operator")
-    while_it_is_away(0)
+    back_after(0)
     wait_for(lambda: sequence(operator, "former") == dict.fromkeys(range(50), 2), 30, bridge.log.read_text)
     wait_for(lambda: "worker=weather_station ended its former session" in bridge.log.read_text(), 30, "it goes on")
-    while_it_is_away(50)
+    assert bridge.stop() == 0
+    back_after(50)
     all_there(operator, "former", 100)
     assert {sequence(operator, "former")[seq] for seq in range(50, 100)} == {1}
 
