@@ -12,6 +12,9 @@ from fleet.settings import Settings
 
 TIMEOUT_SECONDS = 30.0
 FINAL_STATES = ("success", "failed")
+"""Of a run."""
+DONE_STATES = ("success", "skipped")
+"""Of a task."""
 LOG_TAIL_LINES = 30
 
 
@@ -78,8 +81,10 @@ class Airflow:
             if state in FINAL_STATES:
                 return state
             if time.monotonic() > deadline:
+                left = [f"{t.name} {t.state}" for t in self.tasks(dag_id, run_id) if t.state not in DONE_STATES]
                 raise Unavailable(
-                    f"{dag_id} {run_id} is still {state} after {seconds:.0f} s; see {self.url}/dags/{dag_id}"
+                    f"{dag_id} {run_id} is still {state} after {seconds:.0f} s ({', '.join(left) or 'no task'});"
+                    f" see {self.url}/dags/{dag_id}"
                 )
             time.sleep(every)
 

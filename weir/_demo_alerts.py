@@ -6,8 +6,9 @@ from collections.abc import Collection
 from datetime import datetime
 
 from kafka import TopicPartition
+from kafka.errors import KafkaError
 
-from connections.kafka import consumer, end_offsets
+from connections.kafka import ANSWER_MS, consumer, end_offsets, unavailable
 from connections.lake import Lake
 from connections.warehouse import Warehouse
 from fleet.catalog import Catalog
@@ -29,20 +30,25 @@ def wait_until_evaluated(settings: Settings, end: Offsets, seconds: float) -> No
     try:
         places = {TopicPartition(*key): offset for key, offset in end.items() if key[0] != REJECTED}
         while True:
-            left = {p: offset - (client.committed(p) or 0) for p, offset in places.items()}
+            left = {p: offset - (client.committed(p, timeout_ms=ANSWER_MS) or 0) for p, offset in places.items()}
             behind = {f"{p.topic}-{p.partition}": n for p, n in left.items() if n > 0}
             if not behind:
                 return
             if time.monotonic() > deadline:
                 raise Unavailable(f"the alert service did not come to the end of the log: {behind} records behind")
             time.sleep(POLL_SECONDS)
+    except KafkaError as error:
+        raise unavailable(settings, error) from error
     finally:
         client.close(autocommit=False)
 
 
-def said_on_kafka(settings: Settings, start: Offsets, systems: Collection[str]) -> tuple[Said, list[str], Offsets]:
+def said_on_kafka(
+    settings: Settings, start: Offsets, systems: Collection[str], seconds: float
+) -> tuple[Said, list[str], Offsets]:
     """From `start` to the topic's present end, committed alone; the transitions' ids; and the offset after the last
-    transition of each partition (the end lies behind it, by the marks of transactions)."""
+    transition of each partition (the end lies behind it, by the marks of transactions). Raises Unavailable."""
+    deadline = time.monotonic() + seconds
     said: Said = Counter()
     ids: list[str] = []
     after: dict[tuple[str, int], int] = {}
@@ -52,7 +58,9 @@ def said_on_kafka(settings: Settings, start: Offsets, systems: Collection[str]) 
         client.assign(list(ends))
         for tp in ends:
             client.seek(tp, start.get((tp.topic, tp.partition), 0))
-        while any(client.position(tp) < end for tp, end in ends.items()):
+        while left := {tp: end for tp, end in ends.items() if client.position(tp) < end}:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"Kafka stopped answering while its transitions were counted: {sorted(left)}")
             for records in client.poll(timeout_ms=500).values():
                 for record in records:
                     after[record.topic, record.partition] = record.offset + 1

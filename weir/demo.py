@@ -169,7 +169,7 @@ def run(
     with _blaming("alerts", log_tail):
         wait_until_evaluated(settings, end, ALERTS_SECONDS)
     evaluated_at = datetime.now(UTC)
-    said, ids, last = said_on_kafka(settings, said_before, SYSTEMS)
+    said, ids, last = said_on_kafka(settings, said_before, SYSTEMS, ALERTS_SECONDS)
     say(f"alerts: {said.total():,} transitions are on Kafka")
     written = said_in_the_warehouse(settings, ids, ALERTS_SECONDS)
     untold = [

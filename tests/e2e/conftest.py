@@ -1,6 +1,7 @@
 """The whole stack once for all end-to-end tests: every server and service, on ports and in a home of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -50,21 +51,26 @@ def weir(whole_stack: Stack) -> Callable[..., subprocess.CompletedProcess[str]]:
         **settings: str,
     ) -> subprocess.CompletedProcess[str]:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")} | settings
-        try:
-            done = subprocess.run(
-                [sys.executable, *python, *arguments],
-                cwd=CHECKOUT,
-                env={**environ, "WEIR_HOME": str(whole_stack.layout.home)},
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-                stdin=subprocess.DEVNULL,
-            )
-        except subprocess.TimeoutExpired as error:  # what it said so far is bytes all the same
-            said = "\n".join((part or b"").decode(errors="replace")[-5000:] for part in (error.stdout, error.stderr))
-            pytest.fail(f"weir {' '.join(arguments)} has not ended after {seconds:.0f} s\n{said}")
-        assert done.returncode == code, f"weir {' '.join(arguments)}\n{done.stdout[-5000:]}\n{done.stderr[-5000:]}"
-        return done
+        with subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", *python, *arguments],
+            cwd=CHECKOUT,
+            env={**environ, "WEIR_HOME": str(whole_stack.layout.home)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)  # it says where it is
+                out, err = process.communicate()
+                err += f"\nit had not ended after {seconds:.0f} s"
+            except BaseException:
+                process.kill()
+                raise
+        assert process.returncode == code, f"weir {' '.join(arguments)}\n{out[-5000:]}\n{err[-5000:]}"
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     return command
 

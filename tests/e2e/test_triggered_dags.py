@@ -15,7 +15,7 @@ from pypdf import PdfReader
 from connections.airflow import Airflow
 from connections.mqtt_publisher import BulkPublisher
 from connections.warehouse import Warehouse
-from fleet.errors import Refused
+from fleet.errors import Refused, Unavailable
 from fleet.settings import CHECKOUT, Settings
 from stack.stack import Stack
 from tests.e2e.test_path import etl
@@ -43,8 +43,11 @@ def test_the_readmes_script_triggers_a_run(whole_stack: Stack, operator: Setting
     (script,) = re.findall(r"```console\n(\. var/env/operator\.env\n.*?)```", readme, re.DOTALL)
     trigger = script[: script.rindex("curl")].replace("var/env", f"{whole_stack.layout.home}/env")
     done = subprocess.run(["bash", "-euc", trigger], capture_output=True, text=True, timeout=60)
+    run_id = json.loads(done.stdout)["dag_run_id"]
     with Airflow.of(operator) as airflow:
-        assert airflow.wait("sensor_etl", json.loads(done.stdout)["dag_run_id"], 300) == "success"
+        with pytest.raises(Unavailable, match=r"is still \w+ after 0 s \(.+\); see http"):
+            airflow.wait("sensor_etl", run_id, 0)
+        assert airflow.wait("sensor_etl", run_id, 300) == "success"
 
 
 def test_energy_security_and_a_report_of_both(
