@@ -8,7 +8,7 @@ from datetime import datetime
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from connections.kafka import ANSWER_MS, consumer, end_offsets, unavailable
+from connections.kafka import consumer, end_offsets, unavailable
 from connections.lake import Lake
 from connections.warehouse import Warehouse
 from fleet.catalog import Catalog
@@ -30,7 +30,10 @@ def wait_until_evaluated(settings: Settings, end: Offsets, seconds: float) -> No
     try:
         places = {TopicPartition(*key): offset for key, offset in end.items() if key[0] != REJECTED}
         while True:
-            left = {p: offset - (client.committed(p, timeout_ms=ANSWER_MS) or 0) for p, offset in places.items()}
+            left = {
+                p: offset - (client.committed(p, timeout_ms=max(1, 1000 * (deadline - time.monotonic()))) or 0)
+                for p, offset in places.items()
+            }
             behind = {f"{p.topic}-{p.partition}": n for p, n in left.items() if n > 0}
             if not behind:
                 return
