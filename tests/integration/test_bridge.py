@@ -297,12 +297,13 @@ def test_a_worker_that_cannot_work_stops_no_other(
     (types / "ghost.yaml").write_text(ghost.replace("kafka_topic: sensor", "kafka_topic: readings.ghost"))
     bridge = Process("bridge", settings_for("bridge"), tmp_path / "bridge.log", WEIR_TYPES_DIR=types)
     with bridge.start():
-        wait_for(lambda: "ghost" in bridge.readiness() or not bridge.alive(), 30, "it does not say what is wrong")
+        wait_for(lambda: "started workers" in bridge.log.read_text() or not bridge.alive(), 30, "it does not start")
         for seq in range(50):
-            publisher.publish(*(part.replace("weather", "ghost", 1) if isinstance(part, str) else part
-                                for part in weather("ghosts", seq)))  # fmt: skip
-            publisher.publish(*weather("ghosts", seq))
+            topic, payload = weather("ghosts", seq)
+            publisher.publish("dt/ghost/ghosts/ghost/7", payload)
+            publisher.publish(topic, payload)
         publisher.flush()
+        wait_for(lambda: "ghost: " in bridge.readiness(), 30, "it does not say what is wrong")
         assert all_there(settings_for("operator"), "ghosts", 50).total() == 50
         assert "readings.ghost" in bridge.log.read_text()
         assert bridge.stop() == 0
